@@ -1,0 +1,198 @@
+package capproto
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// A Client is a front end's side of a conversation. Its methods send one
+// request and wait for the reply; an error reply is returned as *Error. After
+// any other error the conversation is over. It is not for concurrent use.
+type Client struct{ c *Conn }
+
+// Dial connects to factotum's socket. The kernel remembers the credentials
+// that the process has now, see SO_PEERCRED in unix(7).
+func Dial(path string) (*Client, error) {
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	switch {
+	case err == nil:
+		return &Client{NewConn(c, MaxReply)}, nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("factotum is not running (no answer at %s); the administrator must start it", path)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("no permission to talk to factotum at %s", path)
+	}
+	return nil, fmt.Errorf("connect to factotum: %w", err)
+}
+
+// Close ends the conversation. Capabilities that it gave and that nobody has
+// redeemed are dead from then on.
+func (c *Client) Close() error { return c.c.Close() }
+
+// rpc sends one request and returns the reply if it is ok or done.
+func (c *Client) rpc(m Msg, files ...*os.File) (Msg, error) {
+	if err := c.c.Send(m, files...); err != nil {
+		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+			return Msg{}, errGone
+		}
+		return Msg{}, fmt.Errorf("%s: %w", m.Verb, err)
+	}
+	p, err := c.c.Recv()
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			return Msg{}, errGone
+		}
+		return Msg{}, fmt.Errorf("%s: %w", m.Verb, err)
+	}
+	p.Close() // replies carry no files
+	switch p.Verb {
+	case VerbOK, VerbDone:
+		return p.Msg, nil
+	case VerbError:
+		return Msg{}, &Error{Code: p.Get("code"), Text: p.Get("text")}
+	}
+	return Msg{}, fmt.Errorf("%w: reply %s to %s", ErrPacket, p.Verb, m.Verb)
+}
+
+var errGone = errors.New("factotum has gone away; try again")
+
+// Start names what the front end wants to have proven.
+type Start struct {
+	User    string   // the name as typed; may be empty where PAM asks for it
+	Host    string   // the remote host, as login -h has it
+	Preauth bool     // login -f
+	TTY     *os.File // the terminal, or nil
+}
+
+// Start begins to authenticate a user by PAM.
+func (c *Client) Start(s Start) error {
+	m := NewMsg(VerbStart, "proto", "pam")
+	if s.User != "" {
+		m.Add("user", s.User)
+	}
+	if s.Host != "" {
+		m.Add("host", s.Host)
+	}
+	if s.Preauth {
+		m.Add("preauth", "yes")
+	}
+	var files []*os.File
+	if s.TTY != nil {
+		files = append(files, s.TTY)
+	}
+	_, err := c.rpc(m, files...)
+	return err
+}
+
+// A Style says what to do with a Prompt: see pam_conv(3).
+type Style string
+
+// Styles of a Prompt.
+const (
+	EchoOn  Style = "echo-on"  // ask, and show what is typed
+	EchoOff Style = "echo-off" // ask, and hide what is typed
+	Info    Style = "info"     // show
+	Failure Style = "error"    // show as an error
+)
+
+// Question says whether the prompt wants an answer.
+func (s Style) Question() bool { return s == EchoOn || s == EchoOff }
+
+// A Prompt is what PAM says to the person.
+type Prompt struct {
+	Style Style
+	Text  string
+}
+
+// Converse carries the conversation on until it is done: it calls say with
+// each prompt and sends the answer back if the prompt is a question. It
+// returns nil when factotum is convinced, an *Error when it is not.
+func (c *Client) Converse(say func(Prompt) (answer string, err error)) error {
+	for {
+		m, err := c.rpc(NewMsg(VerbRead))
+		if err != nil || m.Verb == VerbDone {
+			return err
+		}
+		p := Prompt{Style(m.Get("style")), m.Get("text")}
+		answer, err := say(p)
+		if err != nil {
+			return err
+		}
+		if p.Style.Question() {
+			if _, err := c.rpc(NewMsg(VerbWrite, "data", answer)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Session opens the session for the calling process. Converse must follow.
+func (c *Client) Session() error {
+	_, err := c.rpc(NewMsg(VerbSession))
+	return err
+}
+
+// AuthInfo is who the user is and the capability to become that user.
+type AuthInfo struct {
+	User     string
+	UID, GID uint32
+	Home     string
+	Shell    string
+	Cap      string   // the capability's text, for capuse: a secret
+	Env      []string // NAME=VALUE, as the PAM modules set them
+	Umask    int      // file mode creation mask, or -1 to leave it
+	NoFile   *[2]uint64
+	NoHome   string // why the user cannot enter Home; "" if they can
+	Hush     bool   // the user has a .hushlogin
+}
+
+// AuthInfo asks for the user's particulars and a fresh capability.
+func (c *Client) AuthInfo() (*AuthInfo, error) {
+	m, err := c.rpc(NewMsg(VerbAuthInfo))
+	if err != nil {
+		return nil, err
+	}
+	return parseAuthInfo(m)
+}
+
+func parseAuthInfo(m Msg) (*AuthInfo, error) {
+	a := &AuthInfo{
+		User: m.Get("user"), Home: m.Get("home"), Shell: m.Get("shell"), Cap: m.Get("cap"),
+		Env: m.All("env"), Umask: -1, NoHome: m.Get("nohome"), Hush: m.Get("hush") == "yes",
+	}
+	var err error
+	if a.UID, err = parseID(m.Get("uid")); err != nil {
+		return nil, fmt.Errorf("%w: uid: %v", ErrPacket, err)
+	}
+	if a.GID, err = parseID(m.Get("gid")); err != nil {
+		return nil, fmt.Errorf("%w: gid: %v", ErrPacket, err)
+	}
+	if s, ok := m.Lookup("umask"); ok {
+		n, err := strconv.ParseUint(s, 8, 12)
+		if err != nil || n > 0o777 {
+			return nil, fmt.Errorf("%w: umask", ErrPacket)
+		}
+		a.Umask = int(n)
+	}
+	if s, ok := m.Lookup("nofile"); ok {
+		soft, hard, _ := strings.Cut(s, ":")
+		var lim [2]uint64
+		for i, s := range []string{soft, hard} {
+			if lim[i], err = strconv.ParseUint(s, 10, 64); err != nil {
+				return nil, fmt.Errorf("%w: nofile", ErrPacket)
+			}
+		}
+		a.NoFile = &lim
+	}
+	if a.User == "" || a.Cap == "" {
+		return nil, fmt.Errorf("%w: authinfo without user or cap", ErrPacket)
+	}
+	return a, nil
+}

@@ -1,0 +1,144 @@
+package capproto
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxFDs is how many descriptors a packet may carry.
+const maxFDs = 4
+
+// A Conn carries messages over a SOCK_SEQPACKET unix socket. One goroutine may
+// send while another receives.
+type Conn struct {
+	c   *net.UnixConn
+	buf []byte
+	oob []byte
+}
+
+// NewConn wraps a socket whose peer sends packets of at most max bytes.
+func NewConn(c *net.UnixConn, max int) *Conn {
+	return &Conn{
+		c:   c,
+		buf: make([]byte, max+1),
+		oob: make([]byte, unix.CmsgSpace(4*maxFDs)+unix.CmsgSpace(unix.SizeofUcred)),
+	}
+}
+
+// FileConn makes a Conn of an inherited socket, which it closes.
+func FileConn(f *os.File, max int) (*Conn, error) {
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, errors.New("not a unix socket")
+	}
+	return NewConn(u, max), nil
+}
+
+// Unix is the socket under the Conn.
+func (c *Conn) Unix() *net.UnixConn { return c.c }
+
+// Close closes the socket.
+func (c *Conn) Close() error { return c.c.Close() }
+
+// Send sends one message with the given files' descriptors.
+func (c *Conn) Send(m Msg, files ...*os.File) error {
+	b, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	defer clear(b)
+	var oob []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd())
+		}
+		oob = unix.UnixRights(fds...)
+	}
+	_, _, err = c.c.WriteMsgUnix(b, oob, nil)
+	return err
+}
+
+// A Packet is a received message with what the kernel says of it.
+type Packet struct {
+	Msg
+	Files []*os.File  // close-on-exec; the receiver closes them
+	Cred  *unix.Ucred // the sender, where the socket has SO_PASSCRED, else nil
+}
+
+// Close closes the packet's files.
+func (p *Packet) Close() {
+	for _, f := range p.Files {
+		f.Close()
+	}
+	p.Files = nil
+}
+
+// Recv receives one message. It returns io.EOF when the peer has closed, and
+// an error that wraps ErrPacket, with the sender still told, when the bytes
+// are not a message.
+func (c *Conn) Recv() (Packet, error) {
+	var p Packet
+	n, oobn, flags, _, err := c.c.ReadMsgUnix(c.buf, c.oob)
+	if err != nil {
+		if errors.Is(err, unix.ECONNRESET) {
+			err = io.EOF
+		}
+		return p, err
+	}
+	if n == 0 {
+		return p, io.EOF
+	}
+	defer clear(c.buf[:n])
+	if err := p.control(c.oob[:oobn]); err != nil {
+		p.Close()
+		return p, err
+	}
+	if n == len(c.buf) || flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		p.Close()
+		return p, fmt.Errorf("%w: too large", ErrPacket)
+	}
+	if p.Msg, err = DecodeMsg(c.buf[:n]); err != nil {
+		p.Close()
+	}
+	return p, err
+}
+
+// control reads the control messages of a packet.
+func (p *Packet) control(oob []byte) error {
+	cms, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return fmt.Errorf("%w: control message: %v", ErrPacket, err)
+	}
+	for _, cm := range cms {
+		if cm.Header.Level != unix.SOL_SOCKET {
+			continue
+		}
+		switch cm.Header.Type {
+		case unix.SCM_RIGHTS:
+			fds, err := unix.ParseUnixRights(&cm)
+			if err != nil {
+				return fmt.Errorf("%w: %v", ErrPacket, err)
+			}
+			for _, fd := range fds {
+				p.Files = append(p.Files, os.NewFile(uintptr(fd), "passed"))
+			}
+		case unix.SCM_CREDENTIALS:
+			if p.Cred, err = unix.ParseUnixCredentials(&cm); err != nil {
+				return fmt.Errorf("%w: %v", ErrPacket, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package capproto
+
+import (
+	"errors"
+	"net"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestPacketsComeBackAsTheyWere(t *testing.T) {
+	for _, m := range []Msg{
+		NewMsg("start", "proto", "pam", "user", "alice"),
+		NewMsg("ok"),
+		NewMsg("write", "data", ""),
+		NewMsg("ok", "text", "it's a 'quoted' text\nof two lines ", "env", "A=B=C", "env", "D='"),
+		NewMsg("ok", "a", "\xff\xfe=", "b", "=", "c", "''"),
+	} {
+		b, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := DecodeMsg(b)
+		if err != nil || !reflect.DeepEqual(got, m) {
+			t.Errorf("%q: %v, %v", b, got, err)
+		}
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	for _, s := range []string{
+		"", " ", "Start", "1ok", "ok ", "ok  a=b", "ok a", "ok =b", "ok A=b", "ok a=b ", "ok a='b", "ok a='b'c",
+		"ok a=b'c", "ok a=b\tc=d", "ok a=\x00", "ok\x00", "ok a='b'  c=d", strings.Repeat("a", 33),
+		"ok" + strings.Repeat(" a=", MaxAttrs+1), "ok a=" + strings.Repeat("b", MaxReply),
+	} {
+		if m, err := DecodeMsg([]byte(s)); !errors.Is(err, ErrPacket) {
+			t.Errorf("%.60q: %v, %v", s, m, err)
+		}
+	}
+}
+
+func TestOnlyRefusesStrangersAndTwins(t *testing.T) {
+	m := NewMsg("start", "proto", "pam", "user", "a")
+	if err := m.Only("proto", "user", "host"); err != nil {
+		t.Error(err)
+	}
+	if err := m.Only("proto"); err == nil {
+		t.Error("user= is a stranger")
+	}
+	m.Add("user", "b")
+	if err := m.Only("proto", "user"); err == nil {
+		t.Error("user= comes twice")
+	}
+}
+
+func FuzzDecodeMsg(f *testing.F) {
+	f.Add([]byte("start proto=pam user='o''brien'"))
+	f.Add([]byte("ok env='A=b c' env=D="))
+	f.Add([]byte("write data=''"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := DecodeMsg(b)
+		if err != nil {
+			return
+		}
+		e, err := m.Encode()
+		if err != nil {
+			if len(b) < MaxReply/3 {
+				t.Fatalf("decoded but not encoded: %v", err)
+			}
+			return
+		}
+		n, err := DecodeMsg(e)
+		if err != nil || !reflect.DeepEqual(m, n) {
+			t.Fatalf("%q became %q: %v", b, e, err)
+		}
+	})
+}
+
+func FuzzAuthInfo(f *testing.F) {
+	f.Add([]byte("ok user=alice uid=1000 gid=1000 home=/home/alice shell=/bin/bash cap=x umask=022 nofile=1024:4096 env=A=b"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := DecodeMsg(b)
+		if err != nil {
+			return
+		}
+		a, err := parseAuthInfo(m)
+		if err == nil && (a.User == "" || a.UID == NoID || a.Umask > 0o777) {
+			t.Fatalf("%+v", a)
+		}
+	})
+}
+
+func pair(t *testing.T) (a, b *Conn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cs [2]*Conn
+	for i, fd := range fds {
+		if cs[i], err = FileConn(os.NewFile(uintptr(fd), "pair"), MaxRequest); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cs[i].Close() })
+	}
+	return cs[0], cs[1]
+}
+
+func TestConnCarriesFilesAndCredentials(t *testing.T) {
+	a, b := pair(t)
+	raw, _ := b.Unix().SyscallConn()
+	raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := a.Send(NewMsg("start", "user", "alice"), w); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	p, err := b.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Cred == nil || int(p.Cred.Pid) != os.Getpid() || int(p.Cred.Uid) != os.Getuid() {
+		t.Errorf("sender %+v", p.Cred)
+	}
+	if len(p.Files) != 1 {
+		t.Fatalf("%d files", len(p.Files))
+	}
+	p.Files[0].Write([]byte("x"))
+	p.Close()
+	buf := make([]byte, 2)
+	if n, err := r.Read(buf); n != 1 || err != nil {
+		t.Errorf("the file that came is not the one sent: %d, %v", n, err)
+	}
+}
+
+func TestConnRefusesALargePacket(t *testing.T) {
+	a, b := pair(t)
+	if err := a.Send(NewMsg("write", "data", strings.Repeat("x", MaxRequest))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Recv(); !errors.Is(err, ErrPacket) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestConnClosesFilesOfABadPacket(t *testing.T) {
+	a, b := pair(t)
+	r, w, _ := os.Pipe()
+	defer r.Close()
+	a.Unix().WriteMsgUnix([]byte("NOT A PACKET"), unix.UnixRights(int(w.Fd())), nil)
+	w.Close()
+	if _, err := b.Recv(); !errors.Is(err, ErrPacket) {
+		t.Fatalf("got %v", err)
+	}
+	if n, _ := r.Read(make([]byte, 1)); n != 0 {
+		t.Error("the descriptor is still open")
+	}
+}
+
+func TestDialSaysThatFactotumIsNotThere(t *testing.T) {
+	path := t.TempDir() + "/rpc"
+	check := func() {
+		if _, err := Dial(path); err == nil || !strings.Contains(err.Error(), "factotum is not running") {
+			t.Errorf("got %v", err)
+		}
+	}
+	check()
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	check()
+}
