@@ -1,0 +1,176 @@
+// Become turns a redeemed grant into the new identity and execs the target.
+//
+// It is never run from where it is installed: factotum reads it when it
+// starts, and serves it once for each redemption, with the grant's record at
+// the end, as a one-time executable in the capuse file system. The kernel
+// starts that with exactly CAP_SETUID and CAP_SETGID (and CAP_AUDIT_CONTROL
+// where the redeemer's bounding set has it), in the redeemer's own process.
+//
+// It trusts its own file, which it reads through /proc/self/exe, and nothing
+// else. Its arguments come from the redeemer, who may run what it likes as
+// the user that it becomes:
+//
+//	become DIR PATH ARGV0 [ARG...]
+//
+// DIR is entered as the new user ("" stays), PATH is executed.
+//
+// It runs on one thread: credentials belong to threads, and the one that
+// calls execve(2) is the one that lives on.
+package main
+
+import (
+	"os"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"p9auth/internal/grant"
+)
+
+func init() { runtime.LockOSThread() }
+
+func main() {
+	if len(os.Args) < 4 {
+		fail("usage: served by factotum, see capuse(4)", 0)
+	}
+	dir, path, argv := os.Args[1], os.Args[2], os.Args[3:]
+	r := record()
+
+	// The order matters. The login uid needs CAP_AUDIT_CONTROL if it was set
+	// before. Groups and gids go before the uids, as after them they could
+	// not be given up if capabilities went along. The session keyring is made
+	// when the ids are those of its owner, and the capabilities go last.
+	if r.LoginUID {
+		setLoginUID(r.UID)
+	}
+	setgroups(r.Groups)
+	call("setresgid", syscall.SYS_SETRESGID, r.Groups[0], r.Groups[0], r.Groups[0])
+	call("setresuid", syscall.SYS_SETRESUID, r.UID, r.UID, r.UID)
+	newKeyring()
+	dropCapabilities()
+
+	if dir != "" {
+		if err := syscall.Chdir(dir); err != nil {
+			fail("cannot enter "+dir, err.(syscall.Errno))
+		}
+	}
+	err := syscall.Exec(path, argv, os.Environ())
+	fail("cannot execute "+path, err.(syscall.Errno))
+}
+
+// record reads the grant at the end of the program's own file.
+func record() grant.Record {
+	fd, err := syscall.Open("/proc/self/exe", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		fail("cannot read the grant: is /proc mounted? open /proc/self/exe", err.(syscall.Errno))
+	}
+	var st syscall.Stat_t
+	if err := syscall.Fstat(fd, &st); err != nil {
+		fail("cannot read the grant: fstat", err.(syscall.Errno))
+	}
+	trailer := make([]byte, grant.TrailerSize)
+	n, _ := syscall.Pread(fd, trailer, st.Size-grant.TrailerSize)
+	size, err := grant.Size(trailer[:max(n, 0)])
+	if err != nil {
+		fail("there is no grant in this file; it is served by factotum, see capuse(4)", 0)
+	}
+	b := make([]byte, size)
+	n, _ = syscall.Pread(fd, b, st.Size-int64(size))
+	r, err := grant.Parse(b[:max(n, 0)])
+	if err != nil {
+		fail("the grant in this file is damaged", 0)
+	}
+	syscall.Close(fd)
+	return r
+}
+
+// setLoginUID sets the audit login uid of this thread, see
+// pam_loginuid(8). A kernel without audit has no such file.
+func setLoginUID(uid uint32) {
+	fd, err := syscall.Open("/proc/thread-self/loginuid", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	if err == syscall.ENOENT {
+		return
+	}
+	if err != nil {
+		fail("open /proc/thread-self/loginuid", err.(syscall.Errno))
+	}
+	if _, err := syscall.Write(fd, []byte(utoa(uid))); err != nil {
+		fail("set the audit login uid", err.(syscall.Errno))
+	}
+	syscall.Close(fd)
+}
+
+func setgroups(gids []uint32) {
+	_, _, e := syscall.RawSyscall(syscall.SYS_SETGROUPS, uintptr(len(gids)), uintptr(unsafe.Pointer(&gids[0])), 0)
+	if e != 0 {
+		fail("setgroups", e)
+	}
+}
+
+// newKeyring gives the user a session keyring of their own, linked to their
+// user keyring as pam_keyinit(8) does, so that none of the front end's keys
+// go along. A kernel may lack key management.
+func newKeyring() {
+	const (
+		joinSession    = 1 // KEYCTL_JOIN_SESSION_KEYRING
+		link           = 8 // KEYCTL_LINK
+		sessionKeyring = -3
+		userKeyring    = -4
+	)
+	ses, usr := int32(sessionKeyring), int32(userKeyring)
+	_, _, e := syscall.RawSyscall(syscall.SYS_KEYCTL, joinSession, 0, 0)
+	if e == syscall.ENOSYS || e == syscall.EOPNOTSUPP {
+		return
+	}
+	if e != 0 {
+		fail("join a new session keyring", e)
+	}
+	// Failing to link costs convenience, not safety.
+	syscall.RawSyscall(syscall.SYS_KEYCTL, link, uintptr(usr), uintptr(ses))
+}
+
+// dropCapabilities empties the permitted, effective and inheritable sets, and
+// with them the ambient set: see capset(2), version 3.
+func dropCapabilities() {
+	header := struct {
+		version uint32
+		pid     int32
+	}{version: 0x20080522}
+	var data [2]struct{ effective, permitted, inheritable uint32 }
+	_, _, e := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data)), 0)
+	if e != 0 {
+		fail("capset", e)
+	}
+}
+
+func call(name string, nr uintptr, a, b, c uint32) {
+	if _, _, e := syscall.RawSyscall(nr, uintptr(a), uintptr(b), uintptr(c)); e != 0 {
+		fail(name, e)
+	}
+}
+
+// fail says what happened and ends the process, with the codes of a shell
+// that cannot execute a program.
+func fail(what string, e syscall.Errno) {
+	code := 126
+	if e != 0 {
+		what += ": " + e.Error()
+	}
+	if e == syscall.ENOENT {
+		code = 127
+	}
+	syscall.Write(2, []byte("become: "+what+"\n"))
+	os.Exit(code)
+}
+
+func utoa(n uint32) string {
+	var b [10]byte
+	i := len(b)
+	for {
+		i--
+		b[i] = byte('0' + n%10)
+		if n /= 10; n == 0 {
+			return string(b[i:])
+		}
+	}
+}
