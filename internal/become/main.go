@@ -87,7 +87,16 @@ func record() grant.Record {
 // setLoginUID sets the audit login uid of this thread, see
 // pam_loginuid(8). A kernel without audit has no such file.
 func setLoginUID(uid uint32) {
-	fd, err := syscall.Open("/proc/thread-self/loginuid", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	const file, mode = "/proc/thread-self/loginuid", syscall.O_WRONLY | syscall.O_CLOEXEC
+	fd, err := syscall.Open(file, mode, 0)
+	if err == syscall.EACCES {
+		// The kernel has made the process undumpable, so its files in /proc
+		// are root's (proc(5)): open this one as root's fsuid.
+		me := uint32(syscall.Geteuid())
+		syscall.RawSyscall(syscall.SYS_SETFSUID, 0, 0, 0)
+		fd, err = syscall.Open(file, mode, 0)
+		syscall.RawSyscall(syscall.SYS_SETFSUID, uintptr(me), 0, 0)
+	}
 	if err == syscall.ENOENT {
 		return
 	}

@@ -1,0 +1,82 @@
+package capfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Mount mounts the file system at dir, which is made if it is missing, and
+// serves it. A dead file system of ours that a crash has left there is
+// unmounted first. The errors say what to do.
+func Mount(dir string, opt Options) (*FS, error) {
+	if len(opt.Become) == 0 {
+		return nil, errors.New("no become program")
+	}
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		return nil, fmt.Errorf("/dev/fuse is missing: load the kernel's fuse module (modprobe fuse), or use the kernel device (make BACKEND=capdev): %w", err)
+	}
+	if err := clearStale(dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	fs := newFS(opt)
+	s, err := fuse.NewServer(fs, dir, &fuse.MountOptions{
+		FsName: "p9auth", Name: "p9auth",
+		AllowOther:         true,
+		DisableReadDirPlus: true,
+		DirectMountStrict:  true,
+		DirectMountFlags:   unix.MS_NODEV,
+		// A capability must come in one write.
+		MaxWrite: 128 << 10,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot mount the capability files at %s: %w (this needs CAP_SYS_ADMIN)", dir, err)
+	}
+	fs.server = s
+	go s.Serve()
+	if err := s.WaitMount(); err != nil {
+		fs.Unmount(dir)
+		return nil, fmt.Errorf("cannot serve the capability files at %s: %w", dir, err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		fs.Unmount(dir)
+		return nil, fmt.Errorf("statfs %s: %w", dir, err)
+	}
+	if st.Flags&unix.ST_NOSUID != 0 {
+		fs.Unmount(dir)
+		return nil, fmt.Errorf("%s is mounted nosuid, so the kernel ignores its file capabilities: let factotum mount it in the initial user namespace", dir)
+	}
+	return fs, nil
+}
+
+// clearStale unmounts what a killed factotum has left at dir: a FUSE file
+// system that nobody serves.
+func clearStale(dir string) error {
+	var st unix.Stat_t
+	for range 16 {
+		if err := unix.Stat(dir, &st); err != unix.ENOTCONN {
+			break
+		}
+		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("cannot unmount the stale file system at %s: %w", dir, err)
+		}
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err == nil && fs.Type == unix.FUSE_SUPER_MAGIC {
+		return fmt.Errorf("a FUSE file system is mounted at %s already: is another factotum running?", dir)
+	}
+	return nil
+}
+
+// Unmount takes the file system away from dir at once. Processes that are
+// being served in that moment get errors.
+func (fs *FS) Unmount(dir string) error {
+	return unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+}

@@ -1,0 +1,52 @@
+// Package capuse redeems a capability: it turns the calling process into the
+// user that the capability names, running another program.
+//
+// A build tag picks the way: none is the FUSE file system that factotum
+// serves (internal/capfs), capdev is the kernel device (kernel/). Callers
+// cannot tell which they have. It needs no right of its own, and must not be
+// called under a seccomp filter, no_new_privs or a tracer.
+package capuse
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Target is the program to run as the new user.
+type Target struct {
+	Path string   // the file to execute
+	Argv []string // argv[0] and the arguments
+	Env  []string // NAME=VALUE
+	Dir  string   // to enter as the new user; "" stays
+}
+
+// Exec redeems the capability (its text) at the capuse file and runs the
+// target as the new user, in the same process. It returns only on failure.
+// The capability is used up unless the error says otherwise.
+func Exec(file, capability string, t Target) error {
+	if len(t.Argv) == 0 {
+		return errors.New("redeem: no argv")
+	}
+	return explain(file, redeem(file, capability, t))
+}
+
+// explain says what an error of capuse(4) means.
+func explain(file string, err error) error {
+	what := ""
+	switch {
+	case errors.Is(err, unix.EPERM):
+		what = "the capability was refused (not for this uid, unknown, or used before); factotum's log says why"
+	case errors.Is(err, unix.EINVAL):
+		what = "the capability is malformed"
+	case errors.Is(err, unix.ETIMEDOUT):
+		what = "the capability has expired; log in again"
+	case errors.Is(err, unix.ENOTCONN), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNABORTED):
+		what = fmt.Sprintf("factotum is not serving %s; the administrator must start it", file)
+	default:
+		return fmt.Errorf("redeem: %w", err)
+	}
+	return fmt.Errorf("redeem: %s: %w", what, err)
+}

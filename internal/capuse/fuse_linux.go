@@ -1,0 +1,45 @@
+//go:build !capdev
+
+package capuse
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// DefaultPath is the capuse file.
+const DefaultPath = "/run/factotum/cap/capuse"
+
+// redeem writes the capability, reads the name of the one-time executable
+// beside capuse, and executes that: it is become, which takes on the identity
+// and executes the target.
+func redeem(file, capability string, t Target) error {
+	// The grant is bound to the process, but the server sees threads: stay on
+	// one, so that no thread of ours is on its way out meanwhile.
+	runtime.LockOSThread()
+	fd, err := unix.Open(file, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", file, err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(capability)); err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	buf := make([]byte, 256)
+	n, err := unix.Read(fd, buf)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", file, err)
+	}
+	name, ok := strings.CutSuffix(string(buf[:max(n, 0)]), "\n")
+	if !ok || name == "" || strings.ContainsRune(name, '/') {
+		return fmt.Errorf("read %s: not the name of an executable", file)
+	}
+	exe := filepath.Join(filepath.Dir(file), name)
+	argv := append([]string{"become", t.Dir, t.Path}, t.Argv...)
+	return fmt.Errorf("exec %s: %w", exe, syscall.Exec(exe, argv, t.Env))
+}
