@@ -1,0 +1,503 @@
+package sshdconf
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const noLimit = math.MaxInt32
+
+// Status is what becomes of a keyword.
+type Status int
+
+const (
+	Implemented Status = iota
+	Accepted           // with the values that ask for what we do anyway
+	Refused            // with every value
+)
+
+func (s Status) String() string { return [...]string{"implemented", "accepted", "refused"}[s] }
+
+// A keyword is one row of the table.
+type keyword struct {
+	name   string
+	global bool // not allowed within Match
+	kind
+}
+
+// A kind is how a keyword's value is read and printed.
+type kind struct {
+	status Status
+	why    string // for Accepted and Refused
+	// set reads the arguments of one line into s.
+	set func(s *Settings, a *args) error
+	// show gives the value of each line of Dump; nil prints none.
+	show func(s *Settings) []string
+	each bool // every line counts, not just the first
+	raw  bool // the value is the rest of the line as it stands
+}
+
+// table is every keyword of sshd_config(5) of OpenSSH 10, the obsolete ones
+// that it still knows, and those of Debian's patches.
+var table = []keyword{
+	// Listening and admission, for sshfront's listener.
+	{"Port", true, kind{set: setPort, each: true, show: func(s *Settings) (v []string) {
+		for _, p := range s.Ports {
+			v = append(v, strconv.Itoa(p))
+		}
+		return v
+	}}},
+	{"AddressFamily", true, enum(familyNames, func(s *Settings) *Family { return &s.AddressFamily })},
+	{"ListenAddress", true, kind{set: setListen, each: true, show: func(s *Settings) (v []string) {
+		for _, a := range s.Listen() {
+			v = append(v, a.String())
+		}
+		return v
+	}}},
+	{"LoginGraceTime", true, duration(func(s *Settings) *time.Duration { return &s.LoginGraceTime }, "")},
+	{"MaxStartups", true, kind{set: setStartups, show: func(s *Settings) []string {
+		return one(fmt.Sprintf("%d:%d:%d", s.MaxStartups.Begin, s.MaxStartups.Rate, s.MaxStartups.Full))
+	}}},
+	{"PerSourceMaxStartups", true, kind{set: setPerSourceMax, show: func(s *Settings) []string {
+		if s.PerSourceMaxStartups == noLimit {
+			return one("none")
+		}
+		return one(strconv.Itoa(s.PerSourceMaxStartups))
+	}}},
+	{"PerSourceNetBlockSize", true, kind{set: setNetBlock, show: func(s *Settings) []string {
+		return one(fmt.Sprintf("%d:%d", s.PerSourceNetBlockSize.V4, s.PerSourceNetBlockSize.V6))
+	}}},
+	{"PerSourcePenalties", true, kind{set: setPenalties, show: showPenalties, each: true}},
+	{"PerSourcePenaltyExemptList", true, kind{set: setExempt, show: text(func(s *Settings) *string { return &s.PerSourcePenaltyExemptList })}},
+	{"PidFile", true, file(func(s *Settings) *string { return &s.PidFile })},
+	{"TCPKeepAlive", true, flag(func(s *Settings) *bool { return &s.TCPKeepAlive })},
+	{"UseDNS", true, flag(func(s *Settings) *bool { return &s.UseDNS })},
+	{"VersionAddendum", true, kind{set: setAddendum, raw: true, show: text(func(s *Settings) *string { return &s.VersionAddendum })}},
+
+	// The protocol.
+	{"HostKey", true, kind{set: setHostKey, each: true, show: list(func(s *Settings) []string { return s.HostKeys })}},
+	{"HostCertificate", true, kind{set: setHostCert, each: true, show: list(func(s *Settings) []string { return s.HostCertificates })}},
+	{"HostKeyAlgorithms", true, algorithms(&hostKeyAlgos, func(s *Settings) *[]string { return &s.HostKeyAlgorithms })},
+	{"KexAlgorithms", true, algorithms(&kexAlgos, func(s *Settings) *[]string { return &s.KexAlgorithms })},
+	{"Ciphers", true, algorithms(&cipherAlgos, func(s *Settings) *[]string { return &s.Ciphers })},
+	{"MACs", true, algorithms(&macAlgos, func(s *Settings) *[]string { return &s.MACs })},
+	{"RekeyLimit", false, kind{set: setRekey, show: func(s *Settings) []string {
+		return one(fmt.Sprintf("%d %d", s.RekeyLimit.Bytes, s.RekeyLimit.Interval/time.Second))
+	}}},
+	{"ClientAliveInterval", false, duration(func(s *Settings) *time.Duration { return &s.ClientAliveInterval }, "")},
+	{"ClientAliveCountMax", false, number(0, noLimit, func(s *Settings) *int { return &s.ClientAliveCountMax })},
+	{"UnusedConnectionTimeout", false, duration(func(s *Settings) *time.Duration { return &s.UnusedConnectionTimeout }, "none")},
+	{"ChannelTimeout", false, kind{set: setChannelTimeout, show: showChannelTimeout}},
+	{"IPQoS", false, kind{set: setQoS, show: func(s *Settings) []string {
+		return one(qosName(s.IPQoS.Interactive) + " " + qosName(s.IPQoS.Bulk))
+	}}},
+	{"RefuseConnection", false, flag(func(s *Settings) *bool { return &s.RefuseConnection })},
+	{"LogLevel", false, enum(logNames, func(s *Settings) *LogLevel { return &s.LogLevel })},
+	{"LogVerbose", false, kind{set: setLogVerbose, show: oneLine(func(s *Settings) []string { return s.LogVerbose })}},
+	{"SyslogFacility", true, enum(facilityNames, func(s *Settings) *Facility { return &s.SyslogFacility })},
+	{"FingerprintHash", true, kind{set: func(s *Settings, a *args) error {
+		v, err := a.oneOf("sha256", "md5")
+		s.FingerprintHash = v
+		return err
+	}, show: func(s *Settings) []string { return one(strings.ToUpper(s.FingerprintHash)) }}},
+
+	// Authentication, for factotum.
+	{"PubkeyAuthentication", false, flag(func(s *Settings) *bool { return &s.PubkeyAuthentication })},
+	{"PasswordAuthentication", false, flag(func(s *Settings) *bool { return &s.PasswordAuthentication })},
+	{"KbdInteractiveAuthentication", false, flag(func(s *Settings) *bool { return &s.KbdInteractiveAuthentication })},
+	{"AuthenticationMethods", false, kind{set: setMethods, show: showMethods}},
+	{"PermitEmptyPasswords", false, flag(func(s *Settings) *bool { return &s.PermitEmptyPasswords })},
+	{"PermitRootLogin", false, enum(rootNames, func(s *Settings) *RootLogin { return &s.PermitRootLogin })},
+	{"AllowUsers", false, patterns(true, func(s *Settings) *[]string { return &s.AllowUsers })},
+	{"DenyUsers", false, patterns(true, func(s *Settings) *[]string { return &s.DenyUsers })},
+	{"AllowGroups", false, patterns(false, func(s *Settings) *[]string { return &s.AllowGroups })},
+	{"DenyGroups", false, patterns(false, func(s *Settings) *[]string { return &s.DenyGroups })},
+	{"MaxAuthTries", false, number(0, noLimit, func(s *Settings) *int { return &s.MaxAuthTries })},
+	{"StrictModes", true, flag(func(s *Settings) *bool { return &s.StrictModes })},
+	{"AuthorizedKeysFile", false, kind{set: setKeysFile, show: oneLine(func(s *Settings) []string { return s.AuthorizedKeysFiles })}},
+	{"AuthorizedPrincipalsFile", false, kind{set: setPrincipalsFile, show: text(func(s *Settings) *string { return &s.AuthorizedPrincipalsFile })}},
+	{"TrustedUserCAKeys", false, file(func(s *Settings) *string { return &s.TrustedUserCAKeys })},
+	{"RevokedKeys", false, kind{set: setRevoked, show: showRevoked}},
+	{"PubkeyAcceptedAlgorithms", false, algorithms(&pubkeyAlgos, func(s *Settings) *[]string { return &s.PubkeyAcceptedAlgorithms })},
+	{"CASignatureAlgorithms", false, algorithms(&caAlgos, func(s *Settings) *[]string { return &s.CASignatureAlgorithms })},
+	{"PubkeyAuthOptions", false, kind{set: setPubkeyOptions, show: showPubkeyOptions}},
+	{"RequiredRSASize", false, number(1024, 16384, func(s *Settings) *int { return &s.RequiredRSASize })},
+	{"Banner", false, file(func(s *Settings) *string { return &s.Banner })},
+	{"ExposeAuthInfo", false, flag(func(s *Settings) *bool { return &s.ExposeAuthInfo })},
+
+	// The session.
+	{"MaxSessions", false, number(0, noLimit, func(s *Settings) *int { return &s.MaxSessions })},
+	{"AcceptEnv", false, kind{set: setAcceptEnv, each: true, show: list(func(s *Settings) []string { return s.AcceptEnv })}},
+	{"SetEnv", false, kind{set: setSetEnv, show: list(func(s *Settings) []string { return s.SetEnv })}},
+	{"PermitUserEnvironment", true, kind{set: setUserEnv, show: showUserEnv}},
+	{"PermitUserRC", false, flag(func(s *Settings) *bool { return &s.PermitUserRC })},
+	{"ForceCommand", false, kind{set: setForceCommand, raw: true, show: text(func(s *Settings) *string { return &s.ForceCommand })}},
+	{"Subsystem", false, kind{set: setSubsystem, each: true, show: func(s *Settings) (v []string) {
+		for _, x := range s.Subsystems {
+			v = append(v, x.Name+" "+x.Command)
+		}
+		return v
+	}}},
+	{"PermitTTY", false, flag(func(s *Settings) *bool { return &s.PermitTTY })},
+	{"PrintMotd", true, flag(func(s *Settings) *bool { return &s.PrintMotd })},
+	{"PrintLastLog", true, flag(func(s *Settings) *bool { return &s.PrintLastLog })},
+	{"X11Forwarding", false, flag(func(s *Settings) *bool { return &s.X11Forwarding })},
+	{"X11DisplayOffset", false, number(0, 59535, func(s *Settings) *int { return &s.X11DisplayOffset })},
+	{"X11UseLocalhost", false, flag(func(s *Settings) *bool { return &s.X11UseLocalhost })},
+	{"XAuthLocation", true, file(func(s *Settings) *string { return &s.XAuthLocation })},
+	{"AllowAgentForwarding", false, flag(func(s *Settings) *bool { return &s.AllowAgentForwarding })},
+	{"AllowTcpForwarding", false, enum(forwardNames, func(s *Settings) *Forward { return &s.AllowTcpForwarding })},
+	{"AllowStreamLocalForwarding", false, enum(forwardNames, func(s *Settings) *Forward { return &s.AllowStreamLocalForwarding })},
+	{"StreamLocalBindMask", false, kind{set: setBindMask, show: func(s *Settings) []string {
+		return one(fmt.Sprintf("0%o", s.StreamLocalBindMask))
+	}}},
+	{"StreamLocalBindUnlink", false, flag(func(s *Settings) *bool { return &s.StreamLocalBindUnlink })},
+	{"DisableForwarding", false, flag(func(s *Settings) *bool { return &s.DisableForwarding })},
+	{"GatewayPorts", false, enum(gatewayNames, func(s *Settings) *Gateway { return &s.GatewayPorts })},
+	{"PermitOpen", false, permits(false, func(s *Settings) *Permits { return &s.PermitOpen })},
+	{"PermitListen", false, permits(true, func(s *Settings) *Permits { return &s.PermitListen })},
+
+	// Structure; the parser handles these two itself.
+	{"Include", false, kind{}},
+	{"Match", false, kind{}},
+
+	// Accepted, as the named values ask for what is done anyway.
+	{"UsePAM", true, accepted("PAM decides about every login", "yes")},
+	{"PAMServiceName", false, accepted("factotum fixes the service of each front end", "sshd")},
+	{"Compression", true, accepted("the protocol library has no compression", "no")},
+	{"ChrootDirectory", false, accepted("changing the root needs a right that no session process has", "none")},
+	{"PermitTunnel", false, accepted("tun devices are not forwarded", "no")},
+	{"AuthorizedKeysCommand", false, accepted("factotum runs no program to look up keys", "none")},
+	{"AuthorizedKeysCommandUser", false, accepted("factotum runs no program to look up keys", "none")},
+	{"AuthorizedPrincipalsCommand", false, accepted("factotum runs no program to look up principals", "none")},
+	{"AuthorizedPrincipalsCommandUser", false, accepted("factotum runs no program to look up principals", "none")},
+	{"HostKeyAgent", true, accepted("factotum holds the host keys itself", "none")},
+	{"SecurityKeyProvider", true, accepted("a server verifies with its own code and loads no library", "internal")},
+	{"RDomain", false, accepted("Linux has no routing domains", "none")},
+	{"HostbasedAuthentication", false, accepted("host-based authentication takes the client host's word", "no")},
+	{"GSSAPIAuthentication", false, accepted("GSSAPI authentication is not implemented", "no")},
+	{"KerberosAuthentication", false, accepted("Kerberos passwords are PAM's business", "no")},
+	{"GSSAPIKeyExchange", true, accepted("GSSAPI key exchange is not implemented", "no")},
+	{"DebianBanner", true, accepted("the version string names no distribution", "no")},
+	{"Protocol", true, accepted("only protocol 2 exists", "2")},
+	{"UsePrivilegeSeparation", true, accepted("the daemons are always separate", "yes", "sandbox")},
+	{"UseLogin", true, accepted("login(1) is never run", "no")},
+	{"CheckMail", true, accepted("mail is pam_mail's business", "no")},
+	{"RSAAuthentication", false, accepted("protocol 1 is gone", "no")},
+	{"RhostsRSAAuthentication", false, accepted("protocol 1 is gone", "no")},
+	{"RhostsAuthentication", true, accepted("rhosts files prove nothing", "no")},
+	{"KerberosTgtPassing", true, accepted("protocol 1 is gone", "no")},
+	{"AFSTokenPassing", true, accepted("protocol 1 is gone", "no")},
+
+	// Accepted with every value: they qualify a method that is never used,
+	// and OpenSSH itself looks at them only when it is.
+	{"IgnoreRhosts", false, unused("HostbasedAuthentication", "yes", "no", "shosts-only")},
+	{"IgnoreUserKnownHosts", true, unused("HostbasedAuthentication", "yes", "no")},
+	{"HostbasedUsesNameFromPacketOnly", false, unused("HostbasedAuthentication", "yes", "no")},
+	{"HostbasedAcceptedAlgorithms", false, unused("HostbasedAuthentication")},
+	{"GSSAPICleanupCredentials", true, unused("GSSAPIAuthentication", "yes", "no")},
+	{"GSSAPIDelegateCredentials", true, unused("GSSAPIAuthentication", "yes", "no")},
+	{"GSSAPIStrictAcceptorCheck", true, unused("GSSAPIAuthentication", "yes", "no")},
+	{"GSSAPIStoreCredentialsOnRekey", true, unused("GSSAPIKeyExchange", "yes", "no")},
+	{"GSSAPIKexAlgorithms", true, unused("GSSAPIKeyExchange")},
+	{"KerberosOrLocalPasswd", true, unused("KerberosAuthentication", "yes", "no")},
+	{"KerberosTicketCleanup", true, unused("KerberosAuthentication", "yes", "no")},
+	{"KerberosGetAFSToken", true, unused("KerberosAuthentication", "yes", "no")},
+
+	{"ModuliFile", true, refused("the protocol library brings its own Diffie-Hellman groups")},
+	{"SshdSessionPath", true, refused("there is no sshd-session program")},
+	{"SshdAuthPath", true, refused("there is no sshd-auth program")},
+	{"ServerKeyBits", true, refused("it belongs to protocol 1")},
+	{"KeyRegenerationInterval", true, refused("it belongs to protocol 1")},
+	{"AuthorizedKeysFile2", false, refused("name the file in AuthorizedKeysFile")},
+	{"VerifyReverseMapping", true, refused("it is UseDNS now")},
+	{"ReverseMappingCheck", true, refused("it is UseDNS now")},
+}
+
+// aliases are older names that OpenSSH still takes.
+var aliases = map[string]string{
+	"hostdsakey":                      "hostkey",
+	"hostbasedacceptedkeytypes":       "hostbasedacceptedalgorithms",
+	"pubkeyacceptedkeytypes":          "pubkeyacceptedalgorithms",
+	"dsaauthentication":               "pubkeyauthentication",
+	"challengeresponseauthentication": "kbdinteractiveauthentication",
+	"skeyauthentication":              "kbdinteractiveauthentication",
+	"keepalive":                       "tcpkeepalive",
+}
+
+var byName map[string]*keyword
+
+func init() {
+	byName = make(map[string]*keyword, len(table)+len(aliases))
+	for i := range table {
+		byName[strings.ToLower(table[i].name)] = &table[i]
+	}
+	for old, name := range aliases {
+		byName[old] = byName[name]
+	}
+}
+
+func lookup(name string) *keyword { return byName[strings.ToLower(name)] }
+
+// Keyword describes one row of the table of keywords.
+type Keyword struct {
+	Name   string
+	Status Status
+	Reason string // for Accepted and Refused
+	Match  bool   // allowed within a Match block
+}
+
+// Keywords lists every keyword that is known, aliases left out.
+func Keywords() []Keyword {
+	out := make([]Keyword, 0, len(table))
+	for _, k := range table {
+		out = append(out, Keyword{k.name, k.status, k.why, !k.global})
+	}
+	return out
+}
+
+// builder lays lines into a Settings by the rule of the first value.
+type builder struct {
+	s        *Settings
+	set      map[string]bool
+	cmdPorts bool
+}
+
+func newBuilder() *builder { return &builder{s: defaults(), set: map[string]bool{}} }
+
+// apply reads one line unless an earlier one has set its keyword. The error is
+// an *Error.
+func (b *builder) apply(l *line) error {
+	if b.set[l.kw.name] && !l.kw.each || b.cmdPorts && l.kw.name == "Port" && l.file != cmdline {
+		return nil
+	}
+	a := &args{rest: l.args, raw: l.raw, seen: b.set, first: !b.set[l.kw.name]}
+	b.set[l.kw.name] = true
+	err := l.kw.set(b.s, a)
+	if err == nil && len(a.rest) > 0 && !l.kw.raw {
+		err = fmt.Errorf("extra argument %q", clip(a.rest[0]))
+	}
+	if err != nil {
+		return &Error{l.file, l.n, l.kw.name + ": " + err.Error()}
+	}
+	return nil
+}
+
+func (b *builder) finish() *Settings {
+	if len(b.s.Ports) == 0 {
+		b.s.Ports = []int{22}
+	}
+	return b.s
+}
+
+// args are the arguments of a line while they are read.
+type args struct {
+	rest  []string
+	raw   string
+	first bool            // no earlier line of this keyword counted
+	seen  map[string]bool // what is set already: keywords, and "keyword:part"
+}
+
+func (a *args) next() (string, error) {
+	if len(a.rest) == 0 || a.rest[0] == "" {
+		return "", errors.New("missing argument")
+	}
+	v := a.rest[0]
+	a.rest = a.rest[1:]
+	return v, nil
+}
+
+func (a *args) oneOf(values ...string) (string, error) {
+	v, err := a.next()
+	if err != nil {
+		return "", err
+	}
+	for _, w := range values {
+		if strings.EqualFold(v, w) {
+			return w, nil
+		}
+	}
+	return "", fmt.Errorf("unsupported value %q", clip(v))
+}
+
+// all takes the remaining arguments, of which there must be one, none empty.
+func (a *args) all() ([]string, error) {
+	v := a.rest
+	a.rest = nil
+	if len(v) == 0 || slices.Contains(v, "") {
+		return nil, errors.New("missing or empty argument")
+	}
+	return v, nil
+}
+
+// once reports whether part of a keyword is seen for the first time.
+func (a *args) once(part string) bool {
+	if a.seen[part] {
+		return false
+	}
+	a.seen[part] = true
+	return true
+}
+
+func one(s string) []string { return []string{s} }
+
+func enum[T comparable](n names[T], at func(*Settings) *T) kind {
+	return kind{
+		set: func(s *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			x, err := n.parse(v)
+			*at(s) = x
+			return err
+		},
+		show: func(s *Settings) []string { return one(n.of(*at(s))) },
+	}
+}
+
+func flag(at func(*Settings) *bool) kind { return enum(flagNames, at) }
+
+func number(lo, hi int, at func(*Settings) *int) kind {
+	return kind{
+		set: func(s *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			n, err := parseInt(v, lo, hi)
+			*at(s) = n
+			return err
+		},
+		show: func(s *Settings) []string { return one(strconv.Itoa(*at(s))) },
+	}
+}
+
+func parseInt(v string, lo, hi int) (int, error) {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < lo || n > hi {
+		return lo, fmt.Errorf("%q is not a number from %d to %d", clip(v), lo, hi)
+	}
+	return n, nil
+}
+
+// duration reads a time; the word zero, if any, stands for none.
+func duration(at func(*Settings) *time.Duration, zero string) kind {
+	return kind{
+		set: func(s *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			if zero != "" && strings.EqualFold(v, zero) {
+				*at(s) = 0
+				return nil
+			}
+			*at(s), err = parseTime(v, false)
+			return err
+		},
+		show: func(s *Settings) []string {
+			if d := *at(s); d != 0 || zero == "" {
+				return one(strconv.FormatInt(int64(d/time.Second), 10))
+			}
+			return one(zero)
+		},
+	}
+}
+
+// file reads a path, made absolute, or "none".
+func file(at func(*Settings) *string) kind {
+	return kind{
+		set: func(s *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			*at(s), err = absolute(v)
+			return err
+		},
+		show: text(at),
+	}
+}
+
+func absolute(v string) (string, error) {
+	if strings.EqualFold(v, "none") {
+		return "", nil
+	}
+	return filepath.Abs(v)
+}
+
+func text(at func(*Settings) *string) func(*Settings) []string {
+	return func(s *Settings) []string {
+		if v := *at(s); v != "" {
+			return one(v)
+		}
+		return one("none")
+	}
+}
+
+func list(at func(*Settings) []string) func(*Settings) []string { return at }
+
+func oneLine(at func(*Settings) []string) func(*Settings) []string {
+	return func(s *Settings) []string {
+		if v := at(s); len(v) > 0 {
+			return one(strings.Join(v, " "))
+		}
+		return nil
+	}
+}
+
+func algorithms(from *algos, at func(*Settings) *[]string) kind {
+	return kind{
+		set: func(s *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			*at(s), err = from.resolve(v)
+			return err
+		},
+		show: func(s *Settings) []string { return one(strings.Join(*at(s), ",")) },
+	}
+}
+
+func accepted(why string, values ...string) kind {
+	return kind{
+		status: Accepted,
+		why:    why,
+		set: func(_ *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(values, func(w string) bool { return strings.EqualFold(v, w) }) {
+				return fmt.Errorf("%q is not supported: %s; only %s is accepted", clip(v), why, strings.Join(values, " or "))
+			}
+			return nil
+		},
+		show: func(*Settings) []string { return one(values[0]) },
+	}
+}
+
+func unused(method string, values ...string) kind {
+	return kind{
+		status: Accepted,
+		why:    "it has no effect while " + method + " is no",
+		set: func(_ *Settings, a *args) error {
+			if len(values) > 0 {
+				_, err := a.oneOf(values...)
+				return err
+			}
+			_, err := a.next()
+			return err
+		},
+	}
+}
+
+func refused(why string) kind { return kind{status: Refused, why: why} }
