@@ -1,0 +1,183 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// defaultConfig is where the configuration is unless -f says otherwise.
+const defaultConfig = "/etc/p9auth/factotum.conf"
+
+// A config is what factotum.conf(5) says. Its keywords are in the table below.
+type config struct {
+	Socket     string // the rpc socket
+	CapDir     string // where the capability files are mounted
+	CapHash    string // the kernel's caphash, for the capdev backend
+	PAMWorker  string
+	PAMConfDir string // "" is libpam's own
+	Become     string
+
+	// FrontEnds binds the name of a front end's user to its PAM service.
+	FrontEnds map[string]string
+
+	MaxConversations       int
+	MaxConversationsPerUID int
+	MaxCapabilities        int
+	MaxSessions            int
+	MaxAuthTries           int
+	LoginGraceTime         time.Duration
+	CapabilityLifetime     time.Duration
+	LogLevel               slog.Level
+}
+
+// newConfig has the defaults. Programs are looked for beside factotum itself.
+func newConfig() config {
+	dir := "/usr/lib/p9auth"
+	if exe, err := os.Executable(); err == nil {
+		dir = filepath.Dir(exe)
+	}
+	return config{
+		Socket:                 "/run/factotum/rpc",
+		CapDir:                 "/run/factotum/cap",
+		CapHash:                "/dev/caphash",
+		PAMWorker:              filepath.Join(dir, "factotum-pam"),
+		Become:                 filepath.Join(dir, "become"),
+		FrontEnds:              map[string]string{},
+		MaxConversations:       1024,
+		MaxConversationsPerUID: 512,
+		MaxCapabilities:        1024,
+		MaxSessions:            8192,
+		MaxAuthTries:           6,
+		LoginGraceTime:         2 * time.Minute,
+		CapabilityLifetime:     2 * time.Minute,
+	}
+}
+
+// keywords are what a line may begin with, lower case, and how its value is
+// read.
+var keywords = map[string]func(*config, string) error{
+	"socket":                 absPath(func(c *config) *string { return &c.Socket }),
+	"capdir":                 absPath(func(c *config) *string { return &c.CapDir }),
+	"caphash":                absPath(func(c *config) *string { return &c.CapHash }),
+	"pamworker":              absPath(func(c *config) *string { return &c.PAMWorker }),
+	"pamconfdir":             absPath(func(c *config) *string { return &c.PAMConfDir }),
+	"become":                 absPath(func(c *config) *string { return &c.Become }),
+	"frontend":               frontEnd,
+	"maxconversations":       number(1, 65536, func(c *config) *int { return &c.MaxConversations }),
+	"maxconversationsperuid": number(1, 65536, func(c *config) *int { return &c.MaxConversationsPerUID }),
+	"maxcapabilities":        number(1, 65536, func(c *config) *int { return &c.MaxCapabilities }),
+	"maxsessions":            number(1, 1<<20, func(c *config) *int { return &c.MaxSessions }),
+	"maxauthtries":           number(1, 100, func(c *config) *int { return &c.MaxAuthTries }),
+	"logingracetime":         seconds(1, 3600, func(c *config) *time.Duration { return &c.LoginGraceTime }),
+	"capabilitylifetime":     seconds(1, 120, func(c *config) *time.Duration { return &c.CapabilityLifetime }),
+	"loglevel": func(c *config, v string) error {
+		if c.LogLevel.UnmarshalText([]byte(v)) != nil {
+			return fmt.Errorf("%q is none of debug, info, warn, error", v)
+		}
+		return nil
+	},
+}
+
+func absPath(f func(*config) *string) func(*config, string) error {
+	return func(c *config, v string) error {
+		if !filepath.IsAbs(v) {
+			return fmt.Errorf("%q is not an absolute path", v)
+		}
+		*f(c) = filepath.Clean(v)
+		return nil
+	}
+}
+
+func number(lo, hi int, f func(*config) *int) func(*config, string) error {
+	return func(c *config, v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < lo || n > hi {
+			return fmt.Errorf("%q is not a number from %d to %d", v, lo, hi)
+		}
+		*f(c) = n
+		return nil
+	}
+}
+
+func seconds(lo, hi int, f func(*config) *time.Duration) func(*config, string) error {
+	return func(c *config, v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < lo || n > hi {
+			return fmt.Errorf("%q is not a number of seconds from %d to %d", v, lo, hi)
+		}
+		*f(c) = time.Duration(n) * time.Second
+		return nil
+	}
+}
+
+func frontEnd(c *config, v string) error {
+	user, service, _ := strings.Cut(v, " ")
+	service = strings.TrimSpace(service)
+	// A service is the name of a file in /etc/pam.d.
+	if user == "" || service == "" || strings.ContainsAny(service, "/ \t") || service[0] == '.' {
+		return fmt.Errorf("want a user and a PAM service, as in FrontEnd _login login")
+	}
+	if _, ok := c.FrontEnds[user]; ok {
+		return fmt.Errorf("user %s has a PAM service already", user)
+	}
+	c.FrontEnds[user] = service
+	return nil
+}
+
+// readConfig reads a configuration file. Errors name the file and line.
+func readConfig(path string) (config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return config{}, err
+	}
+	defer f.Close()
+	return parseConfig(path, io.LimitReader(f, 1<<20))
+}
+
+func parseConfig(name string, r io.Reader) (config, error) {
+	c := newConfig()
+	seen := map[string]bool{}
+	s := bufio.NewScanner(r)
+	n := 0
+	for s.Scan() {
+		n++
+		line := strings.TrimSpace(s.Text())
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		word, value, _ := strings.Cut(strings.ReplaceAll(line, "\t", " "), " ")
+		key := strings.ToLower(word)
+		set, ok := keywords[key]
+		if !ok {
+			return config{}, fmt.Errorf("%s:%d: unknown keyword %q", name, n, word)
+		}
+		if seen[key] && key != "frontend" {
+			return config{}, fmt.Errorf("%s:%d: %s is set twice", name, n, word)
+		}
+		seen[key] = true
+		if err := set(&c, strings.TrimSpace(value)); err != nil {
+			return config{}, fmt.Errorf("%s:%d: %s: %w", name, n, word, err)
+		}
+	}
+	if err := s.Err(); err != nil {
+		return config{}, fmt.Errorf("%s:%d: %w", name, n+1, err)
+	}
+	if len(c.FrontEnds) == 0 {
+		return config{}, fmt.Errorf("%s: no FrontEnd: nobody could log in; add FrontEnd _login login", name)
+	}
+	return c, nil
+}
+
+// maxCapsPerConversation bounds the capabilities of one conversation: ten
+// sessions that start at once over one ssh connection, and some more.
+const maxCapsPerConversation = 16
+
+// maxCapsPerUID leaves room for other front ends.
+func (c config) maxCapsPerUID() int { return max(1, c.MaxCapabilities/2) }

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+)
+
+// A server is factotum: its socket, its caphash, and who is talking.
+type server struct {
+	log     *slog.Logger
+	hash    *os.File // caphash, written by one goroutine at a time
+	unmount func()
+	ln      *net.UnixListener
+	nextID  atomic.Uint64
+
+	mu       sync.Mutex
+	conf     config
+	services map[uint32]string // PAM service by uid of the front end
+	convs    map[*conv]bool
+	convsOf  map[uint32]int // conversations by uid of the peer
+	capsOf   map[uint32]int // capabilities of living conversations, by uid
+	sessions int
+	closed   bool
+}
+
+// newServer takes what factotum needs: caphash first, then the socket.
+func newServer(c config, log *slog.Logger) (*server, error) {
+	services, err := lookupFrontEnds(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{
+		log: log, conf: c, services: services,
+		convs: map[*conv]bool{}, convsOf: map[uint32]int{}, capsOf: map[uint32]int{},
+	}
+	if s.hash, s.unmount, err = openCapHash(c, log); err != nil {
+		return nil, err
+	}
+	if s.ln, err = listen(c.Socket); err != nil {
+		s.unmount()
+		return nil, err
+	}
+	return s, nil
+}
+
+// lookupFrontEnds finds the uids of the configuration's front ends. They are
+// system users, so /etc/passwd has them.
+func lookupFrontEnds(c config) (map[uint32]string, error) {
+	m := map[uint32]string{}
+	for name, service := range c.FrontEnds {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return nil, fmt.Errorf("FrontEnd %s: there is no such user; create it (useradd --system), or take the line out", name)
+		}
+		uid, err := strconv.ParseUint(u.Uid, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("FrontEnd %s: uid %s: %w", name, u.Uid, err)
+		}
+		if uid == 0 {
+			return nil, fmt.Errorf("FrontEnd %s: root must not be a front end", name)
+		}
+		if other, ok := m[uint32(uid)]; ok {
+			return nil, fmt.Errorf("FrontEnd %s: uid %d is bound to service %s already", name, uid, other)
+		}
+		m[uint32(uid)] = service
+	}
+	return m, nil
+}
+
+// listen makes the rpc socket. A socket that nobody answers at is replaced.
+func listen(path string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	addr := &net.UnixAddr{Name: path, Net: "unixpacket"}
+	if c, err := net.DialUnix("unixpacket", nil, addr); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("another factotum answers at %s", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	ln, err := net.ListenUnix("unixpacket", addr)
+	if err != nil {
+		return nil, err
+	}
+	// Everybody may connect: who is no front end is turned away by uid.
+	if err := os.Chmod(path, 0o666); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	raw, err := ln.SyscallConn()
+	if err == nil {
+		// Accepted sockets inherit it, so the first packet has its sender too.
+		err = errors.Join(raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+		}), err)
+	}
+	if err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("SO_PASSCRED: %w", err)
+	}
+	return ln, nil
+}
+
+// serve accepts conversations until the socket is closed.
+func (s *server) serve() error {
+	for {
+		c, err := s.ln.AcceptUnix()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ECONNABORTED) {
+				s.log.Error("accept", "error", err.Error())
+				continue
+			}
+			return fmt.Errorf("accept: %w", err)
+		}
+		s.accept(c)
+	}
+}
+
+// accept starts a conversation, if the peer may have one more.
+func (s *server) accept(u *net.UnixConn) {
+	peer, err := peerCred(u)
+	if err != nil {
+		s.log.Error("SO_PEERCRED", "error", err.Error())
+		u.Close()
+		return
+	}
+	c := &conv{
+		s: s, conn: capproto.NewConn(u, capproto.MaxRequest), peer: peer,
+		log: s.log.With("conversation", s.nextID.Add(1), "uid", peer.Uid, "pid", peer.Pid),
+	}
+	s.mu.Lock()
+	c.conf = s.conf
+	_, isFrontEnd := s.services[peer.Uid]
+	var refuse *capproto.Error
+	switch {
+	case !isFrontEnd && peer.Uid != 0:
+		refuse = &capproto.Error{Code: capproto.CodeProtocol, Text: "this user is no front end of factotum (see FrontEnd in factotum.conf)"}
+	case len(s.convs) >= s.conf.MaxConversations, s.convsOf[peer.Uid] >= s.conf.MaxConversationsPerUID:
+		refuse = &capproto.Error{Code: capproto.CodeLimit, Text: "too many logins at once; try again later"}
+	case s.closed:
+		refuse = &capproto.Error{Code: capproto.CodeInternal, Text: "factotum is ending"}
+	default:
+		s.convs[c] = true
+		s.convsOf[peer.Uid]++
+	}
+	s.mu.Unlock()
+	if refuse != nil {
+		c.log.Warn("conversation refused", "reason", refuse.Text)
+		c.conn.Send(refuse.Msg())
+		u.Close()
+		return
+	}
+	go func() {
+		c.run()
+		s.mu.Lock()
+		delete(s.convs, c)
+		if s.convsOf[peer.Uid]--; s.convsOf[peer.Uid] == 0 {
+			delete(s.convsOf, peer.Uid)
+		}
+		s.mu.Unlock()
+	}()
+}
+
+func peerCred(u *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	if e := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); e != nil {
+		return nil, e
+	}
+	return cred, err
+}
+
+// service is the PAM service that a front end is bound to.
+func (s *server) service(uid uint32) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.services[uid]
+	return v, ok
+}
+
+// makeCap makes a capability and stores its hash, if uid may have one more.
+func (s *server) makeCap(g capproto.Grant) (capproto.Cap, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.capsOf[g.From] >= s.conf.maxCapsPerUID() {
+		return capproto.Cap{}, &capproto.Error{Code: capproto.CodeLimit, Text: "too many capabilities are outstanding"}
+	}
+	c, err := capproto.New(g)
+	if err != nil {
+		return capproto.Cap{}, err
+	}
+	h := c.Hash()
+	if _, err := s.hash.Write(h[:]); err != nil {
+		if errors.Is(err, unix.ENOSPC) {
+			return capproto.Cap{}, &capproto.Error{Code: capproto.CodeLimit, Text: "too many capabilities are outstanding"}
+		}
+		return capproto.Cap{}, fmt.Errorf("write caphash: %w", err)
+	}
+	s.capsOf[g.From]++
+	return c, nil
+}
+
+// revoke kills capabilities of uid that may not have been redeemed.
+func (s *server) revoke(uid uint32, hashes []capproto.Hash) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range hashes {
+		if _, err := s.hash.Write(append([]byte("-"), h[:]...)); err != nil && !errors.Is(err, unix.ENOENT) {
+			s.log.Error("revoke a capability", "error", err.Error())
+		}
+		if s.capsOf[uid]--; s.capsOf[uid] <= 0 {
+			delete(s.capsOf, uid)
+		}
+	}
+}
+
+// reload takes a new configuration. What is open already stays where it is.
+func (s *server) reload(c config) error {
+	if err := check(c); err != nil {
+		return err
+	}
+	services, err := lookupFrontEnds(c)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.Socket != s.conf.Socket || c.CapDir != s.conf.CapDir || c.CapHash != s.conf.CapHash || c.Become != s.conf.Become ||
+		c.MaxCapabilities != s.conf.MaxCapabilities || c.CapabilityLifetime != s.conf.CapabilityLifetime {
+		return errors.New("Socket, CapDir, CapHash, Become, MaxCapabilities and CapabilityLifetime need a restart")
+	}
+	s.conf, s.services = c, services
+	return nil
+}
+
+// close ends all conversations. Sessions go on.
+func (s *server) close() {
+	s.ln.Close() // removes the socket
+	s.mu.Lock()
+	s.closed = true
+	for c := range s.convs {
+		c.conn.Close()
+	}
+	s.mu.Unlock()
+	s.unmount()
+}

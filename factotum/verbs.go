@@ -1,0 +1,224 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/internal/proc"
+)
+
+// A state of a conversation.
+type state uint
+
+const (
+	idle    state = 1 << iota // nothing is proven
+	talking                   // a PAM worker authenticates
+	proven                    // factotum is convinced of the user
+	opening                   // a PAM worker opens the session
+	open                      // capabilities are to be had
+
+	anyState = idle | talking | proven | opening | open
+)
+
+var stateNames = map[state]string{idle: "idle", talking: "talking", proven: "proven", opening: "opening", open: "open"}
+
+func (s state) String() string { return stateNames[s] }
+
+// verbs is everything that a front end can ask for: in which states, with
+// which attributes, how many descriptors, and who answers. Whatever is not
+// here ends the conversation.
+var verbs = map[string]struct {
+	states state
+	attrs  []string
+	files  int // at most
+	answer func(*conv, capproto.Packet) (capproto.Msg, error)
+}{
+	capproto.VerbStart:    {idle, []string{"proto", "user", "host", "preauth"}, 1, (*conv).start},
+	capproto.VerbRead:     {talking | opening, nil, 0, (*conv).read},
+	capproto.VerbWrite:    {talking | opening, []string{"data"}, 0, (*conv).write},
+	capproto.VerbSession:  {proven, nil, 0, (*conv).session},
+	capproto.VerbAuthInfo: {open, nil, 0, (*conv).authinfo},
+	capproto.VerbAttr:     {anyState, nil, 0, (*conv).attr},
+}
+
+// answer checks a request against the table and the kernel's word on its
+// sender, and has it answered. A request that the table does not allow is a
+// protocol error, which ends the conversation.
+func (c *conv) answer(p capproto.Packet) (capproto.Msg, error) {
+	if err := c.checkSender(p.Cred); err != nil {
+		return capproto.Msg{}, violation("%v", err)
+	}
+	v, ok := verbs[p.Verb]
+	switch {
+	case !ok:
+		return capproto.Msg{}, violation("unknown request %s", p.Verb)
+	case v.states&c.state == 0:
+		return capproto.Msg{}, violation("%s in state %s", p.Verb, c.state)
+	case len(p.Files) > v.files:
+		return capproto.Msg{}, violation("%s with %d descriptors", p.Verb, len(p.Files))
+	}
+	if err := p.Only(v.attrs...); err != nil {
+		return capproto.Msg{}, violation("%v", err)
+	}
+	return v.answer(c, p)
+}
+
+func violation(format string, args ...any) *capproto.Error {
+	return &capproto.Error{Code: capproto.CodeProtocol, Text: fmt.Sprintf(format, args...)}
+}
+
+// checkSender finds out by the first packet which front end this is, and
+// holds the later ones to it. The connection may have been made by root,
+// before it became the front end.
+func (c *conv) checkSender(cred *unix.Ucred) error {
+	switch {
+	case cred == nil || cred.Pid <= 0:
+		return errors.New("packet without credentials")
+	case c.sender == nil:
+		service, ok := c.s.service(cred.Uid)
+		if !ok {
+			return fmt.Errorf("uid %d is no front end", cred.Uid)
+		}
+		if c.peer.Uid != cred.Uid && (c.peer.Uid != 0 || c.peer.Pid != cred.Pid) {
+			return fmt.Errorf("connection made by uid %d, used by uid %d", c.peer.Uid, cred.Uid)
+		}
+		c.sender, c.service = cred, service
+		c.log = c.log.With("service", service)
+	case c.sender.Uid != cred.Uid || c.sender.Pid != cred.Pid:
+		return fmt.Errorf("packet from pid %d uid %d in the conversation of pid %d uid %d", cred.Pid, cred.Uid, c.sender.Pid, c.sender.Uid)
+	}
+	return nil
+}
+
+// start begins to authenticate.
+func (c *conv) start(p capproto.Packet) (capproto.Msg, error) {
+	if proto := p.Get("proto"); proto != "pam" {
+		return capproto.Msg{}, violation("proto=%s is not known", proto)
+	}
+	if c.tries >= c.conf.MaxAuthTries {
+		return capproto.Msg{}, &capproto.Error{Code: capproto.CodeLimit, Text: "too many attempts"}
+	}
+	c.tries++
+	c.userTyped = p.Get("user")
+	if len(c.userTyped) > 256 || strings.ContainsAny(c.userTyped, "\n\r") {
+		return capproto.Msg{}, violation("impossible user name")
+	}
+	m := capproto.NewMsg("start", "service", c.service, "user", c.userTyped)
+	if dir := c.conf.PAMConfDir; dir != "" {
+		m.Add("confdir", dir)
+	}
+	switch v, ok := p.Lookup("preauth"); {
+	case !ok:
+	case v != "yes":
+		return capproto.Msg{}, violation("preauth=%s", v)
+	case c.peer.Uid != 0 || c.userTyped == "":
+		c.log.Warn("login refused", "user", c.userTyped, "reason", "preauth without root")
+		return capproto.Msg{}, &capproto.Error{Code: capproto.CodeDenied, Text: "only root may log in a user without a password"}
+	default:
+		m.Add("preauth", "yes")
+	}
+	// login -h says where a call came from; only a login that root started
+	// (telnetd and the like) is believed.
+	if host := p.Get("host"); host != "" && c.peer.Uid == 0 && len(host) <= 1024 {
+		m.Add("rhost", host)
+		c.rhost = host
+	}
+	if len(p.Files) > 0 {
+		t, err := checkTTY(p.Files[0], int(p.Cred.Pid))
+		if err != nil {
+			return capproto.Msg{}, violation("%v", err)
+		}
+		c.setTTY(t)
+		m.Add("tty", t.name)
+	}
+	if err := c.startWorker(m); err != nil {
+		return capproto.Msg{}, err
+	}
+	c.state = talking
+	return capproto.NewMsg(capproto.VerbOK), nil
+}
+
+// read answers when the worker has something to say: see conv.heard.
+func (c *conv) read(capproto.Packet) (capproto.Msg, error) {
+	if c.question {
+		return capproto.Msg{}, violation("read before the answer")
+	}
+	c.reading = true
+	return capproto.Msg{}, errLater
+}
+
+// write passes an answer to the worker.
+func (c *conv) write(p capproto.Packet) (capproto.Msg, error) {
+	if !c.question {
+		return capproto.Msg{}, violation("an answer to no question")
+	}
+	c.question = false
+	if err := c.worker.conn.Send(capproto.NewMsg("answer", "data", p.Get("data"))); err != nil {
+		return capproto.Msg{}, c.workerFailed(err)
+	}
+	return capproto.NewMsg(capproto.VerbOK), nil
+}
+
+// session has the PAM session opened for the sender's process, which the
+// kernel has named, and which from now on is known by its pidfd.
+func (c *conv) session(p capproto.Packet) (capproto.Msg, error) {
+	h, err := proc.Open(int(p.Cred.Pid))
+	if err != nil {
+		return capproto.Msg{}, violation("the sender has ended")
+	}
+	st, err := proc.ReadStatus(h.PID)
+	if err != nil || st.PID != h.PID || st.UID != p.Cred.Uid || !h.Alive() {
+		h.Close()
+		return capproto.Msg{}, violation("the sender has ended")
+	}
+	if err := c.s.addSession(); err != nil {
+		h.Close()
+		return capproto.Msg{}, err
+	}
+	c.worker.leader = h
+	m := capproto.NewMsg("session", "pid", fmt.Sprint(h.PID))
+	if err := c.worker.conn.Send(m, h.File()); err != nil {
+		return capproto.Msg{}, c.workerFailed(err)
+	}
+	c.state = opening
+	return capproto.NewMsg(capproto.VerbOK), nil
+}
+
+// authinfo makes a capability for the sender.
+func (c *conv) authinfo(p capproto.Packet) (capproto.Msg, error) {
+	if len(c.caps) >= maxCapsPerConversation {
+		c.log.Warn("capability refused", "user", c.user.name, "reason", "too many in one conversation")
+		return capproto.Msg{}, &capproto.Error{Code: capproto.CodeLimit, Text: "too many capabilities are outstanding"}
+	}
+	grant := capproto.Grant{From: p.Cred.Uid, To: c.user.uid, Groups: c.user.groups}
+	key, err := c.s.makeCap(grant)
+	if err != nil {
+		if capproto.CodeOf(err) != "" {
+			c.log.Warn("capability refused", "user", c.user.name, "reason", err.Error())
+		}
+		return capproto.Msg{}, err
+	}
+	c.caps = append(c.caps, key.Hash())
+	c.log.Info("capability given", "user", c.user.name, "capability", key)
+	m := capproto.NewMsg(capproto.VerbOK)
+	for _, a := range c.user.info.Attrs {
+		if a.Name != "groups" {
+			m.Attrs = append(m.Attrs, a)
+		}
+	}
+	m.Add("cap", key.Reveal())
+	return m, nil
+}
+
+// attr says what factotum holds true of the conversation.
+func (c *conv) attr(capproto.Packet) (capproto.Msg, error) {
+	m := capproto.NewMsg(capproto.VerbOK, "state", c.state.String(), "service", c.service)
+	if c.user != nil {
+		m.Add("user", c.user.name)
+	}
+	return m, nil
+}

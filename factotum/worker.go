@@ -1,0 +1,203 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/internal/proc"
+)
+
+// A worker is a factotum-pam process. It authenticates for one conversation,
+// and then belongs to the session.
+type worker struct {
+	s      *server
+	log    *slog.Logger
+	conf   config
+	conn   *capproto.Conn
+	cmd    *exec.Cmd
+	said   chan capproto.Msg // closed when it has ended
+	start  capproto.Msg      // what it was started with
+	tty    *tty
+	leader *proc.Handle // the session's process, once there is one
+
+	mu      sync.Mutex
+	session *capproto.Msg // what it opened
+	closing bool          // it has begun to close the session
+}
+
+// startWorker starts a worker for the conversation.
+func (c *conv) startWorker(m capproto.Msg) error {
+	w := &worker{s: c.s, log: c.log, conf: c.conf, start: m, tty: c.tty, said: make(chan capproto.Msg, maxQueue)}
+	var files []*os.File
+	if c.tty != nil {
+		files = append(files, c.tty.f)
+	}
+	if err := w.spawn(m, files...); err != nil {
+		return c.workerFailed(err)
+	}
+	c.worker = w
+	go w.listen()
+	return nil
+}
+
+// spawn starts the process and sends it its first message.
+func (w *worker) spawn(m capproto.Msg, files ...*os.File) error {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return os.NewSyscallError("socketpair", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "worker")
+	defer theirs.Close()
+	if w.conn, err = capproto.FileConn(os.NewFile(uintptr(fds[0]), "worker"), capproto.MaxReply); err != nil {
+		return err
+	}
+	w.cmd = exec.Command(w.conf.PAMWorker)
+	w.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	w.cmd.Dir = "/"
+	w.cmd.Stderr = os.Stderr
+	w.cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := w.cmd.Start(); err != nil {
+		w.conn.Close()
+		return fmt.Errorf("start the PAM worker: %w", err)
+	}
+	return w.conn.Send(m, files...)
+}
+
+func (w *worker) pid() int { return w.cmd.Process.Pid }
+
+// listen passes on what the worker says until it ends, and sees to the
+// session that it may leave behind.
+func (w *worker) listen() {
+	w.hear()
+	err := w.cmd.Wait()
+	w.conn.Close()
+	close(w.said)
+	for w.orphaned() {
+		w.log.Error("the session's PAM worker has ended before the session; another takes over", "error", fmt.Sprint(err))
+		if err := w.adopt(); err != nil {
+			w.log.Error("no PAM worker takes over: the PAM session will not be closed", "error", err.Error())
+			break
+		}
+		w.hear()
+		err = w.cmd.Wait()
+		w.conn.Close()
+		time.Sleep(100 * time.Millisecond) // a worker that always dies must not take the machine along
+	}
+	if w.leader != nil {
+		w.log.Info("session closed")
+		w.leader.Close()
+		w.s.sessionEnded()
+	}
+	if w.tty != nil {
+		w.tty.f.Close()
+	}
+}
+
+func (w *worker) hear() {
+	for {
+		p, err := w.conn.Recv()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				w.log.Error("the PAM worker sends nonsense", "error", err.Error())
+				w.cmd.Process.Kill()
+			}
+			return
+		}
+		p.Close()
+		if w.noteClosing(p.Verb) {
+			continue
+		}
+		select {
+		case w.said <- p.Msg:
+		default:
+			w.log.Error("the PAM worker says too much")
+			w.cmd.Process.Kill()
+		}
+	}
+}
+
+// noteClosing notes the words of a worker whose session ends.
+func (w *worker) noteClosing(verb string) bool {
+	if verb != "closing" && verb != "closed" {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closing = true
+	return true
+}
+
+// opened notes that there is a PAM session to be closed some day.
+func (w *worker) opened(m capproto.Msg) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.session = &m
+}
+
+// orphaned says whether the worker left a PAM session open. One that died
+// while closing it is not replaced: the session is closed once at most.
+func (w *worker) orphaned() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.session != nil && !w.closing
+}
+
+// adopt starts a worker that takes the session over.
+func (w *worker) adopt() error {
+	m := capproto.NewMsg("adopt", "user", w.session.Get("user"))
+	for _, name := range []string{"service", "tty", "rhost", "confdir"} {
+		if v, ok := w.start.Lookup(name); ok {
+			m.Add(name, v)
+		}
+	}
+	for _, kv := range w.session.All("env") {
+		m.Add("env", kv)
+	}
+	files := []*os.File{w.leader.File()}
+	if w.tty != nil {
+		m.Add("owner", w.tty.owner)
+		files = append(files, w.tty.f)
+	}
+	return w.spawn(m, files...)
+}
+
+// abandon ends a worker that nobody needs any more. One that has a session
+// open closes it when it finds nobody listening.
+func (w *worker) abandon() {
+	w.conn.Close()
+	// A module that hangs does not notice.
+	time.AfterFunc(10*time.Second, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.leader == nil {
+			w.cmd.Process.Kill()
+		}
+	})
+}
+
+func (s *server) addSession() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions >= s.conf.MaxSessions {
+		return &capproto.Error{Code: capproto.CodeLimit, Text: "too many sessions"}
+	}
+	s.sessions++
+	return nil
+}
+
+func (s *server) sessionEnded() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions--
+}
