@@ -1,17 +1,23 @@
-# p9auth: see README.md. Targets: all check test clean.
+# p9auth: see README.md.
 GO      ?= go
 BACKEND ?=
 TAGS    := $(BACKEND)
+STATIC   = CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w'
+GOFILES  = $$(git ls-files '*.go')
 
 all:
-	$(GO) build -tags '$(TAGS)' ./...
+	mkdir -p bin
+	$(STATIC) -o bin/factotum ./factotum
+	$(STATIC) -o bin/become ./internal/become
+	$(STATIC) -o bin/login ./login
+	CGO_ENABLED=1 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w' -o bin/factotum-pam ./factotum/pam
 
-test:
+test: all
 	scripts/deps
 	$(GO) test -count=1 -tags '$(TAGS)' ./...
 
 check:
-	@test -z "$$(gofmt -l $$(git ls-files "*.go"))" || { gofmt -d $$(git ls-files "*.go"); exit 1; }
+	@test -z "$$(gofmt -l $(GOFILES))" || { gofmt -d $(GOFILES); exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 

@@ -249,7 +249,7 @@ func (s *server) reload(c config) error {
 	defer s.mu.Unlock()
 	if c.Socket != s.conf.Socket || c.CapDir != s.conf.CapDir || c.CapHash != s.conf.CapHash || c.Become != s.conf.Become ||
 		c.MaxCapabilities != s.conf.MaxCapabilities || c.CapabilityLifetime != s.conf.CapabilityLifetime {
-		return errors.New("Socket, CapDir, CapHash, Become, MaxCapabilities and CapabilityLifetime need a restart")
+		return errors.New("a change of Socket, CapDir, CapHash, Become, MaxCapabilities or CapabilityLifetime needs a restart")
 	}
 	s.conf, s.services = c, services
 	return nil

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"p9auth/capproto"
+)
+
+// A tty is the terminal that the person sits at.
+type tty struct {
+	in    *os.File
+	r     *bufio.Reader
+	out   io.Writer
+	saved *term.State // as it was when we came
+
+	timer *time.Timer
+}
+
+// maxLine bounds what a person may type.
+const maxLine = 4096
+
+func newTTY(in *os.File, out io.Writer) *tty {
+	t := &tty{in: in, out: out, r: bufio.NewReaderSize(in, maxLine)}
+	t.saved, _ = term.GetState(int(in.Fd()))
+	return t
+}
+
+// giveUpAfter ends the process when the person takes too long.
+func (t *tty) giveUpAfter(d time.Duration) (stop func()) {
+	t.timer = time.AfterFunc(d, func() {
+		t.restore()
+		fmt.Fprintf(t.out, "\nLogin timed out after %d seconds.\n", int(d.Seconds()))
+		os.Exit(0)
+	})
+	return t.done
+}
+
+// done says that the person is in.
+func (t *tty) done() {
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+}
+
+func (t *tty) restore() {
+	if t.saved != nil {
+		term.Restore(int(t.in.Fd()), t.saved)
+	}
+}
+
+func (t *tty) print(s string) { io.WriteString(t.out, s) }
+
+// flush forgets what was typed ahead.
+func (t *tty) flush() {
+	unix.IoctlSetInt(int(t.in.Fd()), unix.TCFLSH, unix.TCIFLUSH)
+}
+
+// ask asks a question and reads the answer.
+func (t *tty) ask(question string) (string, error) {
+	t.print(question)
+	line, err := t.r.ReadSlice('\n')
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return "", errors.New("the line is too long")
+	case err != nil:
+		return "", errors.New("the line was hung up")
+	}
+	return strings.TrimRight(string(line), "\r\n"), nil
+}
+
+// askHidden asks with echo off. What was typed ahead counts.
+func (t *tty) askHidden(question string) (string, error) {
+	t.print(question)
+	b, err := term.ReadPassword(int(t.in.Fd()))
+	if err != nil {
+		return "", errors.New("the line was hung up")
+	}
+	defer clear(b)
+	t.print("\n")
+	return string(b), nil
+}
+
+// say is the person's side of the PAM conversation.
+func (t *tty) say(p capproto.Prompt) (string, error) {
+	switch p.Style {
+	case capproto.EchoOn:
+		return t.ask(p.Text)
+	case capproto.EchoOff:
+		return t.askHidden(p.Text)
+	}
+	text := p.Text
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	t.print(text)
+	return "", nil
+}
