@@ -54,8 +54,21 @@ func main() {
 			fail("cannot enter "+dir, err.(syscall.Errno))
 		}
 	}
-	err := syscall.Exec(path, argv, os.Environ())
+	err := syscall.Exec(path, argv, environ())
 	fail("cannot execute "+path, err.(syscall.Errno))
+}
+
+// environ is the environment as the redeemer gave it. Go's runtime sets
+// GOTRACEBACK in a program that starts with capabilities.
+func environ() []string {
+	env := os.Environ()
+	keep := env[:0]
+	for _, kv := range env {
+		if kv != "GOTRACEBACK=none" {
+			keep = append(keep, kv)
+		}
+	}
+	return keep
 }
 
 // record reads the grant at the end of the program's own file.

@@ -208,6 +208,14 @@ func TestRootIsATargetLikeAnother(t *testing.T) {
 	}
 }
 
+func TestTheEnvironmentIsTheRedeemers(t *testing.T) {
+	s := serve(t, Options{})
+	got := s.redeem(1500, s.grant(1500, 2000, 2000).Reveal(), "exec /usr/bin/env")
+	if got != "PATH=/usr/bin:/bin\nPWD=/" && got != "PWD=/\nPATH=/usr/bin:/bin" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestThePidStays(t *testing.T) {
 	s := serve(t, Options{})
 	c := s.command("redeem", 1500, s.grant(1500, 2000, 2000).Reveal(), "echo $$")
