@@ -35,7 +35,7 @@ var (
 			curve25519LibSSH, ssh.KeyExchangeECDHP256, ssh.KeyExchangeECDHP384, ssh.KeyExchangeECDHP521),
 	}
 	hostKeyAlgos = algos{
-		known: without(slices.Concat(supported.HostKeys, insecure.HostKeys), ssh.InsecureKeyAlgoDSA, ssh.InsecureCertAlgoDSAv01),
+		known: without(slices.Concat(supported.HostKeys, insecure.HostKeys), "ssh-dss", "ssh-dss-cert-v01@openssh.com"),
 		defaults: only(supported.HostKeys, ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01,
 			ssh.CertAlgoECDSA521v01, ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01, ssh.KeyAlgoED25519,
 			ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256),

@@ -352,7 +352,7 @@ func parseMatch(args []string) ([]criterion, error) {
 			continue
 		case "user", "group", "host", "address", "localaddress", "localport", "rdomain":
 		case "version":
-			return nil, errors.New("Version is not supported: it asks for a release of OpenSSH, which this is not")
+			return nil, errors.New("criterion Version is not supported: it asks for a release of OpenSSH, which this is not")
 		default:
 			return nil, fmt.Errorf("unsupported criterion %q", clip(args[i]))
 		}
