@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"sync"
@@ -108,7 +109,7 @@ func (w *worker) hear() {
 	for {
 		p, err := w.conn.Recv()
 		if err != nil {
-			if !errors.Is(err, io.EOF) {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				w.log.Error("the PAM worker sends nonsense", "error", err.Error())
 				w.cmd.Process.Kill()
 			}

@@ -17,6 +17,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -108,6 +109,10 @@ func parseArgs(args []string) (options, error) {
 
 // login logs a person in. It returns only on failure.
 func login(o options) error {
+	// What whoever started us left open is not the user's business.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close_range: %w", err)
+	}
 	// This order is the point of the program: the connection first, which
 	// tells factotum who started us, then the rights go, then we read.
 	client, dialErr := capproto.Dial(o.socket)
@@ -121,7 +126,9 @@ func login(o options) error {
 	if !term.IsTerminal(0) {
 		return errors.New("standard input is not a terminal")
 	}
-	signal.Ignore(syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP)
+	// Caught and dropped rather than ignored: what is ignored stays so in the
+	// shell.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP)
 	defs, err := logindefs.Read(o.defs)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "login: settings are left out: %v\n", err)
@@ -224,7 +231,6 @@ func become(a *capproto.AuthInfo, t *tty, o options, defs logindefs.Defs) error 
 			return fmt.Errorf("setrlimit: %w", err)
 		}
 	}
-	signal.Reset()
 	return capuse.Exec(o.capuse, a.Cap, capuse.Target{
 		Path: shell, Argv: argv, Env: environment(a, home, shell, o, defs), Dir: home,
 	})

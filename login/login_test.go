@@ -1,0 +1,295 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"strings"
+	"testing"
+
+	"p9auth/internal/proc"
+	"p9auth/internal/testbed"
+)
+
+const password = "open-sesame"
+
+// in logs a user in at a login that asks for the password, and waits for the
+// shell.
+func in(t *testing.T, term *testbed.Term) {
+	t.Helper()
+	term.Expect("Password: ")
+	term.Send(password + "\n")
+	term.Expect(`\$ `)
+	term.Send("PS1='$ '\n")
+	term.Expect(`\$ `)
+}
+
+func TestAgettyWithoutPrivilegesLogsIn(t *testing.T) {
+	b := testbed.Up(t)
+	term := b.Start(t, testbed.As("_login", "/sbin/agetty", "--login-program", b.Bin("login"), "-", "linux")...)
+	term.Expect("login: ")
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", term.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapAmb"} {
+		if !strings.Contains(string(status), set+":\t0000000000000000") {
+			t.Errorf("agetty has rights: %s", status)
+		}
+	}
+	term.Send("alice\n")
+	in(t, term)
+	shellOfAlice(t, b, term)
+}
+
+func TestAgettyAsRootLogsIn(t *testing.T) {
+	b := testbed.Up(t)
+	term := b.Start(t, "/sbin/agetty", "--login-program", b.Bin("login"), "-", "linux")
+	term.Expect("login: ")
+	term.Send("alice\n")
+	term.Expect("Password: ")
+	noRights(t, term.PID())
+	term.Send(password + "\n")
+	term.Expect(`\$ `)
+	shellOfAlice(t, b, term)
+}
+
+// noRights checks every thread of a process.
+func noRights(t *testing.T, pid int) {
+	t.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("%v", err)
+	}
+	for _, task := range tasks {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/status", pid, task.Name()))
+		if err != nil {
+			continue // it has ended
+		}
+		s := string(b)
+		for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapAmb"} {
+			if !strings.Contains(s, set+":\t0000000000000000\n") {
+				t.Errorf("pid %d has rights:\n%s", pid, s)
+			}
+		}
+		if strings.Contains(s, "Uid:\t0") || !strings.Contains(s, "Groups:\t \n") {
+			t.Errorf("pid %d has an id of root's or a group:\n%s", pid, s)
+		}
+	}
+}
+
+// shellOfAlice checks that the terminal has alice's shell, as login promises,
+// and logs out.
+func shellOfAlice(t *testing.T, b *testbed.Bed, term *testbed.Term) {
+	t.Helper()
+	id := b.Sh(t, "id alice")
+	if got := term.Run("id"); got != id {
+		t.Errorf("id is %s, not %s", got, id)
+	}
+	tty := term.Run("tty")
+	if tty != term.TTY() {
+		t.Errorf("tty is %s, not %s", tty, term.TTY())
+	}
+	if got := term.Run("echo $$"); got != fmt.Sprint(term.PID()) {
+		t.Errorf("the shell is process %s, login was %d", got, term.PID())
+	}
+	if got := term.Run("echo $0 $HOME $SHELL $USER $LOGNAME $TERM $PWD $MAIL"); got != "-bash /home/alice /bin/bash alice alice linux /home/alice /var/mail/alice" {
+		t.Errorf("environment: %s", got)
+	}
+	if got := term.Run("stat -c '%U %G %a' $(tty)"); got != "alice tty 600" {
+		t.Errorf("the terminal is %s", got)
+	}
+	if got := term.Run("grep -E 'Cap(Inh|Prm|Eff|Amb)|NoNewPrivs' /proc/$$/status | tr -d '\\n\\t'"); got !=
+		"CapInh:0000000000000000CapPrm:0000000000000000CapEff:0000000000000000CapAmb:0000000000000000NoNewPrivs:0" {
+		t.Errorf("the shell has %s", got)
+	}
+	if got := term.Run("cat /proc/self/loginuid"); got != b.Sh(t, "id -u alice") {
+		t.Errorf("login uid %s", got)
+	}
+	// Job control: a job in the background, brought back, interrupted.
+	if got := term.Run("sleep 100 & jobs | grep -c Running; kill %1; wait 2>/dev/null"); !strings.HasSuffix(got, "1") && !strings.Contains(got, "\n1\n") {
+		t.Errorf("jobs: %s", got)
+	}
+	term.Send("sleep 100\n")
+	if !testbed.Eventually(func() bool {
+		return b.Sh(t, fmt.Sprintf("ps --ppid %d -o args= || true", term.PID())) == "sleep 100"
+	}) {
+		t.Error("no sleep")
+	}
+	term.Send("\x03")
+	term.Send("echo status=$?\n")
+	term.Expect("status=130")
+	fds := term.Run("ls /proc/$$/fd | cat")
+	if strings.Join(strings.Fields(fds), " ") != "0 1 2 255" { // 255 is bash's
+		t.Errorf("descriptors %s", fds)
+	}
+	term.Send("exit\n")
+	term.Wait()
+	b.WantLog(t, "session closed")
+	if !testbed.Eventually(func() bool { return len(b.Pids("factotum-pam")) == 0 }) {
+		t.Error("a PAM worker is left")
+	}
+}
+
+func TestWhileAliceIsInOnlyFactotumAndItsWorkersHaveRights(t *testing.T) {
+	b := testbed.Up(t)
+	term := b.Start(t, b.Bin("login"), "-p", "--", "alice")
+	in(t, term)
+	rights := map[string]int{}
+	for name, pids := range b.Processes() {
+		for _, pid := range pids {
+			st, err := proc.ReadStatus(pid)
+			if err == nil && (st.UID == 0 || st.EUID == 0 || st.Permitted != 0) {
+				rights[name]++
+			}
+		}
+	}
+	// sleep holds the testbed's namespace.
+	if want := map[string]int{"factotum": 1, "factotum-pam": 1, "sleep": 1}; !maps.Equal(rights, want) {
+		t.Errorf("processes with rights: %v, want %v", rights, want)
+	}
+}
+
+func TestInstalledProgramsHaveNoRightsOfTheirOwn(t *testing.T) {
+	b := testbed.Up(t)
+	if out := b.Sh(t, "find "+b.Top+"/bin -perm /7000; getcap -r "+b.Top+"/bin"); out != "" {
+		t.Errorf("setuid, setgid or file capabilities: %s", out)
+	}
+	for _, name := range []string{"factotum", "login", "become"} {
+		if out := b.Sh(t, "ldd "+b.Bin(name)+" 2>&1 || true"); !strings.Contains(out, "not a dynamic executable") {
+			t.Errorf("%s is not static: %s", name, out)
+		}
+	}
+}
+
+func TestWrongPasswordsAndUnknownUsersGetTheSame(t *testing.T) {
+	b := testbed.Up(t)
+	for _, name := range []string{"alice", "nobody-of-that-name"} {
+		b.Sh(t, "sed -i 's/^LOGIN_RETRIES.*/LOGIN_RETRIES 3/' /etc/login.defs")
+		term := b.Start(t, b.Bin("login"), "--", name)
+		for try := range 3 {
+			if try > 0 {
+				term.Expect("login: ")
+				term.Send(name + "\n")
+			}
+			term.Expect("Password: ")
+			term.Send("wrong\n")
+			term.Expect("Login incorrect")
+		}
+		term.Expect("maximum number of tries exceeded")
+		term.Wait()
+	}
+	b.WantLog(t, `login refused.*user=alice.*Login incorrect`)
+	b.WantLog(t, `login refused.*user=nobody-of-that-name.*Login incorrect`)
+}
+
+func TestASecondTryMayBeRight(t *testing.T) {
+	b := testbed.Up(t)
+	term := b.Start(t, b.Bin("login"))
+	term.Expect("login: ")
+	term.Send("alice\n")
+	term.Expect("Password: ")
+	term.Send("wrong\n")
+	term.Expect("Login incorrect")
+	term.Expect("login: ")
+	term.Send("bob\n")
+	in(t, term)
+	if got := term.Run("id -un"); got != "bob" {
+		t.Errorf("this is %s", got)
+	}
+}
+
+func TestAnExpiredAccountIsRefused(t *testing.T) {
+	b := testbed.Up(t)
+	b.Sh(t, "chage -E 1 alice")
+	term := b.Start(t, b.Bin("login"), "--", "alice")
+	term.Expect("Password: ")
+	term.Send(password + "\n")
+	term.Expect("account has expired")
+	term.Wait()
+}
+
+func TestALockedAccountIsRefused(t *testing.T) {
+	b := testbed.Up(t)
+	b.Sh(t, "passwd -l alice")
+	term := b.Start(t, b.Bin("login"), "--", "alice")
+	term.Expect("Password: ")
+	term.Send(password + "\n")
+	term.Expect("Login incorrect")
+}
+
+func TestAnExpiredPasswordIsChangedDuringLogin(t *testing.T) {
+	b := testbed.Up(t)
+	b.Sh(t, "chage -d 0 alice")
+	term := b.Start(t, b.Bin("login"), "--", "alice")
+	term.Expect("Password: ")
+	term.Send(password + "\n")
+	term.Expect("Current password: ")
+	term.Send(password + "\n")
+	term.Expect("New password: ")
+	term.Send("Tr0ub4dor&3-horse\n")
+	term.Expect("Retype new password: ")
+	term.Send("Tr0ub4dor&3-horse\n")
+	term.Expect(`\$ `)
+	term = b.Start(t, b.Bin("login"), "--", "alice")
+	term.Expect("Password: ")
+	term.Send("Tr0ub4dor&3-horse\n")
+	term.Expect(`\$ `)
+}
+
+func TestNologinIsHonoured(t *testing.T) {
+	b := testbed.Up(t)
+	b.Sh(t, "echo back at noon >/etc/nologin")
+	term := b.Start(t, b.Bin("login"), "--", "alice")
+	term.Expect("back at noon")
+	term.Expect("Login incorrect")
+}
+
+func TestAMissingHomeIsSlash(t *testing.T) {
+	b := testbed.Up(t)
+	b.Sh(t, "mv /home/alice /home/gone")
+	term := b.Start(t, b.Bin("login"), "--", "alice")
+	term.Expect("Password: ")
+	term.Send(password + "\n")
+	term.Expect(`No directory /home/alice`)
+	term.Expect(`\$ `)
+	if got := term.Run("pwd; echo $HOME"); got != "/\n/" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestHushloginSilencesPAM(t *testing.T) {
+	b := testbed.Up(t)
+	b.Sh(t, "touch /home/alice/.hushlogin")
+	term := b.Start(t, b.Bin("login"), "--", "alice")
+	in(t, term)
+	if s := term.Screen(); strings.Contains(s, "GNU/Linux") {
+		t.Errorf("there is a motd: %s", s)
+	}
+}
+
+func TestPreauthIsForRootOnly(t *testing.T) {
+	b := testbed.Up(t)
+	term := b.Start(t, b.Bin("login"), "-f", "alice")
+	term.Expect(`\$ `)
+	if got := term.Run("id -un"); got != "alice" {
+		t.Errorf("this is %s", got)
+	}
+	term = b.Start(t, testbed.As("_login", b.Bin("login"), "-f", "alice")...)
+	term.Expect("only root may")
+	if err := term.Wait(); err == nil {
+		t.Error("login succeeded")
+	}
+}
+
+func TestKeptEnvironment(t *testing.T) {
+	b := testbed.Up(t)
+	for _, flag := range []string{"-p", "-H"} {
+		term := b.Start(t, "env", "KEEP=me", "TERM=vt100", b.Bin("login"), flag, "-f", "alice")
+		term.Expect(`\$ `)
+		want := map[string]string{"-p": "me vt100", "-H": "vt100"}[flag]
+		if got := term.Run("echo $KEEP $TERM"); got != want {
+			t.Errorf("%s: %s", flag, got)
+		}
+	}
+}
