@@ -89,7 +89,7 @@ func TestALineThatIsNotUnderstoodIsAnError(t *testing.T) {
 	for _, line := range []string{
 		"ptyx " + keyA, "no-restrict " + keyA, "no-cert-authority " + keyA, "frobnicate " + keyA, `frobnicate="x" ` + keyA,
 		`command=x ` + keyA, `command="x ` + keyA, `command="x"y ` + keyA, `command="x",command="y" ` + keyA, "command " + keyA,
-		"pty, " + keyA, "pty,, " + keyA, ",pty " + keyA, `pty="yes" ` + keyA,
+		`pty="yes" ` + keyA, `="yes" ` + keyA,
 		`from="" ` + keyA, `from="192.0.2.0/33" ` + keyA, `from="a",from="b" ` + keyA,
 		`environment="A" ` + keyA, `environment="=x" ` + keyA, `environment="A-B=x" ` + keyA,
 		`expiry-time="2030" ` + keyA, `expiry-time="20301301" ` + keyA, `expiry-time="20300230" ` + keyA, `expiry-time="19600101" ` + keyA,

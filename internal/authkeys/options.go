@@ -86,7 +86,7 @@ func ParseOptions(s string) (o Options, rest string, err error) {
 			if v, s, err = dequote(s[1:]); err == nil {
 				err = o.value(name, v)
 			}
-		} else {
+		} else if name != "" { // sshd lets empty ones pass
 			err = o.flag(name)
 		}
 		switch {
