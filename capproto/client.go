@@ -9,13 +9,18 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
 // A Client is a front end's side of a conversation. Its methods send one
 // request and wait for the reply; an error reply is returned as *Error. After
-// any other error the conversation is over. It is not for concurrent use.
-type Client struct{ c *Conn }
+// any other error the conversation is over. Sign may be called while another
+// method runs; the others must not.
+type Client struct {
+	c  *Conn
+	mu sync.Mutex // held from a request to its reply
+}
 
 // Dial connects to factotum's socket. The kernel remembers the credentials
 // that the process has now, see SO_PEERCRED in unix(7).
@@ -23,7 +28,7 @@ func Dial(path string) (*Client, error) {
 	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
 	switch {
 	case err == nil:
-		return &Client{NewConn(c, MaxReply)}, nil
+		return &Client{c: NewConn(c, MaxReply)}, nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("factotum is not running (no answer at %s); the administrator must start it", path)
 	case errors.Is(err, fs.ErrPermission):
@@ -38,6 +43,8 @@ func (c *Client) Close() error { return c.c.Close() }
 
 // rpc sends one request and returns the reply if it is ok or done.
 func (c *Client) rpc(m Msg, files ...*os.File) (Msg, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err := c.c.Send(m, files...); err != nil {
 		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 			return Msg{}, errGone
@@ -55,10 +62,20 @@ func (c *Client) rpc(m Msg, files ...*os.File) (Msg, error) {
 	switch p.Verb {
 	case VerbOK, VerbDone:
 		return p.Msg, nil
+	case VerbMore:
+		return Msg{}, &Partial{splitMethods(p.Msg)}
 	case VerbError:
-		return Msg{}, &Error{Code: p.Get("code"), Text: p.Get("text")}
+		return Msg{}, &Error{Code: p.Get("code"), Text: p.Get("text"), Methods: splitMethods(p.Msg)}
 	}
 	return Msg{}, fmt.Errorf("%w: reply %s to %s", ErrPacket, p.Verb, m.Verb)
+}
+
+func splitMethods(m Msg) []string {
+	s := m.Get("methods")
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
 }
 
 var errGone = errors.New("factotum has gone away; try again")
@@ -151,6 +168,13 @@ type AuthInfo struct {
 	NoFile   *[2]uint64
 	NoHome   string // why the user cannot enter Home; "" if they can
 	Hush     bool   // the user has a .hushlogin
+
+	// Of ssh: JSON of sshdconf.Settings, and of authkeys.Options where a key
+	// was used; what the proof consisted of; what PAM had to say.
+	Settings []byte
+	Options  []byte
+	Methods  []string
+	Messages []string
 }
 
 // AuthInfo asks for the user's particulars and a fresh capability.
@@ -166,6 +190,8 @@ func parseAuthInfo(m Msg) (*AuthInfo, error) {
 	a := &AuthInfo{
 		User: m.Get("user"), Home: m.Get("home"), Shell: m.Get("shell"), Cap: m.Get("cap"),
 		Env: m.All("env"), Umask: -1, NoHome: m.Get("nohome"), Hush: m.Get("hush") == "yes",
+		Settings: []byte(m.Get("settings")), Options: []byte(m.Get("options")),
+		Methods: m.All("method"), Messages: m.All("message"),
 	}
 	var err error
 	if a.UID, err = parseID(m.Get("uid")); err != nil {

@@ -35,9 +35,36 @@ package capproto
 //	    process. read on until done. Answer: ok.
 //	authinfo                                               open
 //	    Answer: ok user= uid= gid= home= shell= cap= [env=NAME=VALUE]...
-//	    [umask=] [nofile=SOFT:HARD] [nohome=REASON] [hush=yes]
+//	    [umask=] [nofile=SOFT:HARD] [nohome=REASON] [hush=yes] and, for ssh,
+//	    settings=J [options=J] [method=]... [message=]...
 //	    with a fresh capability: from the sender's uid, to the user, once,
 //	    for two minutes at most and no longer than this connection lives.
+//	start proto=ssh                                        idle → ssh
+//	    Begins an SSH conversation; the packet carries the TCP socket, whose
+//	    addresses factotum asks the kernel for. Answer: ok [hostkey=B]...
+//	    [hostcert=B]... settings=J, with B the public part of a host key, or a
+//	    host certificate, as RFC 4253 section 6.6 encodes it, and J the part of
+//	    the configuration that holds for the address (sshdconf.Settings).
+//	sign key=B alg=A data=B                                any state of ssh
+//	    Signs an exchange hash (RFC 4253 section 8) with a host key. The first
+//	    hash is the session id, for good. Answer: ok sig=B.
+//	auth user=U method=M ...                               ssh
+//	    Offers a proof (RFC 4252). The first user stays the user.
+//	        method=none
+//	        method=password data=P
+//	        method=publickey alg=A key=B            would the key do? ok if so
+//	        method=publickey alg=A key=B sig=B      the signature over the bytes
+//	            of RFC 4252 section 7, which factotum puts together itself
+//	        method=keyboard-interactive             ok → talking; then read, write
+//	    Answers, and those of read at its end:
+//	        done                                    → proven
+//	        more methods=M,M                        proven in part; → ssh
+//	        error code=denied methods=M,M           → ssh
+//	ticket                                                 proven in ssh → spent
+//	    Answer: ok ticket=T, which lets one process take the login over.
+//	attach ticket=T                                        idle → proven
+//	    From a process of the same uid: it is for the sender that the session
+//	    is opened and the capability made. Answer: ok.
 //	attr                                                   any state
 //	    Answer: ok state= [user=] [service=]: what factotum holds true.
 //
@@ -60,7 +87,7 @@ import (
 
 // Bounds of a packet.
 const (
-	MaxRequest = 16 << 10  // bytes of a packet from a front end
+	MaxRequest = 32 << 10  // bytes of a packet from a front end
 	MaxReply   = 160 << 10 // bytes of a packet from factotum
 	MaxAttrs   = 1024      // attributes in a packet
 	maxName    = 32
@@ -75,8 +102,14 @@ const (
 	VerbAuthInfo = "authinfo"
 	VerbAttr     = "attr"
 
+	VerbSign   = "sign"
+	VerbAuth   = "auth"
+	VerbTicket = "ticket"
+	VerbAttach = "attach"
+
 	VerbOK    = "ok"
 	VerbDone  = "done"
+	VerbMore  = "more"
 	VerbError = "error"
 )
 
@@ -278,14 +311,27 @@ func unquote(s string) (value, rest string, more bool, err error) {
 
 // An Error is an error reply.
 type Error struct {
-	Code string // one of the Code constants
-	Text string // a sentence for a person
+	Code    string   // one of the Code constants
+	Text    string   // a sentence for a person
+	Methods []string // of ssh: what may still be tried
 }
 
 func (e *Error) Error() string { return e.Text }
 
 // Msg is the error as a reply.
-func (e *Error) Msg() Msg { return NewMsg(VerbError, "code", e.Code, "text", e.Text) }
+func (e *Error) Msg() Msg {
+	m := NewMsg(VerbError, "code", e.Code, "text", e.Text)
+	if e.Methods != nil {
+		m.Add("methods", strings.Join(e.Methods, ","))
+	}
+	return m
+}
+
+// A Partial is not quite an error: the proof was right, and factotum wants
+// another one.
+type Partial struct{ Methods []string }
+
+func (p *Partial) Error() string { return "another proof is needed: " + strings.Join(p.Methods, ", ") }
 
 // CodeOf returns the code of the *Error in err's chain, or "".
 func CodeOf(err error) string {

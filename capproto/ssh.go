@@ -1,0 +1,108 @@
+package capproto
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+)
+
+// B64 encodes bytes for a packet.
+func B64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
+
+// UnB64 decodes what B64 encodes, and nothing else.
+func UnB64(s string) ([]byte, error) {
+	b, err := base64.StdEncoding.Strict().DecodeString(s)
+	if err != nil || B64(b) != s {
+		return nil, fmt.Errorf("%w: not base64", ErrPacket)
+	}
+	return b, nil
+}
+
+// SSHServer is what an SSH server has to show: its host keys' public parts and
+// certificates, encoded as RFC 4253 section 6.6 says, and its settings for the
+// address at the other end (JSON of sshdconf.Settings).
+type SSHServer struct {
+	HostKeys  [][]byte
+	HostCerts [][]byte
+	Settings  json.RawMessage
+}
+
+// StartSSH begins a conversation over an SSH connection, whose socket it
+// passes.
+func (c *Client) StartSSH(conn *os.File) (*SSHServer, error) {
+	m, err := c.rpc(NewMsg(VerbStart, "proto", "ssh"), conn)
+	if err != nil {
+		return nil, err
+	}
+	s := &SSHServer{Settings: json.RawMessage(m.Get("settings"))}
+	for _, k := range m.All("hostkey") {
+		b, err := UnB64(k)
+		if err != nil {
+			return nil, err
+		}
+		s.HostKeys = append(s.HostKeys, b)
+	}
+	for _, k := range m.All("hostcert") {
+		b, err := UnB64(k)
+		if err != nil {
+			return nil, err
+		}
+		s.HostCerts = append(s.HostCerts, b)
+	}
+	return s, nil
+}
+
+// Sign has an exchange hash signed with the host key of that public part. The
+// signature is encoded as RFC 4253 section 6.6 says.
+func (c *Client) Sign(key []byte, alg string, hash []byte) ([]byte, error) {
+	m, err := c.rpc(NewMsg(VerbSign, "key", B64(key), "alg", alg, "data", B64(hash)))
+	if err != nil {
+		return nil, err
+	}
+	return UnB64(m.Get("sig"))
+}
+
+// A Proof is what is offered to Auth.
+type Proof struct {
+	User     string
+	Method   string // none, password, publickey or keyboard-interactive
+	Password string
+	Alg      string // of the signature
+	Key      []byte // public key or certificate
+	Sig      []byte // nil asks whether the key would do
+}
+
+// Auth offers a proof. It returns nil when nothing more is needed, *Partial
+// when another proof is, *Error when this one was none. With nil for a key
+// without a signature, the key would do. After nil for keyboard-interactive,
+// Converse has the same results.
+func (c *Client) Auth(p Proof) error {
+	m := NewMsg(VerbAuth, "user", p.User, "method", p.Method)
+	switch p.Method {
+	case "password":
+		m.Add("data", p.Password)
+	case "publickey":
+		m.Add("alg", p.Alg)
+		m.Add("key", B64(p.Key))
+		if p.Sig != nil {
+			m.Add("sig", B64(p.Sig))
+		}
+	}
+	_, err := c.rpc(m)
+	return err
+}
+
+// Ticket returns a ticket with which another process of the same uid can take
+// the login over. There is one in a conversation.
+func (c *Client) Ticket() (string, error) {
+	m, err := c.rpc(NewMsg(VerbTicket))
+	return m.Get("ticket"), err
+}
+
+// Attach takes over the login that a ticket stands for. Session and AuthInfo
+// follow.
+func (c *Client) Attach(ticket string) error {
+	_, err := c.rpc(NewMsg(VerbAttach, "ticket", ticket))
+	return err
+}
