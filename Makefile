@@ -22,7 +22,11 @@ check:
 	$(GO) tool staticcheck ./...
 	@out=$$(mandoc -Tlint -W warning $$(git ls-files 'man/*')) && test -z "$$out" || { echo "$$out"; exit 1; }
 
+demo: all
+	$(STATIC) -o build/demo ./internal/demo
+	scripts/demo
+
 clean:
 	rm -rf bin build
 
-.PHONY: all test check clean
+.PHONY: all test check demo clean
