@@ -10,6 +10,7 @@ all:
 	$(STATIC) -o bin/factotum ./factotum
 	$(STATIC) -o bin/become ./internal/become
 	$(STATIC) -o bin/login ./login
+	$(STATIC) -o bin/sshfront ./sshfront
 	CGO_ENABLED=1 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w' -o bin/factotum-pam ./factotum/pam
 
 test: all

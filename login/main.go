@@ -30,6 +30,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/internal/capuse"
+	"p9auth/internal/drop"
 	"p9auth/internal/logindefs"
 )
 
@@ -116,7 +117,7 @@ func login(o options) error {
 	// This order is the point of the program: the connection first, which
 	// tells factotum who started us, then the rights go, then we read.
 	client, dialErr := capproto.Dial(o.socket)
-	if err := drop(o.user); err != nil {
+	if err := drop.To(o.user); err != nil {
 		return err
 	}
 	if dialErr != nil {

@@ -262,6 +262,29 @@ func Keywords() []Keyword {
 	return out
 }
 
+// listener are the implemented keywords that only sshfront's listener goes by,
+// or all processes of sshfront before factotum's settings arrive.
+var listener = []string{
+	"Port", "AddressFamily", "ListenAddress", "LoginGraceTime", "MaxStartups", "PerSourceMaxStartups",
+	"PerSourceNetBlockSize", "PerSourcePenalties", "PerSourcePenaltyExemptList", "PidFile", "TCPKeepAlive",
+	"LogLevel", "LogVerbose", "SyslogFacility",
+}
+
+// CheckOverride reports whether a line may be given to sshfront with -o. What
+// factotum goes by may not: factotum reads the file and knows of no command
+// line. A line that is wrong in another way is left for Parse.
+func CheckOverride(text string) error {
+	name, _, err := splitKeyword(text)
+	if err != nil || name == "" {
+		return nil
+	}
+	kw := lookup(name)
+	if kw == nil || kw.status != Implemented || slices.Contains(listener, kw.name) || kw.set == nil {
+		return nil
+	}
+	return fmt.Errorf("factotum decides about %s and reads the configuration file only: put it there", kw.name)
+}
+
 // builder lays lines into a Settings by the rule of the first value.
 type builder struct {
 	s        *Settings

@@ -1,4 +1,6 @@
-package main
+// Package drop gives rights up for good: a front end that root starts is its
+// own user, with no capabilities, before it reads anything.
+package drop
 
 import (
 	"errors"
@@ -13,13 +15,13 @@ import (
 	"p9auth/internal/proc"
 )
 
-// drop makes the process the front end's user, with no capabilities, no
-// supplementary groups and no way back. A process that is not root is left as
-// it is, if it has no capabilities.
+// To makes the process the user of that name, with no capabilities, no
+// supplementary groups and no way back. A process that is not root stays who
+// it is and loses its capabilities. The bounding set is left alone.
 //
 // Every thread is changed: the Go functions do that for ids, and
 // AllThreadsSyscall for the rest.
-func drop(name string) error {
+func To(name string) error {
 	if os.Getuid() == 0 || os.Geteuid() == 0 {
 		u, err := user.Lookup(name)
 		if err != nil {

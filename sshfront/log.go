@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"p9auth/internal/match"
+	"p9auth/internal/sshdconf"
+)
+
+// The log has sshd's words in sshd's form, one message a line, since programs
+// like fail2ban read it: no level=, no msg=.
+
+// levels has slog's level for each of sshd's.
+var levels = map[sshdconf.LogLevel]slog.Level{
+	sshdconf.LogQuiet: 100, sshdconf.LogFatal: slog.LevelError + 4, sshdconf.LogError: slog.LevelError,
+	sshdconf.LogInfo: slog.LevelInfo, sshdconf.LogVerbose: slog.LevelInfo - 2,
+	sshdconf.LogDebug1: slog.LevelDebug, sshdconf.LogDebug2: slog.LevelDebug - 1, sshdconf.LogDebug3: slog.LevelDebug - 2,
+}
+
+// setupLog makes slog's default logger write to standard error what level
+// lets through, and what patterns (LogVerbose) name in any case.
+func setupLog(level sshdconf.LogLevel, patterns []string) {
+	// Whoever reads the log may end, which is no reason to end with them.
+	signal.Notify(brokenPipe, syscall.SIGPIPE)
+	slog.SetDefault(slog.New(&logHandler{
+		w: os.Stderr, level: levels[level], patterns: patterns, journal: os.Getenv("JOURNAL_STREAM") != "",
+	}))
+}
+
+// brokenPipe drops signals. They are not ignored, as that would be inherited.
+var brokenPipe = make(chan os.Signal, 1)
+
+// logf logs a message at one of sshd's levels.
+func logf(level sshdconf.LogLevel, format string, args ...any) {
+	ctx, lv := context.Background(), levels[level]
+	h := slog.Default().Handler()
+	if !h.Enabled(ctx, lv) {
+		return
+	}
+	var pc [1]uintptr
+	runtime.Callers(2, pc[:])
+	h.Handle(ctx, slog.NewRecord(time.Now(), lv, fmt.Sprintf(format, args...), pc[0]))
+}
+
+// A logHandler writes each record as a line: its time and process, or where it
+// goes to the journal its priority, see sd-daemon(3); then the message and the
+// attributes.
+type logHandler struct {
+	mu       sync.Mutex
+	w        io.Writer
+	level    slog.Level
+	patterns []string // of LogVerbose: file:function:line
+	journal  bool
+	attrs    string
+}
+
+// maxLogLine bounds a message in bytes; sshd has 1024.
+const maxLogLine = 2048
+
+func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool {
+	return l >= h.level || len(h.patterns) > 0
+}
+
+func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
+	if r.Level < h.level && !h.forced(r.PC) {
+		return nil
+	}
+	priority, word := 7, "debug1: "
+	switch {
+	case r.Level > slog.LevelError:
+		priority, word = 2, "fatal: "
+	case r.Level == slog.LevelError:
+		priority, word = 3, "error: "
+	case r.Level >= slog.LevelWarn:
+		priority, word = 4, ""
+	case r.Level > slog.LevelDebug:
+		priority, word = 6, ""
+	case r.Level < slog.LevelDebug:
+		word = fmt.Sprintf("debug%d: ", 1+slog.LevelDebug-r.Level)
+	}
+	var b strings.Builder
+	if h.journal {
+		fmt.Fprintf(&b, "<%d>%s", priority, word)
+	} else {
+		fmt.Fprintf(&b, "%s sshfront[%d]: %s", r.Time.Format("2006-01-02T15:04:05.000Z07:00"), os.Getpid(), word)
+	}
+	msg := r.Message + h.attrs
+	r.Attrs(func(a slog.Attr) bool {
+		msg += " " + a.String()
+		return true
+	})
+	vis(&b, msg[:min(len(msg), maxLogLine)])
+	b.WriteByte('\n')
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := io.WriteString(h.w, b.String())
+	return err
+}
+
+// forced says whether LogVerbose names the line of the source.
+func (h *logHandler) forced(pc uintptr) bool {
+	if pc == 0 || len(h.patterns) == 0 {
+		return false
+	}
+	f, _ := runtime.CallersFrames([]uintptr{pc}).Next()
+	function := f.Function[strings.LastIndexByte(f.Function, '.')+1:]
+	return match.List(fmt.Sprintf("%s:%s():%d", filepath.Base(f.File), function, f.Line), strings.Join(h.patterns, ",")) == match.Matched
+}
+
+func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	s := h.attrs
+	for _, a := range attrs {
+		s += " " + a.String()
+	}
+	return &logHandler{w: h.w, level: h.level, patterns: h.patterns, journal: h.journal, attrs: s}
+}
+
+func (h *logHandler) WithGroup(string) slog.Handler { return h }
+
+// vis writes what strangers had a hand in, so that it stays one line of
+// ASCII: see vis(3), VIS_SAFE and VIS_OCTAL.
+func vis(b *strings.Builder, s string) {
+	for _, c := range []byte(s) {
+		switch {
+		case c == '\\':
+			b.WriteString(`\\`)
+		case c == '\t' || c >= ' ' && c <= '~':
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(b, `\%03o`, c)
+		}
+	}
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
+
+	"p9auth/internal/sshdconf"
+)
+
+// maxSockets is how many sockets the listener listens on; sshd has 16.
+const maxSockets = 64
+
+// inherited returns the sockets that whoever started us listens on (systemd's
+// LISTEN_FDS, see sd_listen_fds(3)), or none.
+func inherited() ([]*net.TCPListener, error) {
+	var list []*net.TCPListener
+	for _, f := range activation.Files(true) {
+		s, err := net.FileListener(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("inherited socket: %w", err)
+		}
+		t, ok := s.(*net.TCPListener)
+		if !ok {
+			return nil, fmt.Errorf("inherited socket %s: not a TCP socket", s.Addr())
+		}
+		list = append(list, t)
+	}
+	return list, nil
+}
+
+// addresses resolves what the configuration says to listen on. A process with
+// rights must not read what comes from the network, so for it names are those
+// of /etc/hosts.
+func addresses(s *sshdconf.Settings, resolver *net.Resolver) ([]netip.AddrPort, error) {
+	network := map[sshdconf.Family]string{sshdconf.FamilyInet: "ip4", sshdconf.FamilyInet6: "ip6"}[s.AddressFamily]
+	if network == "" {
+		network = "ip"
+	}
+	var list []netip.AddrPort
+	seen := map[netip.AddrPort]bool{}
+	for _, h := range s.Listen() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		addrs, err := resolver.LookupNetIP(ctx, network, h.Host)
+		cancel()
+		if err != nil {
+			return nil, fmt.Errorf("ListenAddress %s: %w", h, err)
+		}
+		for _, a := range addrs {
+			if a = a.Unmap(); a.Is4() && network == "ip6" || a.Is6() && network == "ip4" {
+				continue
+			}
+			ap := netip.AddrPortFrom(a, uint16(h.Port))
+			if !seen[ap] {
+				seen[ap] = true
+				list = append(list, ap)
+			}
+		}
+	}
+	if len(list) > maxSockets {
+		return nil, fmt.Errorf("%d addresses to listen on, at most %d are possible", len(list), maxSockets)
+	}
+	return list, nil
+}
+
+// hostsOnly resolves by /etc/hosts alone.
+var hostsOnly = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+	return nil, errors.New("a name must be in /etc/hosts: a process with rights asks no name server")
+}}
+
+// bind opens a listening socket.
+func bind(a netip.AddrPort) (*net.TCPListener, error) {
+	network := "tcp6"
+	if a.Addr().Is4() {
+		network = "tcp4"
+	}
+	lc := net.ListenConfig{KeepAlive: -1} // TCPKeepAlive decides
+	lc.SetMultipathTCP(false)
+	s, err := lc.Listen(context.Background(), network, a.String())
+	if err != nil {
+		if errors.Is(err, unix.EACCES) {
+			return nil, fmt.Errorf("bind to port %d on %s failed: Permission denied: "+
+				"start by socket activation or as root, or lower net.ipv4.ip_unprivileged_port_start", a.Port(), a.Addr())
+		}
+		return nil, fmt.Errorf("bind to port %d on %s failed: %w", a.Port(), a.Addr(), err)
+	}
+	return s.(*net.TCPListener), nil
+}
+
+// stdinConn takes the connection on standard input (inetd), and puts /dev/null
+// in its place.
+func stdinConn() (*net.TCPConn, error) {
+	if sameFile(0, 2) {
+		return nil, errors.New("-i: standard error is the connection too: say with -E where to log")
+	}
+	c, err := net.FileConn(os.Stdin)
+	t, ok := c.(*net.TCPConn)
+	if err != nil || !ok {
+		return nil, errors.New("-i: standard input is not a TCP connection")
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	for _, fd := range []int{0, 1} {
+		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+			return nil, os.NewSyscallError("dup3", err)
+		}
+	}
+	return t, nil
+}
+
+func sameFile(a, b int) bool {
+	var x, y unix.Stat_t
+	return unix.Fstat(a, &x) == nil && unix.Fstat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
+}
+
+// addrPort is an address of a TCP connection, without the form of IPv4 that
+// IPv6 sockets have.
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
+
+// A backoff waits longer and longer while accept(2) fails, for instance with
+// EMFILE, so that the listener does not spin.
+type backoff struct{ d time.Duration }
+
+const maxBackoff = time.Second
+
+func (b *backoff) wait() (first bool) {
+	first = b.d == 0
+	b.d = max(5*time.Millisecond, min(2*b.d, maxBackoff))
+	time.Sleep(b.d)
+	return first
+}
+
+func (b *backoff) reset() { b.d = 0 }
