@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"p9auth/capproto"
 	"p9auth/internal/mantest"
 )
 
@@ -111,6 +112,67 @@ func TestTheExamplesInTheManualAreConfigurations(t *testing.T) {
 	for _, d := range displays {
 		if _, err := parseConfig("example", strings.NewReader(d[1])); err != nil {
 			t.Errorf("%v in\n%s", err, d[1])
+		}
+	}
+}
+
+// TestTheManualHasEachVerb compares the requests of factotum(8) with the table:
+// verbs, the states they are allowed in, and their attributes.
+func TestTheManualHasEachVerb(t *testing.T) {
+	page := mantest.Section(t, "factotum.8", "Requests")
+	ssh := mantest.Items(mantest.Section(t, "factotum.8", "Requests of SSH"), "Cm")
+	items := mantest.Items(page, "Cm")
+	for verb, v := range verbs {
+		text, ok := items[verb]
+		if !ok {
+			text, ok = ssh[verb]
+		}
+		if !ok {
+			t.Errorf("factotum(8) does not have %s", verb)
+			continue
+		}
+		text += ssh[verb]
+		for _, a := range v.attrs {
+			if !strings.Contains(text, a+"=") {
+				t.Errorf("factotum(8), %s: does not have %s=", verb, a)
+			}
+		}
+		for s, name := range stateNames {
+			if v.states != anyState && v.states&s != 0 && !strings.Contains(text, name) {
+				t.Errorf("factotum(8), %s: does not say that it is allowed in state %s", verb, name)
+			}
+		}
+	}
+	for s, name := range stateNames {
+		if !strings.Contains(page, ".Em "+name) {
+			t.Errorf("factotum(8) does not have state %v", s)
+		}
+	}
+	answers := map[string]bool{"ok": true, "done": true, "more": true, "error": true}
+	for word := range items {
+		if _, ok := verbs[word]; !ok && !answers[word] && !strings.Contains("user uid home cap env umask nofile nohome hush", word) {
+			t.Errorf("factotum(8) has the request %s, which factotum does not answer", word)
+		}
+	}
+}
+
+// TestTheManualHasTheBoundsOfThePackets and of a conversation.
+func TestTheManualHasTheBoundsOfThePackets(t *testing.T) {
+	page := mantest.Words(mantest.Source(t, "factotum.8"))
+	for _, want := range []string{
+		fmt.Sprintf("at most %d attributes", capproto.MaxAttrs),
+		fmt.Sprintf("a request has at most %d bytes, a reply at most %d.", capproto.MaxRequest, capproto.MaxReply),
+		fmt.Sprintf("A conversation gets at most %d.", maxCapsPerConversation),
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("factotum(8) does not say %q", want)
+		}
+	}
+	for _, code := range []string{
+		capproto.CodeDenied, capproto.CodeAccount, capproto.CodeLimit, capproto.CodeTimeout, capproto.CodeProtocol, capproto.CodeInternal,
+	} {
+		if _, ok := mantest.Items(mantest.Section(t, "factotum.8", "Errors"), "Cm")[code]; !ok {
+			t.Errorf("factotum(8) does not have the code %s", code)
 		}
 	}
 }
