@@ -133,7 +133,7 @@ func newHost(t *testing.T, config string) *host {
 		}
 		h.wg.Wait()
 		if t.Failed() {
-			t.Logf("log:\n%s", h.logs.String())
+			t.Logf("log:\n%s", h.logged())
 		}
 		os.RemoveAll(dir)
 	})
@@ -159,6 +159,12 @@ func (h *host) Write(b []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.logs.Write(b)
+}
+
+func (h *host) logged() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.logs.String()
 }
 
 func (h *host) log(format string, a ...any) {

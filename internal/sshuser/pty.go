@@ -18,7 +18,6 @@ type ptyPair struct {
 	mu     sync.Mutex
 	master *os.File // nil when closed
 	slave  *os.File // nil once a program has it
-	used   bool     // by an exec
 }
 
 func (p *ptyPair) close() {
