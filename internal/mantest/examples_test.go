@@ -1,0 +1,58 @@
+package mantest
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"p9auth/internal/testbed"
+)
+
+// display is the nth literal display of a section, as a person reads it.
+func display(t *testing.T, page, heading string, n int) string {
+	t.Helper()
+	d := regexp.MustCompile(`(?s)\.Bd -literal[^\n]*\n(.*?)\.Ed\n`).FindAllStringSubmatch(Section(t, page, heading), -1)
+	if len(d) <= n {
+		t.Fatalf("%s, %s has %d displays", page, heading, len(d))
+	}
+	return strings.NewReplacer(`\e`, `\`, `\(aq`, "'", `\(dq`, `"`).Replace(d[n][1])
+}
+
+// installed makes a command of a page one of the testbed, where the programs
+// are elsewhere.
+func installed(b *testbed.Bed, command string) string {
+	return strings.ReplaceAll(command, "/usr/lib/p9auth", b.Top+"/bin")
+}
+
+func TestTheExampleInP9login1LogsIn(t *testing.T) {
+	b := testbed.Up(t)
+	term := b.Start(t, "bash", "--norc")
+	term.Expect(`# `)
+	term.Send(installed(b, display(t, "p9login.1", "EXAMPLES", 0)))
+	term.Expect("login: ")
+	term.Send("alice\n")
+	term.Expect("Password: ")
+	term.Send("open-sesame\n")
+	term.Expect(`\$ `)
+	if got := term.Run("id -un"); got != "alice" {
+		t.Errorf("this is %s", got)
+	}
+	term.Send("exit\n")
+	b.WantLog(t, "session closed")
+	term.Expect(`# `)
+}
+
+func TestTheExampleInFactotum8ReadsTheConfiguration(t *testing.T) {
+	b := testbed.Up(t)
+	_, after, _ := strings.Cut(Section(t, "factotum.8", "EXAMPLES"), ".Dl ")
+	command, _, _ := strings.Cut(after, "\n")
+	// The testbeds of others have factotums too: take ours.
+	pids := b.Pids("factotum")
+	if len(pids) != 1 {
+		t.Fatalf("factotums: %v", pids)
+	}
+	command = strings.ReplaceAll(command, "$(pidof factotum)", strconv.Itoa(pids[0]))
+	b.Sh(t, "PATH="+b.Top+"/bin:$PATH\n"+command)
+	b.WantLog(t, "configuration read again")
+}
