@@ -276,7 +276,7 @@ func (l *listener) take(c *net.TCPConn) bool {
 	}
 	conn := &connection{
 		l: l, remote: remote, local: local, place: p, early: true,
-		grace: l.conf.LoginGraceTime,
+		grace: l.conf.LoginGraceTime, served: make(chan struct{}),
 	}
 	once := l.once
 	if once {
@@ -327,6 +327,7 @@ type connection struct {
 
 	process *os.Process
 	control *capproto.Conn
+	served  chan struct{} // closed when the control socket is
 
 	// Guarded by the listener's lock.
 	early   bool // not authenticated: takes up its place
@@ -418,6 +419,10 @@ func (c *connection) wait() {
 	if err != nil {
 		logf(sshdconf.LogError, "wait: %v", err)
 	}
+	// It may have said that it is authenticated, and then ended. Nobody else
+	// should have the socket's other end, and nobody is waited for.
+	c.control.Unix().SetReadDeadline(time.Now().Add(time.Second))
+	<-c.served
 	c.l.mu.Lock()
 	early, timeout := c.early, c.timeout
 	c.l.mu.Unlock()
@@ -484,6 +489,7 @@ func (c *connection) judge(st *os.ProcessState, timeout bool) (o offence, offend
 // serve answers the process on the control socket: see control.go.
 func (c *connection) serve() {
 	defer c.l.wg.Done()
+	defer close(c.served)
 	defer c.control.Close()
 	for {
 		p, err := c.control.Recv()

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 		case "session":
 			puppetSession()
 			return
+		case "sandbox":
+			sandboxed(os.Args[2], os.Args[3] == "debug")
+			return
 		case "listener":
 			os.Args = append(os.Args[:1], os.Args[2:]...)
 			main()
@@ -377,7 +380,7 @@ func TestAProcessThatBreaksTheRulesIsKilledAlone(t *testing.T) {
 }
 
 func TestLoginGraceTimeEndsWhoHasNotAuthenticated(t *testing.T) {
-	r := begin(t, "LoginGraceTime 1\nPerSourcePenalties no\n")
+	r := begin(t, "LoginGraceTime 3\nPerSourcePenalties no\n")
 	in, out := r.dial(), r.dial()
 	in.say("authenticated alice")
 	out.gone()
@@ -400,6 +403,8 @@ func TestMaxStartupsDropsAndRecovers(t *testing.T) {
 	r.want(`: drop connection #2 from \[127\.0\.0\.1\]:\d+ on \[127\.0\.0\.1\]:\d+ past MaxStartups\n`)
 	a.say("authenticated alice")
 	b.say("authenticated bob")
+	r.want(`is authenticated as alice`)
+	r.want(`is authenticated as bob`)
 	r.dial().say("pid")
 	r.want(`exited MaxStartups throttling after 0\ds, 1 connections dropped\n`)
 }
