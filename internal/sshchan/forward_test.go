@@ -57,10 +57,10 @@ func ask(network, addr, text string) string {
 }
 
 // background starts ssh -N with options and waits until it has done what they
-// ask for; the end of the test ends it.
-func (h *host) background(more ...string) *exec.Cmd {
+// ask for; the end of the test ends it. It returns the control socket.
+func (h *host) background(more ...string) (control string) {
 	h.t.Helper()
-	control := filepath.Join(h.t.TempDir(), "ctl")
+	control = filepath.Join(h.t.TempDir(), "ctl")
 	cmd := exec.Command("ssh", h.args("-p", append([]string{"-N", "-M", "-S", control, "-o", "ExitOnForwardFailure=yes"}, more...)...)...)
 	cmd.Stderr = h
 	if err := cmd.Start(); err != nil {
@@ -73,7 +73,7 @@ func (h *host) background(more ...string) *exec.Cmd {
 		_, err := os.Stat(control)
 		return err == nil
 	})
-	return cmd
+	return control
 }
 
 func TestForwardsGoBothWays(t *testing.T) {

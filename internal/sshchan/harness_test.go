@@ -29,8 +29,8 @@ import (
 // patience is how long a test waits for what must come.
 const patience = 60 * time.Second
 
-// nobodyUID is a user without an account.
-const nobodyUID = 54321
+// nobodyUID is the user nobody: programs like scp want an account.
+const nobodyUID = 65534
 
 // TestMain is the user process and the sftp server too, as sshfront is.
 func TestMain(m *testing.M) {
@@ -53,16 +53,18 @@ type host struct {
 	port string
 	uid  uint32
 
+	info sshuser.Info // does not change
+
 	mu    sync.Mutex
-	info  sshuser.Info // of the connections that follow
 	users []*exec.Cmd  // user processes
 	ends  []chan error // what Serve returned
 	logs  bytes.Buffer
 	wg    sync.WaitGroup
 }
 
-// newHost starts a host with the settings of a configuration.
-func newHost(t *testing.T, config string) *host {
+// newHost starts a host with the settings of a configuration, and with an Info
+// that change may change.
+func newHost(t *testing.T, config string, change ...func(*sshuser.Info)) *host {
 	t.Helper()
 	if _, err := exec.LookPath("ssh"); err != nil {
 		t.Skip("needs OpenSSH's client")
@@ -94,6 +96,9 @@ func newHost(t *testing.T, config string) *host {
 	h.info = sshuser.Info{
 		User: "wren", UID: h.uid, GID: h.uid, Home: h.home, Shell: "/bin/bash", Umask: 0o022,
 		Env: []string{"FROM_PAM=yes"}, Settings: *c.Global(),
+	}
+	for _, f := range change {
+		f(&h.info)
 	}
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -179,9 +184,7 @@ func (h *host) serve(c net.Conn, conf *ssh.ServerConfig) {
 		c.Close()
 		return
 	}
-	h.mu.Lock()
 	info := h.info
-	h.mu.Unlock()
 	info.Client = netip.MustParseAddrPort(c.RemoteAddr().String())
 	info.Server = netip.MustParseAddrPort(c.LocalAddr().String())
 	conn, far := link(h.t)

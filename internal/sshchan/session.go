@@ -279,16 +279,10 @@ func (x *session) unwanted() {
 
 // finish waits for the program's end and closes the channel: RFC 4254 section
 // 6.10. All output of the program goes before its exit status; then comes what
-// programs write that it left behind.
+// programs write that it left behind. The end of the output is told last, even
+// if it was earlier: a client may answer it by closing the channel, and
+// x/crypto/ssh would close it too, before the exit status is known.
 func (x *session) finish() {
-	over := make(chan struct{})
-	go func() {
-		for _, o := range x.outputs {
-			<-o.eof
-		}
-		x.ch.CloseWrite()
-		close(over)
-	}()
 	exit, err := x.proc.Wait()
 	if err != nil {
 		// The channel was closed meanwhile, or the link is.
@@ -312,7 +306,10 @@ func (x *session) finish() {
 	} else {
 		x.ch.SendRequest("exit-status", false, ssh.Marshal(struct{ N uint32 }{exit.Status}))
 	}
-	<-over
+	for _, o := range x.outputs {
+		<-o.eof
+	}
+	x.ch.CloseWrite()
 	x.ch.Close()
 }
 

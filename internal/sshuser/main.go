@@ -25,6 +25,7 @@ import (
 	"io"
 	"log"
 	"math"
+	"net"
 	"os"
 	"os/signal"
 	"sync"
@@ -156,7 +157,7 @@ func newServer(info *Info, conn *capproto.Conn) *server {
 func (s *server) serve() error {
 	for {
 		p, err := s.conn.Recv()
-		if errors.Is(err, io.EOF) || errors.Is(err, os.ErrClosed) || errors.Is(err, syscall.ECONNABORTED) {
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 			return nil
 		}
 		if err != nil {
