@@ -3,23 +3,34 @@ GO      ?= go
 BACKEND ?=
 TAGS    := $(BACKEND)
 STATIC   = CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w'
+# What hands SSH signatures to factotum, and uses the copy of golang.org/x/crypto
+# that internal/sshpatch makes.
+SSHTAGS  = sshsig $(TAGS)
+SSHSIG   = -modfile=build/go.mod -tags '$(SSHTAGS)'
+STATICSSH = CGO_ENABLED=0 $(GO) build -trimpath $(SSHSIG) -ldflags '-s -w'
 GOFILES  = $$(git ls-files '*.go')
 
-all:
+all: build/go.mod
 	mkdir -p bin
 	$(STATIC) -o bin/factotum ./factotum
 	$(STATIC) -o bin/become ./internal/become
 	$(STATIC) -o bin/login ./login
-	$(STATIC) -o bin/sshfront ./sshfront
+	$(STATICSSH) -o bin/sshfront ./sshfront
 	CGO_ENABLED=1 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w' -o bin/factotum-pam ./factotum/pam
+
+build/go.mod: go.mod go.sum internal/sshpatch/main.go internal/sshpatch/patch.go
+	mkdir -p build
+	$(GO) run ./internal/sshpatch -out build
 
 test: all
 	scripts/deps
 	$(GO) test -count=1 -tags '$(TAGS)' ./...
+	$(GO) test -count=1 $(SSHSIG) ./sshfront ./internal/sshpatch
 
-check:
+check: build/go.mod
 	@test -z "$$(gofmt -l $(GOFILES))" || { gofmt -d $(GOFILES); exit 1; }
 	$(GO) vet ./...
+	$(GO) vet $(SSHSIG) ./sshfront ./internal/sshpatch
 	$(GO) tool staticcheck ./...
 	@out=$$(mandoc -Tlint -W warning $$(git ls-files 'man/*')) && test -z "$$out" || { echo "$$out"; exit 1; }
 
