@@ -169,8 +169,12 @@ type AuthInfo struct {
 	NoHome   string // why the user cannot enter Home; "" if they can
 	Hush     bool   // the user has a .hushlogin
 
-	// Of ssh: JSON of sshdconf.Settings, and of authkeys.Options where a key
-	// was used; what the proof consisted of; what PAM had to say.
+	// Of ssh: the addresses of both ends of the TCP connection, as host:port;
+	// JSON of sshdconf.Settings, and of authkeys.Options where a key was used;
+	// what the proof consisted of, in the form of the file of ExposeAuthInfo in
+	// sshd_config(5); what PAM had to say.
+	Remote   string
+	Local    string
 	Settings []byte
 	Options  []byte
 	Methods  []string
@@ -190,6 +194,7 @@ func parseAuthInfo(m Msg) (*AuthInfo, error) {
 	a := &AuthInfo{
 		User: m.Get("user"), Home: m.Get("home"), Shell: m.Get("shell"), Cap: m.Get("cap"),
 		Env: m.All("env"), Umask: -1, NoHome: m.Get("nohome"), Hush: m.Get("hush") == "yes",
+		Remote: m.Get("remote"), Local: m.Get("local"),
 		Settings: []byte(m.Get("settings")), Options: []byte(m.Get("options")),
 		Methods: m.All("method"), Messages: m.All("message"),
 	}

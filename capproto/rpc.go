@@ -36,19 +36,20 @@ package capproto
 //	authinfo                                               open
 //	    Answer: ok user= uid= gid= home= shell= cap= [env=NAME=VALUE]...
 //	    [umask=] [nofile=SOFT:HARD] [nohome=REASON] [hush=yes] and, for ssh,
-//	    settings=J [options=J] [method=]... [message=]...
+//	    remote= local= settings=J [options=J] [method=]... [message=]...
 //	    with a fresh capability: from the sender's uid, to the user, once,
 //	    for two minutes at most and no longer than this connection lives.
 //	start proto=ssh                                        idle → ssh
 //	    Begins an SSH conversation; the packet carries the TCP socket, whose
 //	    addresses factotum asks the kernel for. Answer: ok [hostkey=B]...
-//	    [hostcert=B]... settings=J, with B the public part of a host key, or a
-//	    host certificate, as RFC 4253 section 6.6 encodes it, and J the part of
+//	    [hostcert=B]... settings=J [banner=T], with B the public part of a host
+//	    key, or a host certificate, as RFC 4253 section 6.6 encodes it, and J
 //	    the configuration that holds for the address (sshdconf.Settings).
-//	sign key=B alg=A data=B                                any state of ssh
+//	sign key=B alg=A data=B                                any state after ssh
 //	    Signs an exchange hash (RFC 4253 section 8) with a host key. The first
-//	    hash is the session id, for good. Answer: ok sig=B.
-//	auth user=U method=M ...                               ssh
+//	    hash is the session id, for good; others are signed only once the
+//	    user is proven. Answer: ok sig=B.
+//	auth user=U method=M ...                               ssh, talking
 //	    Offers a proof (RFC 4252). The first user stays the user.
 //	        method=none
 //	        method=password data=P
@@ -57,11 +58,14 @@ package capproto
 //	            of RFC 4252 section 7, which factotum puts together itself
 //	        method=keyboard-interactive             ok → talking; then read, write
 //	    Answers, and those of read at its end:
-//	        done                                    → proven
+//	        done                                    → admitted
 //	        more methods=M,M                        proven in part; → ssh
 //	        error code=denied methods=M,M           → ssh
-//	ticket                                                 proven in ssh → spent
-//	    Answer: ok ticket=T, which lets one process take the login over.
+//	    A user whose password has expired gets more
+//	    methods=keyboard-interactive, which then asks for the new one.
+//	ticket                                                 admitted → spent
+//	    Answer: ok ticket=T, which lets one process take the login over, once,
+//	    within a minute and no longer than this connection lives.
 //	attach ticket=T                                        idle → proven
 //	    From a process of the same uid: it is for the sender that the session
 //	    is opened and the capability made. Answer: ok.
@@ -73,7 +77,11 @@ package capproto
 //	error code=C text=T
 //
 // with C one of the Code constants and T a sentence for a person. After
-// CodeProtocol, CodeLimit and CodeInternal factotum closes the connection.
+// CodeProtocol, CodeTimeout, CodeInternal, before a session is open CodeLimit,
+// and in ssh CodeAccount, factotum closes the connection.
+//
+// The states ssh, admitted and spent are only for a front end that is
+// configured for ssh, and such a one cannot start proto=pam.
 //
 // factotum knows who sent each packet from SCM_CREDENTIALS and who made the
 // connection from SO_PEERCRED (unix(7)). Packets that do not all come from

@@ -26,6 +26,7 @@ type SSHServer struct {
 	HostKeys  [][]byte
 	HostCerts [][]byte
 	Settings  json.RawMessage
+	Banner    string // to be shown before authentication; may be empty
 }
 
 // StartSSH begins a conversation over an SSH connection, whose socket it
@@ -35,7 +36,7 @@ func (c *Client) StartSSH(conn *os.File) (*SSHServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &SSHServer{Settings: json.RawMessage(m.Get("settings"))}
+	s := &SSHServer{Settings: json.RawMessage(m.Get("settings")), Banner: m.Get("banner")}
 	for _, k := range m.All("hostkey") {
 		b, err := UnB64(k)
 		if err != nil {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"p9auth/internal/sshdconf"
 )
 
 // defaultConfig is where the configuration is unless -f says otherwise.
@@ -24,8 +26,10 @@ type config struct {
 	PAMConfDir string // "" is libpam's own
 	Become     string
 
-	// FrontEnds binds the name of a front end's user to its PAM service.
-	FrontEnds map[string]string
+	SSHDConfig string // sshd_config, used if a front end is for ssh
+	Syslog     string // syslog's socket, for the lines that sshd writes; "" is none
+
+	FrontEnds map[string]frontEnd // by user name
 
 	MaxConversations       int
 	MaxConversationsPerUID int
@@ -36,6 +40,10 @@ type config struct {
 	CapabilityLifetime     time.Duration
 	LogLevel               slog.Level
 }
+
+// A frontEnd is what a front end may do: which protocol it speaks, "pam" or
+// "ssh", and the one PAM service that it is bound to.
+type frontEnd struct{ service, proto string }
 
 // newConfig has the defaults. Programs are looked for beside factotum itself.
 func newConfig() config {
@@ -49,7 +57,9 @@ func newConfig() config {
 		CapHash:                "/dev/caphash",
 		PAMWorker:              filepath.Join(dir, "factotum-pam"),
 		Become:                 filepath.Join(dir, "become"),
-		FrontEnds:              map[string]string{},
+		SSHDConfig:             sshdconf.DefaultFile,
+		Syslog:                 "/dev/log",
+		FrontEnds:              map[string]frontEnd{},
 		MaxConversations:       1024,
 		MaxConversationsPerUID: 512,
 		MaxCapabilities:        1024,
@@ -69,7 +79,9 @@ var keywords = map[string]func(*config, string) error{
 	"pamworker":              absPath(func(c *config) *string { return &c.PAMWorker }),
 	"pamconfdir":             absPath(func(c *config) *string { return &c.PAMConfDir }),
 	"become":                 absPath(func(c *config) *string { return &c.Become }),
-	"frontend":               frontEnd,
+	"sshdconfig":             absPath(func(c *config) *string { return &c.SSHDConfig }),
+	"syslog":                 syslogPath,
+	"frontend":               parseFrontEnd,
 	"maxconversations":       number(1, 65536, func(c *config) *int { return &c.MaxConversations }),
 	"maxconversationsperuid": number(1, 65536, func(c *config) *int { return &c.MaxConversationsPerUID }),
 	"maxcapabilities":        number(1, 65536, func(c *config) *int { return &c.MaxCapabilities }),
@@ -117,18 +129,38 @@ func seconds(lo, hi int, f func(*config) *time.Duration) func(*config, string) e
 	}
 }
 
-func frontEnd(c *config, v string) error {
-	user, service, _ := strings.Cut(v, " ")
-	service = strings.TrimSpace(service)
+func syslogPath(c *config, v string) error {
+	if v == "none" {
+		c.Syslog = ""
+		return nil
+	}
+	return absPath(func(c *config) *string { return &c.Syslog })(c, v)
+}
+
+func parseFrontEnd(c *config, v string) error {
+	f := strings.Fields(v)
+	if len(f) == 2 {
+		f = append(f, "pam")
+	}
 	// A service is the name of a file in /etc/pam.d.
-	if user == "" || service == "" || strings.ContainsAny(service, "/ \t") || service[0] == '.' {
-		return fmt.Errorf("want a user and a PAM service, as in FrontEnd _login login")
+	if len(f) != 3 || strings.Contains(f[1], "/") || f[1][0] == '.' || f[2] != "pam" && f[2] != "ssh" {
+		return fmt.Errorf("want a user, a PAM service and pam or ssh, as in FrontEnd _login login or FrontEnd _sshfront sshd ssh")
 	}
-	if _, ok := c.FrontEnds[user]; ok {
-		return fmt.Errorf("user %s has a PAM service already", user)
+	if _, ok := c.FrontEnds[f[0]]; ok {
+		return fmt.Errorf("user %s has a PAM service already", f[0])
 	}
-	c.FrontEnds[user] = service
+	c.FrontEnds[f[0]] = frontEnd{f[1], f[2]}
 	return nil
+}
+
+// forSSH says whether a front end is for ssh.
+func (c config) forSSH() bool {
+	for _, f := range c.FrontEnds {
+		if f.proto == "ssh" {
+			return true
+		}
+	}
+	return false
 }
 
 // readConfig reads a configuration file. Errors name the file and line.

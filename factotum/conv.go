@@ -14,7 +14,7 @@ import (
 )
 
 // A conv is one conversation: a connection from a front end. All of it runs
-// in one goroutine, run.
+// in one goroutine, run, which answers one request after the other.
 type conv struct {
 	s    *server
 	conf config
@@ -22,8 +22,12 @@ type conv struct {
 	peer *unix.Ucred // who made the connection
 	log  *slog.Logger
 
+	requests chan capproto.Packet
+	gone     chan error // why no more requests come
+	grace    *time.Timer
+
 	sender    *unix.Ucred // who sends the packets
-	service   string      // the PAM service of that front end
+	front     frontEnd    // what that front end may do
 	state     state
 	tries     int
 	userTyped string
@@ -31,11 +35,10 @@ type conv struct {
 	tty       *tty
 	user      *person
 	worker    *worker
+	question  bool          // the front end owes an answer
+	held      *capproto.Msg // what the worker said and nobody has read yet
 	caps      []capproto.Hash
-
-	reading  bool           // a read waits for its answer
-	question bool           // the front end owes an answer
-	queue    []capproto.Msg // what the worker said while nobody read
+	ssh       *sshConv // of an SSH connection, or nil
 }
 
 // A person is who was proven to be there.
@@ -43,11 +46,9 @@ type person struct {
 	name   string
 	uid    uint32
 	groups []uint32
-	info   capproto.Msg // what the worker said on opening the session
+	info   capproto.Msg    // what the worker said on opening the session
+	ssh    []capproto.Attr // what authinfo says of an ssh login
 }
-
-// errLater says that the answer comes later.
-var errLater = errors.New("later")
 
 // maxQueue bounds what a chatty module may say while nobody reads.
 const maxQueue = 256
@@ -56,49 +57,37 @@ const maxQueue = 256
 func (c *conv) run() {
 	c.state = idle
 	defer c.end()
-	requests := make(chan capproto.Packet)
-	gone := make(chan error, 1)
+	c.requests = make(chan capproto.Packet)
+	c.gone = make(chan error, 1)
 	quit := make(chan struct{})
 	defer close(quit)
 	go func() {
 		for {
 			p, err := c.conn.Recv()
 			if err != nil {
-				gone <- err
+				c.gone <- err
 				return
 			}
 			select {
-			case requests <- p:
+			case c.requests <- p:
 			case <-quit:
 				p.Close()
 				return
 			}
 		}
 	}()
-	grace := time.NewTimer(c.conf.LoginGraceTime)
-	defer grace.Stop()
+	c.grace = time.NewTimer(c.conf.LoginGraceTime)
+	defer c.grace.Stop()
 	for {
-		var said <-chan capproto.Msg
-		if c.worker != nil {
-			said = c.worker.said
-		}
 		var err error
 		select {
-		case p := <-requests:
+		case p := <-c.requests:
 			err = c.request(p)
-		case m, ok := <-said:
-			if ok {
-				err = c.heard(m)
-			} else if c.state != open {
-				err = c.workerFailed(errors.New("it has ended"))
-			} else {
-				c.worker = nil // the session is somebody else's business now
+		case <-c.grace.C:
+			if c.state&(open|spent) == 0 {
+				err = errGrace
 			}
-		case <-grace.C:
-			if c.state != open {
-				err = &capproto.Error{Code: capproto.CodeTimeout, Text: "the login took too long"}
-			}
-		case err := <-gone:
+		case err := <-c.gone:
 			if !errors.Is(err, io.EOF) {
 				c.fail(violation("%v", err))
 			}
@@ -110,60 +99,51 @@ func (c *conv) run() {
 	}
 }
 
-// request answers one packet, now or later.
+var errGrace = &capproto.Error{Code: capproto.CodeTimeout, Text: "the login took too long"}
+
+// request answers one packet.
 func (c *conv) request(p capproto.Packet) error {
 	defer p.Close()
-	if c.reading {
-		return violation("%s while a read waits", p.Verb)
-	}
 	m, err := c.answer(p)
-	switch {
-	case err == nil:
-		return c.conn.Send(m)
-	case errors.Is(err, errLater):
-		return c.flush()
+	if err != nil {
+		return err
 	}
-	return err
+	return c.conn.Send(m)
 }
 
-// heard queues what the worker says.
-func (c *conv) heard(m capproto.Msg) error {
-	if len(c.queue) >= maxQueue {
-		return c.workerFailed(errors.New("it says too much"))
+// await waits for the worker to say something. It fails when the worker, the
+// front end or the time is gone before.
+func (c *conv) await() (capproto.Msg, error) {
+	if m := c.held; m != nil {
+		c.held = nil
+		return *m, nil
 	}
-	c.queue = append(c.queue, m)
-	return c.flush()
-}
-
-// flush answers a waiting read with the next thing that the worker said.
-func (c *conv) flush() error {
-	if !c.reading || len(c.queue) == 0 {
-		return nil
-	}
-	m := c.queue[0]
-	c.queue = c.queue[1:]
-	c.reading = false
-	switch {
-	case m.Verb == "prompt":
-		style := capproto.Style(m.Get("style"))
-		c.question = style.Question()
-		return c.conn.Send(capproto.NewMsg(capproto.VerbOK, "style", string(style), "text", m.Get("text")))
-	case m.Verb == capproto.VerbDone && c.state == talking:
-		c.user = &person{name: m.Get("user")}
-		c.state = proven
-		c.log.Info("user authenticated", "user", c.user.name, "rhost", c.rhost, "tty", c.ttyName())
-		return c.conn.Send(capproto.NewMsg(capproto.VerbDone))
-	case m.Verb == "opened" && c.state == opening:
-		if err := c.opened(m); err != nil {
-			return c.workerFailed(err)
+	select {
+	case m, ok := <-c.worker.said:
+		if !ok {
+			return m, c.workerFailed(errors.New("it has ended"))
 		}
-		c.state = open
-		c.log.Info("session opened", "user", c.user.name, "to", c.user.uid, "tty", c.ttyName(), "rhost", c.rhost, "worker", c.worker.pid())
-		return c.conn.Send(capproto.NewMsg(capproto.VerbDone))
-	case m.Verb == capproto.VerbError:
-		return c.refused(&capproto.Error{Code: m.Get("code"), Text: m.Get("text")})
+		return m, nil
+	case <-c.grace.C:
+		return capproto.Msg{}, errGrace
+	case err := <-c.gone:
+		return capproto.Msg{}, err
 	}
-	return c.workerFailed(errors.New("it says " + m.Verb + " in state " + c.state.String()))
+}
+
+// tell sends the worker a request.
+func (c *conv) tell(m capproto.Msg) error {
+	if err := c.worker.conn.Send(m); err != nil {
+		return c.workerFailed(err)
+	}
+	return nil
+}
+
+// prompt passes on what the worker says to the person.
+func (c *conv) prompt(m capproto.Msg) capproto.Msg {
+	style := capproto.Style(m.Get("style"))
+	c.question = style.Question()
+	return capproto.NewMsg(capproto.VerbOK, "style", string(style), "text", m.Get("text"))
 }
 
 // opened reads who the user is from the worker's words.
@@ -190,15 +170,15 @@ func (c *conv) opened(m capproto.Msg) error {
 }
 
 // refused passes on the worker's verdict. The front end may try again.
-func (c *conv) refused(e *capproto.Error) error {
-	attrs := []any{"user", c.userTyped, "reason", e.Text, "code", e.Code, "rhost", c.rhost, "tty", c.ttyName(), "attempt", c.tries}
-	c.log.Warn("login refused", attrs...)
+func (c *conv) refused(m capproto.Msg) error {
+	e := &capproto.Error{Code: m.Get("code"), Text: m.Get("text")}
+	c.log.Warn("login refused", "user", c.userTyped, "reason", e.Text, "code", e.Code, "rhost", c.rhost, "tty", c.ttyName(), "attempt", c.tries)
 	c.dropWorker()
 	if c.state == opening || e.Code == capproto.CodeInternal {
-		return e
+		return &fatal{e}
 	}
 	c.state, c.user = idle, nil
-	return c.conn.Send(e.Msg())
+	return e
 }
 
 // workerFailed logs why the worker is of no more use and returns what the
@@ -208,17 +188,25 @@ func (c *conv) workerFailed(err error) error {
 	return &capproto.Error{Code: capproto.CodeInternal, Text: "authentication broke off: the PAM worker failed; try again"}
 }
 
+// fatal is an error after which the conversation cannot go on, whatever its
+// code.
+type fatal struct{ e *capproto.Error }
+
+func (f *fatal) Error() string { return f.e.Text }
+func (f *fatal) Unwrap() error { return f.e }
+
 // fail tells the front end of an error. It returns whether the conversation
 // can go on.
 func (c *conv) fail(err error) bool {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.EOF) {
+		return false
+	}
 	var e *capproto.Error
 	if !errors.As(err, &e) {
-		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
-			return false
-		}
 		c.log.Error("conversation failed", "error", err.Error())
 		e = &capproto.Error{Code: capproto.CodeInternal, Text: "factotum failed; the administrator finds the reason in its log"}
 	}
+	goesOn := false
 	switch e.Code {
 	case capproto.CodeProtocol:
 		c.log.Warn("conversation ended: protocol violation", "reason", e.Text)
@@ -226,15 +214,16 @@ func (c *conv) fail(err error) bool {
 		c.log.Warn("conversation ended: timeout", "user", c.userTyped)
 	case capproto.CodeLimit:
 		// An open conversation keeps what it has.
-		if c.state == open {
-			return c.conn.Send(e.Msg()) == nil
+		if goesOn = c.state == open; !goesOn {
+			c.log.Warn("conversation ended: limit", "reason", e.Text)
 		}
-		c.log.Warn("conversation ended: limit", "reason", e.Text)
 	case capproto.CodeDenied, capproto.CodeAccount:
-		return c.conn.Send(e.Msg()) == nil
+		goesOn = true
 	}
-	c.conn.Send(e.Msg())
-	return false
+	if f := (*fatal)(nil); errors.As(err, &f) {
+		goesOn = false
+	}
+	return c.conn.Send(e.Msg()) == nil && goesOn
 }
 
 // end frees what the conversation had. A session that is open goes on.
@@ -242,6 +231,9 @@ func (c *conv) end() {
 	c.conn.Close()
 	if c.sender != nil {
 		c.s.revoke(c.sender.Uid, c.caps)
+	}
+	if c.ssh != nil && c.ssh.ticket != nil {
+		c.s.dropTicket(c.ssh.ticket)
 	}
 	if c.state != open {
 		c.dropWorker()
@@ -254,7 +246,7 @@ func (c *conv) dropWorker() {
 		c.worker.abandon()
 		c.worker = nil
 	}
-	c.queue, c.question = nil, false
+	c.held, c.question = nil, false
 }
 
 func (c *conv) setTTY(t *tty) {

@@ -117,6 +117,9 @@ func check(c config) error {
 	if _, err := lookupFrontEnds(c); err != nil {
 		return err
 	}
+	if _, err := loadSSH(c, slog.New(slog.DiscardHandler)); err != nil {
+		return err
+	}
 	programs := []string{c.PAMWorker}
 	if backend == "fuse" {
 		programs = append(programs, c.Become)

@@ -27,7 +27,9 @@ type server struct {
 
 	mu       sync.Mutex
 	conf     config
-	services map[uint32]string // PAM service by uid of the front end
+	fronts   map[uint32]frontEnd // by uid
+	ssh      *sshServer          // nil: no front end is for ssh
+	tickets  map[[32]byte]*ticket
 	convs    map[*conv]bool
 	convsOf  map[uint32]int // conversations by uid of the peer
 	capsOf   map[uint32]int // capabilities of living conversations, by uid
@@ -37,12 +39,16 @@ type server struct {
 
 // newServer takes what factotum needs: caphash first, then the socket.
 func newServer(c config, log *slog.Logger) (*server, error) {
-	services, err := lookupFrontEnds(c)
+	fronts, err := lookupFrontEnds(c)
+	if err != nil {
+		return nil, err
+	}
+	ssh, err := loadSSH(c, log)
 	if err != nil {
 		return nil, err
 	}
 	s := &server{
-		log: log, conf: c, services: services,
+		log: log, conf: c, fronts: fronts, ssh: ssh, tickets: map[[32]byte]*ticket{},
 		convs: map[*conv]bool{}, convsOf: map[uint32]int{}, capsOf: map[uint32]int{},
 	}
 	if s.hash, s.unmount, err = openCapHash(c, log); err != nil {
@@ -57,9 +63,9 @@ func newServer(c config, log *slog.Logger) (*server, error) {
 
 // lookupFrontEnds finds the uids of the configuration's front ends. They are
 // system users, so /etc/passwd has them.
-func lookupFrontEnds(c config) (map[uint32]string, error) {
-	m := map[uint32]string{}
-	for name, service := range c.FrontEnds {
+func lookupFrontEnds(c config) (map[uint32]frontEnd, error) {
+	m := map[uint32]frontEnd{}
+	for name, front := range c.FrontEnds {
 		u, err := user.Lookup(name)
 		if err != nil {
 			return nil, fmt.Errorf("FrontEnd %s: there is no such user; create it (useradd --system), or take the line out", name)
@@ -72,9 +78,9 @@ func lookupFrontEnds(c config) (map[uint32]string, error) {
 			return nil, fmt.Errorf("FrontEnd %s: root must not be a front end", name)
 		}
 		if other, ok := m[uint32(uid)]; ok {
-			return nil, fmt.Errorf("FrontEnd %s: uid %d is bound to service %s already", name, uid, other)
+			return nil, fmt.Errorf("FrontEnd %s: uid %d is bound to service %s already", name, uid, other.service)
 		}
-		m[uint32(uid)] = service
+		m[uint32(uid)] = front
 	}
 	return m, nil
 }
@@ -147,7 +153,7 @@ func (s *server) accept(u *net.UnixConn) {
 	}
 	s.mu.Lock()
 	c.conf = s.conf
-	_, isFrontEnd := s.services[peer.Uid]
+	_, isFrontEnd := s.fronts[peer.Uid]
 	var refuse *capproto.Error
 	switch {
 	case !isFrontEnd && peer.Uid != 0:
@@ -192,11 +198,11 @@ func peerCred(u *net.UnixConn) (*unix.Ucred, error) {
 	return cred, err
 }
 
-// service is the PAM service that a front end is bound to.
-func (s *server) service(uid uint32) (string, bool) {
+// frontEnd is what the front end of that uid may do.
+func (s *server) frontEnd(uid uint32) (frontEnd, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v, ok := s.services[uid]
+	v, ok := s.fronts[uid]
 	return v, ok
 }
 
@@ -241,7 +247,11 @@ func (s *server) reload(c config) error {
 	if err := check(c); err != nil {
 		return err
 	}
-	services, err := lookupFrontEnds(c)
+	fronts, err := lookupFrontEnds(c)
+	if err != nil {
+		return err
+	}
+	ssh, err := loadSSH(c, s.log)
 	if err != nil {
 		return err
 	}
@@ -251,7 +261,7 @@ func (s *server) reload(c config) error {
 		c.MaxCapabilities != s.conf.MaxCapabilities || c.CapabilityLifetime != s.conf.CapabilityLifetime {
 		return errors.New("a change of Socket, CapDir, CapHash, Become, MaxCapabilities or CapabilityLifetime needs a restart")
 	}
-	s.conf, s.services = c, services
+	s.conf, s.fronts, s.ssh = c, fronts, ssh
 	return nil
 }
 

@@ -21,28 +21,42 @@ const (
 	opening                   // a PAM worker opens the session
 	open                      // capabilities are to be had
 
-	anyState = idle | talking | proven | opening | open
+	// Of an SSH connection.
+	offering // proofs are awaited
+	admitted // factotum is convinced of the user
+	spent    // another process has, or had, the login
+
+	anySSH   = offering | talking | admitted | spent
+	anyState = idle | proven | opening | open | anySSH
 )
 
-var stateNames = map[state]string{idle: "idle", talking: "talking", proven: "proven", opening: "opening", open: "open"}
+var stateNames = map[state]string{
+	idle: "idle", talking: "talking", proven: "proven", opening: "opening", open: "open",
+	offering: "ssh", admitted: "admitted", spent: "spent",
+}
 
 func (s state) String() string { return stateNames[s] }
 
-// verbs is everything that a front end can ask for: in which states, with
-// which attributes, how many descriptors, and who answers. Whatever is not
-// here ends the conversation.
+// verbs is everything that a front end can ask for: in which states, only by
+// one of ssh or not, with which attributes, how many descriptors, and who
+// answers. Whatever is not here ends the conversation.
 var verbs = map[string]struct {
-	states state
-	attrs  []string
-	files  int // at most
-	answer func(*conv, capproto.Packet) (capproto.Msg, error)
+	states  state
+	onlySSH bool
+	attrs   []string
+	files   int // at most
+	answer  func(*conv, capproto.Packet) (capproto.Msg, error)
 }{
-	capproto.VerbStart:    {idle, []string{"proto", "user", "host", "preauth"}, 1, (*conv).start},
-	capproto.VerbRead:     {talking | opening, nil, 0, (*conv).read},
-	capproto.VerbWrite:    {talking | opening, []string{"data"}, 0, (*conv).write},
-	capproto.VerbSession:  {proven, nil, 0, (*conv).session},
-	capproto.VerbAuthInfo: {open, nil, 0, (*conv).authinfo},
-	capproto.VerbAttr:     {anyState, nil, 0, (*conv).attr},
+	capproto.VerbStart:    {idle, false, []string{"proto", "user", "host", "preauth"}, 1, (*conv).start},
+	capproto.VerbRead:     {talking | opening, false, nil, 0, (*conv).read},
+	capproto.VerbWrite:    {talking | opening, false, []string{"data"}, 0, (*conv).write},
+	capproto.VerbSession:  {proven, false, nil, 0, (*conv).session},
+	capproto.VerbAuthInfo: {open, false, nil, 0, (*conv).authinfo},
+	capproto.VerbSign:     {anySSH, true, []string{"key", "alg", "data"}, 0, (*conv).sign},
+	capproto.VerbAuth:     {offering | talking, true, []string{"user", "method", "data", "alg", "key", "sig"}, 0, (*conv).auth},
+	capproto.VerbTicket:   {admitted, true, nil, 0, (*conv).giveTicket},
+	capproto.VerbAttach:   {idle, true, []string{"ticket"}, 0, (*conv).attach},
+	capproto.VerbAttr:     {anyState, false, nil, 0, (*conv).attr},
 }
 
 // answer checks a request against the table and the kernel's word on its
@@ -56,6 +70,8 @@ func (c *conv) answer(p capproto.Packet) (capproto.Msg, error) {
 	switch {
 	case !ok:
 		return capproto.Msg{}, violation("unknown request %s", p.Verb)
+	case v.onlySSH && c.front.proto != "ssh":
+		return capproto.Msg{}, violation("%s from a front end that is not for ssh", p.Verb)
 	case v.states&c.state == 0:
 		return capproto.Msg{}, violation("%s in state %s", p.Verb, c.state)
 	case len(p.Files) > v.files:
@@ -79,47 +95,57 @@ func (c *conv) checkSender(cred *unix.Ucred) error {
 	case cred == nil || cred.Pid <= 0:
 		return errors.New("packet without credentials")
 	case c.sender == nil:
-		service, ok := c.s.service(cred.Uid)
+		front, ok := c.s.frontEnd(cred.Uid)
 		if !ok {
 			return fmt.Errorf("uid %d is no front end", cred.Uid)
 		}
 		if c.peer.Uid != cred.Uid && (c.peer.Uid != 0 || c.peer.Pid != cred.Pid) {
 			return fmt.Errorf("connection made by uid %d, used by uid %d", c.peer.Uid, cred.Uid)
 		}
-		c.sender, c.service = cred, service
-		c.log = c.log.With("service", service)
+		c.sender, c.front = cred, front
+		c.log = c.log.With("service", front.service)
 	case c.sender.Uid != cred.Uid || c.sender.Pid != cred.Pid:
 		return fmt.Errorf("packet from pid %d uid %d in the conversation of pid %d uid %d", cred.Pid, cred.Uid, c.sender.Pid, c.sender.Uid)
 	}
 	return nil
 }
 
-// start begins to authenticate.
+// start begins to authenticate. Which protocol a front end may start is
+// configured: what sshd_config demands cannot be had for less by proto=pam.
 func (c *conv) start(p capproto.Packet) (capproto.Msg, error) {
-	if proto := p.Get("proto"); proto != "pam" {
-		return capproto.Msg{}, violation("proto=%s is not known", proto)
+	proto := p.Get("proto")
+	if proto != c.front.proto {
+		return capproto.Msg{}, violation("proto=%.40s, but this front end is for %s", proto, c.front.proto)
 	}
+	if proto == "ssh" {
+		return c.startSSH(p)
+	}
+	return c.startPAM(p)
+}
+
+func (c *conv) startPAM(p capproto.Packet) (capproto.Msg, error) {
 	if c.tries >= c.conf.MaxAuthTries {
 		return capproto.Msg{}, &capproto.Error{Code: capproto.CodeLimit, Text: "too many attempts"}
 	}
 	c.tries++
 	c.userTyped = p.Get("user")
-	if len(c.userTyped) > 256 || strings.ContainsAny(c.userTyped, "\n\r") {
+	if !possibleName(c.userTyped) {
 		return capproto.Msg{}, violation("impossible user name")
 	}
-	m := capproto.NewMsg("start", "service", c.service, "user", c.userTyped)
+	m := capproto.NewMsg("begin", "service", c.front.service, "user", c.userTyped)
 	if dir := c.conf.PAMConfDir; dir != "" {
 		m.Add("confdir", dir)
 	}
+	preauth := false
 	switch v, ok := p.Lookup("preauth"); {
 	case !ok:
 	case v != "yes":
-		return capproto.Msg{}, violation("preauth=%s", v)
+		return capproto.Msg{}, violation("preauth=%.40s", v)
 	case c.peer.Uid != 0 || c.userTyped == "":
 		c.log.Warn("login refused", "user", c.userTyped, "reason", "preauth without root")
 		return capproto.Msg{}, &capproto.Error{Code: capproto.CodeDenied, Text: "only root may log in a user without a password"}
 	default:
-		m.Add("preauth", "yes")
+		preauth = true
 	}
 	// login -h says where a call came from; only a login that root started
 	// (telnetd and the like) is believed.
@@ -135,20 +161,83 @@ func (c *conv) start(p capproto.Packet) (capproto.Msg, error) {
 		c.setTTY(t)
 		m.Add("tty", t.name)
 	}
-	if err := c.startWorker(m); err != nil {
+	if err := c.startWorker(); err != nil {
+		return capproto.Msg{}, err
+	}
+	if err := c.begin(m); err != nil {
+		return capproto.Msg{}, err
+	}
+	next := "authenticate"
+	if preauth {
+		next = "account"
+	}
+	if err := c.tell(capproto.NewMsg(next)); err != nil {
 		return capproto.Msg{}, err
 	}
 	c.state = talking
 	return capproto.NewMsg(capproto.VerbOK), nil
 }
 
-// read answers when the worker has something to say: see conv.heard.
+func possibleName(user string) bool {
+	return len(user) <= 256 && !strings.ContainsAny(user, "\n\r")
+}
+
+// begin has the worker start its PAM transaction.
+func (c *conv) begin(m capproto.Msg) error {
+	if err := c.worker.begin(m); err != nil {
+		return c.workerFailed(err)
+	}
+	answer, err := c.await()
+	if err != nil {
+		return err
+	}
+	if answer.Verb != capproto.VerbOK {
+		return c.workerFailed(errors.New("it cannot begin: " + answer.Get("text")))
+	}
+	return nil
+}
+
+// read answers with the next thing that the worker says.
 func (c *conv) read(capproto.Packet) (capproto.Msg, error) {
 	if c.question {
 		return capproto.Msg{}, violation("read before the answer")
 	}
-	c.reading = true
-	return capproto.Msg{}, errLater
+	for {
+		m, err := c.await()
+		if err != nil {
+			return m, err
+		}
+		switch {
+		case m.Verb == "prompt":
+			return c.prompt(m), nil
+		case m.Verb == "proven" && c.state == talking && c.ssh != nil:
+			return c.succeeded("keyboard-interactive", "keyboard-interactive/pam")
+		case m.Verb == "proven" && c.state == talking:
+			if err := c.tell(capproto.NewMsg("account")); err != nil {
+				return m, err
+			}
+		case m.Verb == capproto.VerbDone && c.state == talking && c.ssh != nil:
+			return c.admit(m)
+		case m.Verb == capproto.VerbDone && c.state == talking:
+			c.user = &person{name: m.Get("user")}
+			c.state = proven
+			c.log.Info("user authenticated", "user", c.user.name, "rhost", c.rhost, "tty", c.ttyName())
+			return capproto.NewMsg(capproto.VerbDone), nil
+		case m.Verb == "opened" && c.state == opening:
+			if err := c.opened(m); err != nil {
+				return m, c.workerFailed(err)
+			}
+			c.state = open
+			c.log.Info("session opened", "user", c.user.name, "to", c.user.uid, "tty", c.ttyName(), "rhost", c.rhost, "worker", c.worker.pid())
+			return capproto.NewMsg(capproto.VerbDone), nil
+		case m.Verb == capproto.VerbError && c.ssh != nil && c.state == talking:
+			return c.refusedSSH("keyboard-interactive", "keyboard-interactive/pam", m)
+		case m.Verb == capproto.VerbError:
+			return m, c.refused(m)
+		default:
+			return m, c.workerFailed(errors.New("it says " + m.Verb + " in state " + c.state.String()))
+		}
+	}
 }
 
 // write passes an answer to the worker.
@@ -157,8 +246,12 @@ func (c *conv) write(p capproto.Packet) (capproto.Msg, error) {
 		return capproto.Msg{}, violation("an answer to no question")
 	}
 	c.question = false
-	if err := c.worker.conn.Send(capproto.NewMsg("answer", "data", p.Get("data"))); err != nil {
-		return capproto.Msg{}, c.workerFailed(err)
+	data := p.Get("data")
+	if c.ssh != nil && c.ssh.barred {
+		data = junk
+	}
+	if err := c.tell(capproto.NewMsg("answer", "data", data)); err != nil {
+		return capproto.Msg{}, err
 	}
 	return capproto.NewMsg(capproto.VerbOK), nil
 }
@@ -210,13 +303,14 @@ func (c *conv) authinfo(p capproto.Packet) (capproto.Msg, error) {
 			m.Attrs = append(m.Attrs, a)
 		}
 	}
+	m.Attrs = append(m.Attrs, c.user.ssh...)
 	m.Add("cap", key.Reveal())
 	return m, nil
 }
 
 // attr says what factotum holds true of the conversation.
 func (c *conv) attr(capproto.Packet) (capproto.Msg, error) {
-	m := capproto.NewMsg(capproto.VerbOK, "state", c.state.String(), "service", c.service)
+	m := capproto.NewMsg(capproto.VerbOK, "state", c.state.String(), "service", c.front.service)
 	if c.user != nil {
 		m.Add("user", c.user.name)
 	}

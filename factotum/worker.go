@@ -27,7 +27,7 @@ type worker struct {
 	conn   *capproto.Conn
 	cmd    *exec.Cmd
 	said   chan capproto.Msg // closed when it has ended
-	start  capproto.Msg      // what it was started with
+	start  capproto.Msg      // with what its PAM transaction began
 	tty    *tty
 	leader *proc.Handle // the session's process, once there is one
 
@@ -37,13 +37,9 @@ type worker struct {
 }
 
 // startWorker starts a worker for the conversation.
-func (c *conv) startWorker(m capproto.Msg) error {
-	w := &worker{s: c.s, log: c.log, conf: c.conf, start: m, tty: c.tty, said: make(chan capproto.Msg, maxQueue)}
-	var files []*os.File
-	if c.tty != nil {
-		files = append(files, c.tty.f)
-	}
-	if err := w.spawn(m, files...); err != nil {
+func (c *conv) startWorker() error {
+	w := &worker{s: c.s, log: c.log, conf: c.conf, tty: c.tty, said: make(chan capproto.Msg, maxQueue)}
+	if err := w.spawn(); err != nil {
 		return c.workerFailed(err)
 	}
 	c.worker = w
@@ -51,8 +47,17 @@ func (c *conv) startWorker(m capproto.Msg) error {
 	return nil
 }
 
-// spawn starts the process and sends it its first message.
-func (w *worker) spawn(m capproto.Msg, files ...*os.File) error {
+// begin has the worker begin its PAM transaction.
+func (w *worker) begin(m capproto.Msg) error {
+	w.start = m
+	if w.tty != nil {
+		return w.conn.Send(m, w.tty.f)
+	}
+	return w.conn.Send(m)
+}
+
+// spawn starts the process.
+func (w *worker) spawn() error {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return os.NewSyscallError("socketpair", err)
@@ -72,7 +77,7 @@ func (w *worker) spawn(m capproto.Msg, files ...*os.File) error {
 		w.conn.Close()
 		return fmt.Errorf("start the PAM worker: %w", err)
 	}
-	return w.conn.Send(m, files...)
+	return nil
 }
 
 func (w *worker) pid() int { return w.cmd.Process.Pid }
@@ -162,7 +167,7 @@ func (w *worker) adopt() error {
 			m.Add(name, v)
 		}
 	}
-	for _, kv := range w.session.All("env") {
+	for _, kv := range w.session.All("env") { // begin's among them
 		m.Add("env", kv)
 	}
 	files := []*os.File{w.leader.File()}
@@ -170,7 +175,10 @@ func (w *worker) adopt() error {
 		m.Add("owner", w.tty.owner)
 		files = append(files, w.tty.f)
 	}
-	return w.spawn(m, files...)
+	if err := w.spawn(); err != nil {
+		return err
+	}
+	return w.conn.Send(m, files...)
 }
 
 // abandon ends a worker that nobody needs any more. One that has a session

@@ -18,11 +18,15 @@
 // On the socket, in the form of package capproto:
 //
 //	factotum says                          the worker answers
-//	start service= user= [tty= rhost=      prompt style= text=, then done user=, or error
-//	    preauth=yes confdir=] + tty
-//	answer data=                           (as before)
+//	lookup user= [addr=]                   account uid= gid= home= shell= [group=]..., or nouser; and host=
+//	key key= settings= [host=] addr=       allowed options=, or denied; both with note=...
+//	begin service= user= [tty= rhost=      ok
+//	    confdir= env=...] + tty
+//	authenticate [null=no]                 prompt style= text=..., then proven user=, or error
+//	answer data=, or answer fail=yes       (to a prompt that is a question)
+//	account                                prompt..., then done user=, or error
 //	session pid= + pidfd                   prompt..., then opened user= uid= gid= groups= ..., or error
-//	adopt (start's and opened's) + pidfd   nothing; it takes over a session whose worker died
+//	adopt (begin's and opened's) + pidfd   nothing; it takes over a session whose worker died
 //	                                       closing, closed: at the end of the session
 package main
 
@@ -70,46 +74,61 @@ type worker struct {
 	tx      *pam.Transaction
 	service string
 	tty     *terminal // or nil
-	acct    *account
+	acct    *account  // who was looked up last
+	opening bool
 	silent  pam.Flags
 }
 
+// run does what factotum says until a session is open or factotum is gone. A
+// refusal is an answer; other errors end the worker.
 func (w *worker) run() error {
-	p, err := w.conn.Recv()
-	if err != nil {
-		return err
-	}
-	switch p.Verb {
-	case "start":
-		err = w.start(p)
-	case "adopt":
-		return w.adopt(p)
-	default:
-		err = fmt.Errorf("%s out of turn", p.Verb)
-	}
-	if err != nil {
-		w.end()
-		return w.report(err)
-	}
-	if p, err = w.conn.Recv(); err != nil {
-		w.end()
-		return err
-	}
-	if p.Verb != "session" || len(p.Files) != 1 {
-		w.end()
-		return fmt.Errorf("%s out of turn", p.Verb)
-	}
-	s, err := w.open(p)
-	if err != nil {
+	for {
+		p, err := w.conn.Recv()
+		if err != nil {
+			w.end()
+			return err
+		}
+		var m capproto.Msg
+		switch {
+		case p.Verb == "adopt":
+			return w.adopt(p)
+		case p.Verb == "lookup":
+			m, err = w.lookup(p)
+		case p.Verb == "key" && w.acct != nil:
+			m, err = w.key(p.Msg)
+		case p.Verb == "begin" && w.tx == nil:
+			m, err = w.begin(p)
+		case p.Verb == "authenticate" && w.tx != nil:
+			m, err = w.authenticate(p.Get("null") == "no")
+		case p.Verb == "account" && w.tx != nil:
+			m, err = w.account()
+		case p.Verb == "session" && w.acct != nil && w.tx != nil && len(p.Files) == 1:
+			s, err := w.open(p)
+			if err == nil {
+				return w.serve(s)
+			}
+			p.Close()
+			w.end()
+			return w.report(err)
+		default:
+			err = fmt.Errorf("%s out of turn", p.Verb)
+		}
 		p.Close()
-		w.end()
-		return w.report(err)
+		if err != nil {
+			if err := w.report(err); err != nil {
+				w.end()
+				return err
+			}
+			continue
+		}
+		if err := w.conn.Send(m); err != nil {
+			w.end()
+			return err
+		}
 	}
-	return w.serve(s)
 }
 
-// report tells factotum why the worker stops. A refusal is the normal end of
-// a worker, other errors are returned.
+// report tells factotum of an error. It returns nil for a refusal.
 func (w *worker) report(err error) error {
 	var e *capproto.Error
 	if errors.As(err, &e) {
@@ -122,8 +141,19 @@ func (w *worker) report(err error) error {
 	return err
 }
 
-// begin starts the transaction and sets what PAM shall know of the login.
-func (w *worker) begin(m capproto.Msg) error {
+// begin starts the transaction.
+func (w *worker) begin(p capproto.Packet) (capproto.Msg, error) {
+	if len(p.Files) > 0 {
+		var err error
+		if w.tty, err = openTerminal(p.Files[0]); err != nil {
+			return capproto.Msg{}, err
+		}
+	}
+	return capproto.NewMsg(capproto.VerbOK), w.transaction(p.Msg)
+}
+
+// transaction calls pam_start and sets what PAM shall know of the login.
+func (w *worker) transaction(m capproto.Msg) error {
 	w.service = m.Get("service")
 	var err error
 	if dir := m.Get("confdir"); dir != "" {
@@ -137,7 +167,7 @@ func (w *worker) begin(m capproto.Msg) error {
 	for _, i := range []struct {
 		item  pam.Item
 		value string
-	}{{pam.Tty, m.Get("tty")}, {pam.Rhost, m.Get("rhost")}, {pam.Ruser, m.Get("ruser")}} {
+	}{{pam.Tty, m.Get("tty")}, {pam.Rhost, m.Get("rhost")}} {
 		if i.value == "" {
 			continue
 		}
@@ -145,45 +175,53 @@ func (w *worker) begin(m capproto.Msg) error {
 			return fmt.Errorf("pam_set_item: %w", err)
 		}
 	}
+	for _, kv := range m.All("env") {
+		if err := w.tx.PutEnv(kv); err != nil {
+			return fmt.Errorf("pam_putenv: %w", err)
+		}
+	}
 	return nil
 }
 
-// start authenticates the user and asks whether the account may log in now.
-func (w *worker) start(p capproto.Packet) error {
-	if len(p.Files) > 0 {
-		var err error
-		if w.tty, err = openTerminal(p.Files[0]); err != nil {
-			return err
-		}
-		p.Close()
+// authenticate asks PAM whether the user is who they say. It can be called
+// again after a refusal.
+func (w *worker) authenticate(noEmpty bool) (capproto.Msg, error) {
+	var flags pam.Flags
+	if noEmpty {
+		flags = pam.DisallowNullAuthtok
 	}
-	if err := w.begin(p.Msg); err != nil {
-		return err
+	if err := w.tx.Authenticate(flags); err != nil {
+		return capproto.Msg{}, w.refused(capproto.CodeDenied, "Login incorrect", err)
 	}
-	if p.Get("preauth") != "yes" {
-		if err := w.tx.Authenticate(0); err != nil {
-			return w.refused(capproto.CodeDenied, "Login incorrect", err)
-		}
+	user, err := w.tx.GetItem(pam.User)
+	if err != nil {
+		return capproto.Msg{}, fmt.Errorf("pam_get_item: %w", err)
 	}
+	return capproto.NewMsg("proven", "user", user), nil
+}
+
+// account asks whether the account may log in now, and has a password changed
+// that has expired.
+func (w *worker) account() (capproto.Msg, error) {
 	err := w.tx.AcctMgmt(0)
 	if errors.Is(err, pam.ErrNewAuthtokReqd) {
 		err = w.tx.ChangeAuthTok(pam.ChangeExpiredAuthtok)
 	}
 	if err != nil {
-		return w.refused(capproto.CodeAccount, "", err)
+		return capproto.Msg{}, w.refused(capproto.CodeAccount, "", err)
 	}
 	// A module may have changed the name.
 	user, err := w.tx.GetItem(pam.User)
 	if err != nil {
-		return fmt.Errorf("pam_get_item: %w", err)
+		return capproto.Msg{}, fmt.Errorf("pam_get_item: %w", err)
 	}
 	if w.acct, err = lookup(user); err != nil {
 		if errors.Is(err, errNoUser) {
-			return &capproto.Error{Code: capproto.CodeDenied, Text: "Login incorrect"}
+			return capproto.Msg{}, &capproto.Error{Code: capproto.CodeDenied, Text: "Login incorrect"}
 		}
-		return err
+		return capproto.Msg{}, err
 	}
-	return w.conn.Send(capproto.NewMsg(capproto.VerbDone, "user", user))
+	return capproto.NewMsg(capproto.VerbDone, "user", user), nil
 }
 
 // refused is PAM's verdict as an error for the person: text, or PAM's own.
@@ -214,7 +252,7 @@ func (w *worker) converse(s pam.Style, text string) (string, error) {
 	}
 	const maxText = 16 << 10
 	if err := w.conn.Send(capproto.NewMsg("prompt", "style", string(style), "text", clean(text, maxText))); err != nil {
-		if w.acct == nil {
+		if !w.opening {
 			return "", pam.ErrConv
 		}
 		return "", nil // nobody listens any more; the session still has to be closed
@@ -223,7 +261,7 @@ func (w *worker) converse(s pam.Style, text string) (string, error) {
 		return "", nil
 	}
 	p, err := w.conn.Recv()
-	if err != nil || p.Verb != "answer" {
+	if err != nil || p.Verb != "answer" || p.Get("fail") == "yes" {
 		return "", pam.ErrConv
 	}
 	return p.Get("data"), nil

@@ -100,6 +100,19 @@ func (a *account) groups() ([]uint32, error) {
 	return nil, fmt.Errorf("%s is in too many groups", a.name)
 }
 
+// groupName finds a group's name through NSS, or returns "".
+func groupName(gid uint32) string {
+	buf := C.malloc(1 << 16)
+	defer C.free(buf)
+	var gr C.struct_group
+	var found *C.struct_group
+	C.getgrgid_r(C.gid_t(gid), &gr, (*C.char)(buf), 1<<16, &found)
+	if found == nil {
+		return ""
+	}
+	return C.GoString(gr.gr_name)
+}
+
 // groupID finds a group's id through NSS.
 func groupID(name string) (int, bool) {
 	cname := C.CString(name)

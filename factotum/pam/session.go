@@ -30,6 +30,7 @@ type session struct {
 // open opens the PAM session and gives the session's process what the modules
 // gave this one. The process itself has no part in it.
 func (w *worker) open(p capproto.Packet) (*session, error) {
+	w.opening = true
 	pid, err := strconv.Atoi(p.Get("pid"))
 	if err != nil {
 		return nil, fmt.Errorf("session: pid: %w", err)
@@ -133,14 +134,10 @@ func (w *worker) adopt(p capproto.Packet) error {
 			return fmt.Errorf("adopt: owner: %w", err)
 		}
 	}
-	if err := w.begin(p.Msg); err != nil {
+	if err := w.transaction(p.Msg); err != nil {
 		return err
 	}
-	for _, kv := range p.All("env") {
-		if err := w.tx.PutEnv(kv); err != nil {
-			return fmt.Errorf("pam_putenv: %w", err)
-		}
-	}
+	w.opening = true
 	var err error
 	if w.acct, err = lookup(p.Get("user")); err != nil {
 		return err

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+
+	"golang.org/x/crypto/ssh"
+
+	"p9auth/internal/sshdconf"
+)
+
+// An sshServer is what factotum needs for SSH: the configuration and the host
+// keys. It does not change once made; a reload makes another.
+type sshServer struct {
+	conf   *sshdconf.Config
+	keys   []ssh.AlgorithmSigner
+	certs  []*ssh.Certificate
+	syslog *syslog
+}
+
+// loadSSH reads sshd_config and the host keys, if a front end is for ssh.
+func loadSSH(c config, log *slog.Logger) (*sshServer, error) {
+	if !c.forSSH() {
+		return nil, nil
+	}
+	conf, err := sshdconf.Parse(c.SSHDConfig, nil)
+	if err != nil {
+		return nil, err
+	}
+	s := &sshServer{conf: conf, syslog: newSyslog(c.Syslog, log)}
+	g := conf.Global()
+	for _, path := range g.HostKeys {
+		k, err := readHostKey(path)
+		switch {
+		case err == nil:
+			s.keys = append(s.keys, k)
+		case g.HostKeysGiven || !errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("host key: %w", err)
+		}
+	}
+	if len(s.keys) == 0 {
+		return nil, errors.New("no host keys: make them with ssh-keygen -A, or name them with HostKey in " + c.SSHDConfig)
+	}
+	for _, path := range g.HostCertificates {
+		cert, err := readHostCert(path)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(s.keys, func(k ssh.AlgorithmSigner) bool {
+			return bytes.Equal(k.PublicKey().Marshal(), cert.Key.Marshal())
+		}) {
+			return nil, fmt.Errorf("%s: no host key matches this certificate", path)
+		}
+		s.certs = append(s.certs, cert)
+	}
+	return s, nil
+}
+
+// readHostKey reads a private key that nobody but its owner may read.
+func readHostKey(path string) (ssh.AlgorithmSigner, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s: permissions %#o are too open; chmod 600 it", path, st.Mode().Perm())
+	}
+	b := make([]byte, 64<<10)
+	n, err := f.Read(b)
+	defer clear(b)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := ssh.ParsePrivateKey(b[:n])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	as, ok := signer.(ssh.AlgorithmSigner)
+	if !ok {
+		return nil, fmt.Errorf("%s: keys of type %s cannot be host keys", path, signer.PublicKey().Type())
+	}
+	return as, nil
+}
+
+func readHostCert(path string) (*ssh.Certificate, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	cert, ok := key.(*ssh.Certificate)
+	if !ok || cert.CertType != ssh.HostCert {
+		return nil, fmt.Errorf("%s is no host certificate", path)
+	}
+	return cert, nil
+}
+
+// sign signs with the host key of that public part, in an algorithm that is
+// the key's own and that the configuration offers.
+func (s *sshServer) sign(blob []byte, alg string, hash []byte) (*ssh.Signature, error) {
+	for _, k := range s.keys {
+		if !bytes.Equal(k.PublicKey().Marshal(), blob) {
+			continue
+		}
+		if !slices.Contains(algorithmsOf(k.PublicKey().Type()), alg) {
+			return nil, fmt.Errorf("algorithm %.60q is none of that host key", alg)
+		}
+		return k.SignWithAlgorithm(rand.Reader, hash, alg)
+	}
+	return nil, errors.New("there is no such host key")
+}

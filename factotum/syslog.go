@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"p9auth/internal/sshdconf"
+)
+
+// A syslog writes lines as sshd would, for programs such as fail2ban that read
+// them. It speaks RFC 3164 to a unix datagram socket; what the socket does not
+// take at once is lost.
+type syslog struct {
+	path string
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	conn net.Conn
+}
+
+func newSyslog(path string, log *slog.Logger) *syslog { return &syslog{path: path, log: log} }
+
+// write sends one line. pid is the process that speaks to the client.
+func (s *syslog) write(level slog.Level, f sshdconf.Facility, pid int, line string) {
+	if s == nil || s.path == "" {
+		return
+	}
+	severity := 6 // informational
+	switch {
+	case level >= slog.LevelError:
+		severity = 3
+	case level >= slog.LevelWarn:
+		severity = 4
+	case level < slog.LevelInfo:
+		severity = 7
+	}
+	b := fmt.Appendf(nil, "<%d>%s sshd[%d]: %s", int(f)<<3|severity, time.Now().Format(time.Stamp), pid, line)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range 2 { // again if the daemon has been restarted
+		if s.conn == nil {
+			c, err := net.Dial("unixgram", s.path)
+			if err != nil {
+				s.log.Debug("syslog", "error", err.Error())
+				return
+			}
+			s.conn = c
+		}
+		s.conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := s.conn.Write(b); err == nil {
+			return
+		}
+		s.conn.Close()
+		s.conn = nil
+	}
+}
