@@ -10,7 +10,7 @@ import (
 	"p9auth/internal/sshdconf"
 )
 
-const usage = `usage: sshfront [-46DdeGiqTtV] [-C connection_spec] [-E log_file]
+const usage = `usage: sshfront [-DdeGiqTtV] [-4 | -6] [-C connection_spec] [-E log_file]
                 [-f config_file] [-g login_grace_time] [-o option] [-p port]
                 [-u user] [--rpc path] [--capuse path]
 `

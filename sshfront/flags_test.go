@@ -98,7 +98,7 @@ func TestTheConfigurationIsCheckedAndPrinted(t *testing.T) {
 	if out, err := sshfront("-V"); err != nil || !strings.HasPrefix(out, "sshfront (p9auth)") {
 		t.Errorf("-V: %v: %s", err, out)
 	}
-	if out, err := sshfront("-Z"); err == nil || !strings.Contains(out, "usage: sshfront [-46") {
+	if out, err := sshfront("-Z"); err == nil || !strings.Contains(out, "usage: sshfront [-Dd") {
 		t.Errorf("-Z: %v: %s", err, out)
 	}
 }

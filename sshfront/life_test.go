@@ -262,3 +262,19 @@ func TestAPortThatIsTakenIsSaid(t *testing.T) {
 		t.Error("it runs on")
 	}
 }
+
+func TestANameToListenOnIsLookedUpInHosts(t *testing.T) {
+	r := prepare(t, "")
+	port := freePort(t)
+	r.configure(fmt.Sprintf("AddressFamily inet\nListenAddress localhost:%d\n", port))
+	r.start()
+	r.want(fmt.Sprintf(`Server listening on 127\.0\.0\.1 port %d\.`, port))
+
+	r = prepare(t, "")
+	r.configure("ListenAddress no-such-host.example:2222\n")
+	r.start()
+	<-r.ended
+	if r.err == nil || !strings.Contains(r.Log(), "no-such-host.example:2222: ") || !strings.Contains(r.Log(), "a name must be in /etc/hosts") {
+		t.Errorf("%v: %s", r.err, r.Log())
+	}
+}

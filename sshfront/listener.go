@@ -72,7 +72,7 @@ func listen(o options, c *sshdconf.Config) error {
 			l.sockets[addrPort(s.Addr())] = s
 		}
 	default:
-		err = l.open(conf, hostsOnly)
+		err = l.open(conf)
 	}
 	if err != nil {
 		return err
@@ -148,8 +148,8 @@ func childEnv(environ []string) []string {
 
 // open opens the sockets that a configuration asks for and that are not open,
 // and closes the others. As with sshd, one that opens is enough.
-func (l *listener) open(conf *sshdconf.Settings, resolver *net.Resolver) error {
-	want, err := addresses(conf, resolver)
+func (l *listener) open(conf *sshdconf.Settings) error {
+	want, err := addresses(conf)
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (l *listener) reload(passed bool) error {
 	defer l.mu.Unlock()
 	old := l.sockets
 	if !passed {
-		if err := l.open(conf, net.DefaultResolver); err != nil {
+		if err := l.open(conf); err != nil {
 			return err
 		}
 	}
@@ -451,7 +451,7 @@ func (c *connection) judge(st *os.ProcessState, timeout bool) (o offence, offend
 	ws := st.Sys().(syscall.WaitStatus)
 	pid := st.Pid()
 	if timeout || ws.Exited() && ws.ExitStatus() == exitGrace {
-		// The words of sshd before 9.8, which every version of fail2ban knows.
+		// The words of sshd before 9.8, which have the port.
 		logf(sshdconf.LogInfo, "Timeout before authentication for %s port %d, pid = %d", c.remote.Addr(), c.remote.Port(), pid)
 		return offenceGrace, true
 	}

@@ -37,10 +37,8 @@ func inherited() ([]*net.TCPListener, error) {
 	return list, nil
 }
 
-// addresses resolves what the configuration says to listen on. A process with
-// rights must not read what comes from the network, so for it names are those
-// of /etc/hosts.
-func addresses(s *sshdconf.Settings, resolver *net.Resolver) ([]netip.AddrPort, error) {
+// addresses resolves what the configuration says to listen on.
+func addresses(s *sshdconf.Settings) ([]netip.AddrPort, error) {
 	network := map[sshdconf.Family]string{sshdconf.FamilyInet: "ip4", sshdconf.FamilyInet6: "ip6"}[s.AddressFamily]
 	if network == "" {
 		network = "ip"
@@ -49,7 +47,7 @@ func addresses(s *sshdconf.Settings, resolver *net.Resolver) ([]netip.AddrPort, 
 	seen := map[netip.AddrPort]bool{}
 	for _, h := range s.Listen() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		addrs, err := resolver.LookupNetIP(ctx, network, h.Host)
+		addrs, err := hostsOnly.LookupNetIP(ctx, network, h.Host)
 		cancel()
 		if err != nil {
 			return nil, fmt.Errorf("ListenAddress %s: %w", h, err)
@@ -71,9 +69,10 @@ func addresses(s *sshdconf.Settings, resolver *net.Resolver) ([]netip.AddrPort, 
 	return list, nil
 }
 
-// hostsOnly resolves by /etc/hosts alone.
+// hostsOnly resolves by /etc/hosts alone: the listener may have rights yet, and
+// never reads from the network.
 var hostsOnly = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-	return nil, errors.New("a name must be in /etc/hosts: a process with rights asks no name server")
+	return nil, errors.New("a name must be in /etc/hosts, as the listener asks no name server")
 }}
 
 // bind opens a listening socket.

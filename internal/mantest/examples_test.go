@@ -1,6 +1,7 @@
 package mantest
 
 import (
+	"net"
 	"regexp"
 	"strconv"
 	"strings"
@@ -55,4 +56,38 @@ func TestTheExampleInFactotum8ReadsTheConfiguration(t *testing.T) {
 	command = strings.ReplaceAll(command, "$(pidof factotum)", strconv.Itoa(pids[0]))
 	b.Sh(t, "PATH="+b.Top+"/bin:$PATH\n"+command)
 	b.WantLog(t, "configuration read again")
+}
+
+func TestTheExamplesInSshfront8(t *testing.T) {
+	b := testbed.Up(t)
+	b.Sh(t, "[ -e /etc/p9auth/sshd_config ] || echo AllowTcpForwarding local >/etc/p9auth/sshd_config")
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	_, port, _ := net.SplitHostPort(addr)
+	examples := regexp.MustCompile(`(?m)^\.Dl # (sshfront .*)`).FindAllStringSubmatch(Section(t, "sshfront.8", "EXAMPLES"), -1)
+	if len(examples) != 3 {
+		t.Fatalf("examples: %q", examples)
+	}
+	command := func(n int) string { return "PATH=" + b.Top + "/bin:$PATH; " + examples[n][1] }
+	if out := b.Sh(t, command(0)); out != "" {
+		t.Errorf("printed %s", out)
+	}
+	if out := b.Sh(t, command(1)); !regexp.MustCompile(`(?m)^allowtcpforwarding \w+$`).MatchString(out) {
+		t.Errorf("printed %s", out)
+	}
+	term := b.Start(t, "sh", "-c", strings.ReplaceAll(command(2), "2222", port))
+	term.Expect("Server listening on 0.0.0.0 port " + port)
+	c, err := net.Dial("tcp4", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	term.Expect("Connection from 127.0.0.1 port")
+	c.Close()
+	if err := term.Wait(); err != nil {
+		t.Error(err)
+	}
 }
