@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sshuser"
 )
 
 // errUsage is an error that the usage text follows.
@@ -47,6 +48,9 @@ func main() {
 			return
 		case "user":
 			userMain()
+			return
+		case "sftp":
+			sshuser.SFTP(os.Args[2:])
 			return
 		}
 	}

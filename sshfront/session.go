@@ -1,16 +1,148 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/internal/capuse"
+	"p9auth/internal/sshdconf"
+	"p9auth/internal/sshuser"
 )
 
-// sessionMain is the session process.
+// sessionMain is the session process. It becomes the user process, or says on
+// the link why it does not.
 func sessionMain() {
-	if _, err := readConfig(sessionConfigFD); err != nil {
+	conf, err := readConfig(sessionConfigFD)
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
 		os.Exit(exitFailure)
 	}
-	fmt.Fprintf(os.Stderr, "sshfront: session processes are not implemented yet (link %d)\n", sessionLinkFD)
+	setupLog(conf.LogLevel, conf.Settings.LogVerbose)
+	link, err := dupLink()
+	if err != nil {
+		logf(sshdconf.LogFatal, "%v", err)
+		os.Exit(exitFailure)
+	}
+	err = session(conf, link)
+	logf(sshdconf.LogError, "session: %v", err)
+	text := "the session cannot be opened; the administrator finds the reason in the log"
+	if e := new(capproto.Error); errors.As(err, &e) {
+		text = e.Text
+	}
+	link.Send(capproto.NewMsg(capproto.VerbError, "text", text))
 	os.Exit(exitFailure)
+}
+
+// dupLink wraps a copy of the link: the descriptor itself is for the user
+// process.
+func dupLink() (*capproto.Conn, error) {
+	fd, err := unix.FcntlInt(sessionLinkFD, unix.F_DUPFD_CLOEXEC, 10)
+	if err != nil {
+		return nil, fmt.Errorf("no link: this process is started by the listener only: %w", err)
+	}
+	return capproto.FileConn(os.NewFile(uintptr(fd), "link"), sshuser.MaxPacket)
+}
+
+// session takes the login over, has the PAM session opened for this process
+// and becomes the user. It returns only an error.
+func session(conf *connConfig, link *capproto.Conn) error {
+	p, err := link.Recv()
+	if err != nil {
+		return fmt.Errorf("the ticket: %w", err)
+	}
+	p.Close()
+	if p.Verb != "ticket" {
+		return fmt.Errorf("%s in place of the ticket", p.Verb)
+	}
+	factotum, err := capproto.Dial(conf.RPC)
+	if err != nil {
+		return err
+	}
+	if err := factotum.Attach(p.Get("ticket")); err != nil {
+		return err
+	}
+	if err := factotum.Session(); err != nil {
+		return err
+	}
+	var says []string
+	err = factotum.Converse(func(p capproto.Prompt) (string, error) {
+		if p.Style.Question() {
+			return "", nil // there is nobody to ask
+		}
+		says = append(says, p.Text)
+		return "", nil
+	})
+	if err != nil {
+		return err
+	}
+	auth, err := factotum.AuthInfo()
+	if err != nil {
+		return err
+	}
+	auth.Messages = append(auth.Messages, says...)
+	client, err := netip.ParseAddrPort(auth.Remote)
+	if err != nil {
+		return err
+	}
+	server, err := netip.ParseAddrPort(auth.Local)
+	if err != nil {
+		return err
+	}
+	info, err := sshuser.NewInfo(auth, client, server)
+	if err != nil {
+		return err
+	}
+	memfd, err := info.Memfd()
+	if err != nil {
+		return err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := info.Apply(); err != nil {
+		return err
+	}
+	// What the user process inherits: the link, the Info, and no log of ours.
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	logFD, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 10)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(dupTo(int(memfd.Fd()), 4), keep(sessionLinkFD), dupTo(int(null.Fd()), 2)); err != nil {
+		return err
+	}
+	err = capuse.Exec(conf.Capuse, auth.Cap, capuse.Target{
+		Path: program,
+		Argv: []string{"sshfront: " + auth.User, "user"},
+		Env:  []string{"PATH=/usr/local/bin:/usr/bin:/bin"},
+	})
+	return errors.Join(err, dupTo(logFD, 2))
+}
+
+// dupTo makes new a copy of the descriptor that is inherited.
+func dupTo(fd, new int) error {
+	if fd == new {
+		return keep(fd)
+	}
+	if err := unix.Dup3(fd, new, 0); err != nil {
+		return fmt.Errorf("dup3: %w", err)
+	}
+	return nil
+}
+
+// keep lets a descriptor be inherited.
+func keep(fd int) error {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+		return fmt.Errorf("fcntl: %w", err)
+	}
+	return nil
 }

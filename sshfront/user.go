@@ -1,12 +1,6 @@
 package main
 
-import (
-	"fmt"
-	"os"
-)
+import "p9auth/internal/sshuser"
 
 // userMain is the user process.
-func userMain() {
-	fmt.Fprintln(os.Stderr, "sshfront: user processes are not implemented yet")
-	os.Exit(exitFailure)
-}
+func userMain() { sshuser.Main() }
