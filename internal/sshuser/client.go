@@ -93,17 +93,18 @@ func (c *Client) receive() {
 // call sends a request and waits for its answer, which must carry n files.
 func (c *Client) call(n int, m capproto.Msg) (id uint32, p capproto.Packet, err error) {
 	answer := make(chan capproto.Packet, 1)
+	c.send.Lock() // the numbers go out in order
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
-		return 0, p, c.err
+		c.send.Unlock()
+		return 0, p, c.Err()
 	}
 	c.last++
 	id = c.last
 	c.pending[id] = answer
 	c.mu.Unlock()
 	m.Add("id", utoa(id))
-	c.send.Lock()
 	err = c.conn.Send(m)
 	c.send.Unlock()
 	if err != nil {
