@@ -54,6 +54,8 @@ type host struct {
 	uid  uint32
 
 	info sshuser.Info // does not change
+	// broken: the session process fails before there is a user process.
+	broken bool
 
 	mu    sync.Mutex
 	users []*exec.Cmd  // user processes
@@ -201,6 +203,10 @@ func (h *host) serve(c net.Conn, conf *ssh.ServerConfig) {
 	user.ExtraFiles = []*os.File{far, mem}
 	if os.Getuid() == 0 {
 		user.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: h.uid, Gid: h.uid}}
+	}
+	if h.broken {
+		unix.Write(int(far.Fd()), []byte("error text='the account has expired'"))
+		user = exec.Command("true")
 	}
 	if err := user.Start(); err != nil {
 		h.t.Error(err)

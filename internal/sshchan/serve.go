@@ -98,12 +98,17 @@ type server struct {
 
 // end ends the connection.
 func (s *server) end(why error) {
+	s.because(why)
+	s.conn.Close()
+}
+
+// because says what Serve is to return.
+func (s *server) because(why error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.why == nil {
 		s.why = why
 	}
-	s.mu.Unlock()
-	s.conn.Close()
 }
 
 // watchUser ends the connection when the user process has.
@@ -114,6 +119,7 @@ func (s *server) watchUser() {
 	case <-s.user.Done():
 	}
 	err := s.user.Err()
+	s.because(err)
 	// The session could not be opened: sessions tell the client why.
 	if e := new(sshuser.Error); errors.As(err, &e) {
 		select {
@@ -121,7 +127,7 @@ func (s *server) watchUser() {
 		case <-time.After(farewell):
 		}
 	}
-	s.end(err)
+	s.conn.Close()
 }
 
 // settings are those for the user, or nil if there is no user process; then
