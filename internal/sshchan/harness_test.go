@@ -88,7 +88,7 @@ func newHost(t *testing.T, config string, change ...func(*sshuser.Info)) *host {
 		}
 	}
 	conf := filepath.Join(dir, "config")
-	if err := os.WriteFile(conf, []byte("Subsystem sftp internal-sftp\nPrintMotd no\nX11DisplayOffset 500\n"+config), 0o600); err != nil {
+	if err := os.WriteFile(conf, []byte(config+"Subsystem sftp internal-sftp\nPrintMotd no\nX11DisplayOffset 500\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c, err := sshdconf.Parse(conf, nil)

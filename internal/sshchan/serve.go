@@ -25,8 +25,9 @@ import (
 
 const (
 	// maxChannels bounds the channels of a connection, in whatever direction
-	// they were opened; each is a descriptor or a few.
-	maxChannels = 1000
+	// they were opened; each is a descriptor or a few, of which a process may
+	// have no more than 1024 in the worst case.
+	maxChannels = 800
 	// maxForwards bounds the listeners that the client may ask for.
 	maxForwards = 128
 	// farewell is how long a client may stay to read why its session failed.
@@ -88,6 +89,7 @@ type server struct {
 	why      error // the connection was ended by us
 	channels int
 	sessions int
+	larval   int  // of them, those that have asked for no program yet
 	noMore   bool // no-more-sessions@openssh.com
 	agent    bool
 	started  bool // a session
@@ -211,7 +213,7 @@ func (s *server) requests(reqs <-chan *ssh.Request) {
 			s.mu.Lock()
 			s.noMore = true
 			s.mu.Unlock()
-			// What was asked for before is on its way already.
+			s.noMoreSessions()
 			ok = true
 		case "keepalive@openssh.com":
 			// Any answer will do; sshd(8) refuses.

@@ -48,6 +48,7 @@ func (s *server) session(nc ssh.NewChannel) {
 	defer s.leaveSession()
 	ch, reqs, err := nc.Accept()
 	if err != nil {
+		s.grown()
 		return
 	}
 	x := &session{s: s, ch: ch, fed: make(chan struct{})}
@@ -57,24 +58,51 @@ func (s *server) session(nc ssh.NewChannel) {
 		if x.then != nil {
 			x.then()
 			x.then = nil
+			s.grown()
 		}
 	}
 }
 
 // enterSession counts a session, or says why there may be none. With MaxSessions
-// of 0 the user process refuses what would run in it.
+// of 0 the user process refuses what would run in it, so that the first one
+// need not wait for the settings.
 func (s *server) enterSession() string {
-	set := s.settings()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.noMore:
+	if s.noMore {
 		return "no more sessions"
-	case set != nil && s.sessions >= set.MaxSessions:
-		return "too many sessions"
+	}
+	if s.sessions > 0 {
+		s.mu.Unlock()
+		set := s.settings()
+		s.mu.Lock()
+		if set == nil || s.sessions >= set.MaxSessions {
+			return "too many sessions"
+		}
 	}
 	s.sessions++
+	s.larval++
 	return ""
+}
+
+// grown says that a session has asked for its program, or never will.
+func (s *server) grown() {
+	s.mu.Lock()
+	s.larval--
+	s.mu.Unlock()
+	s.noMoreSessions()
+}
+
+// noMoreSessions passes on what the client said, once the sessions that it had
+// opened before have their programs: whoever takes this process over later has
+// none started.
+func (s *server) noMoreSessions() {
+	s.mu.Lock()
+	tell := s.noMore && s.larval == 0
+	s.mu.Unlock()
+	if tell {
+		s.user.NoMoreSessions()
+	}
 }
 
 func (s *server) leaveSession() {
@@ -315,6 +343,9 @@ func (x *session) finish() {
 
 // close lets go of everything; the client has closed the channel.
 func (x *session) close() {
+	if !x.started {
+		x.s.grown()
+	}
 	if x.act != nil {
 		x.s.unwatch(x.act)
 	}

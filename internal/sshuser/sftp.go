@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/syslog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,33 +23,65 @@ type sftpOptions struct {
 	readOnly bool
 	umask    int // -1: leave it
 	dir      string
+	deny     []string // names of requests
+	allow    []string // nil: all
+	verbose  bool     // write lines about what is done
+	stderr   bool     // there, rather than to syslog
+	facility syslog.Priority
 }
 
-// parseSFTP reads the arguments of internal-sftp. Of those of sftp-server(8) it
-// takes -R, -u, -d, and -e, -f and -l as far as they ask for errors only.
+var facilities = map[string]syslog.Priority{
+	"DAEMON": syslog.LOG_DAEMON, "USER": syslog.LOG_USER, "AUTH": syslog.LOG_AUTH, "AUTHPRIV": syslog.LOG_AUTHPRIV,
+	"LOCAL0": syslog.LOG_LOCAL0, "LOCAL1": syslog.LOG_LOCAL1, "LOCAL2": syslog.LOG_LOCAL2, "LOCAL3": syslog.LOG_LOCAL3,
+	"LOCAL4": syslog.LOG_LOCAL4, "LOCAL5": syslog.LOG_LOCAL5, "LOCAL6": syslog.LOG_LOCAL6, "LOCAL7": syslog.LOG_LOCAL7,
+}
+
+// parseSFTP reads the arguments of internal-sftp: all of sftp-server(8)'s but
+// -h and -Q.
 func parseSFTP(args []string) (sftpOptions, error) {
-	o := sftpOptions{umask: -1}
+	o := sftpOptions{umask: -1, facility: syslog.LOG_AUTH}
 	fl := flag.NewFlagSet("internal-sftp", flag.ContinueOnError)
 	fl.SetOutput(io.Discard)
 	fl.BoolVar(&o.readOnly, "R", false, "")
+	fl.BoolVar(&o.stderr, "e", false, "")
 	fl.StringVar(&o.dir, "d", "", "")
-	fl.Bool("e", false, "")
-	fl.Func("f", "", func(string) error { return nil })
+	fl.Func("f", "", func(s string) (err error) {
+		var ok bool
+		if o.facility, ok = facilities[strings.ToUpper(s)]; !ok {
+			err = errors.New("there is no such facility")
+		}
+		return err
+	})
 	fl.Func("l", "", func(s string) error {
 		switch strings.ToUpper(s) {
 		case "QUIET", "FATAL", "ERROR":
-			return nil
+			o.verbose = false
+		case "INFO", "VERBOSE", "DEBUG", "DEBUG1", "DEBUG2", "DEBUG3":
+			o.verbose = true
+		default:
+			return errors.New("there is no such level")
 		}
-		return errors.New("logging of what is done is not implemented")
+		return nil
 	})
 	fl.Func("u", "", func(s string) error {
 		n, err := strconv.ParseUint(s, 8, 9)
 		o.umask = int(n)
 		return err
 	})
-	refuse := func(string) error { return errors.New("limiting requests is not implemented") }
-	fl.Func("P", "", refuse)
-	fl.Func("p", "", refuse)
+	requests := func(to *[]string) func(string) error {
+		return func(s string) error {
+			known := requestNames()
+			for _, name := range strings.Split(s, ",") {
+				if !slices.Contains(known, name) {
+					return fmt.Errorf("there is no request %.100q; there are %s", name, strings.Join(known, ", "))
+				}
+				*to = append(*to, name)
+			}
+			return nil
+		}
+	}
+	fl.Func("P", "", requests(&o.deny))
+	fl.Func("p", "", requests(&o.allow))
 	if err := fl.Parse(args); err != nil {
 		return o, err
 	}
@@ -55,6 +89,27 @@ func parseSFTP(args []string) (sftpOptions, error) {
 		return o, fmt.Errorf("argument %.100q is not expected", fl.Arg(0))
 	}
 	return o, nil
+}
+
+// permits says whether the arguments let a request pass.
+func (o *sftpOptions) permits(name string) bool {
+	return !slices.Contains(o.deny, name) && (o.allow == nil || slices.Contains(o.allow, name))
+}
+
+// logger returns what writes a line, or nil.
+func (o *sftpOptions) logger() func(string) {
+	if !o.verbose {
+		return nil
+	}
+	if o.stderr {
+		return func(line string) { log.Print(line) }
+	}
+	w, err := syslog.New(o.facility|syslog.LOG_INFO, internalSFTP)
+	if err != nil {
+		log.Printf("no syslog: %v", err)
+		return nil
+	}
+	return func(line string) { w.Info(line) }
 }
 
 // SFTP is the sftp server: "sshfront sftp", which the user process starts with
@@ -91,7 +146,16 @@ func serveSFTP(args []string) error {
 	if o.readOnly {
 		opts = append(opts, sftp.ReadOnly())
 	}
-	srv, err := sftp.NewServer(stdio{}, opts...)
+	var rw io.ReadWriteCloser = stdio{}
+	if say := o.logger(); say != nil || o.deny != nil || o.allow != nil {
+		rw = newSFTPFilter(os.Stdin, os.Stdout, o.permits, say)
+		if say != nil {
+			from, _, _ := strings.Cut(os.Getenv("SSH_CONNECTION"), " ")
+			say(fmt.Sprintf("session opened for local user %s from [%s]", os.Getenv("USER"), from))
+			defer say(fmt.Sprintf("session closed for local user %s from [%s]", os.Getenv("USER"), from))
+		}
+	}
+	srv, err := sftp.NewServer(rw, opts...)
 	if err != nil {
 		return err
 	}
