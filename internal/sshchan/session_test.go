@@ -482,3 +482,21 @@ func TestNoMoreSessionsMeansNone(t *testing.T) {
 		t.Error("another session was opened")
 	}
 }
+
+func TestASessionCanReadHowItWasAuthenticated(t *testing.T) {
+	h := newHost(t, "ExposeAuthInfo yes\n", func(i *sshuser.Info) { i.Methods = []string{"publickey ssh-ed25519 AAAA", "password"} })
+	out, _, _ := h.ssh("", wren, "cat $SSH_USER_AUTH; stat -c %a $SSH_USER_AUTH; echo $SSH_USER_AUTH")
+	l := strings.Split(out, "\n")
+	if len(l) != 5 || l[0] != "publickey ssh-ed25519 AAAA" || l[1] != "password" || l[2] != "600" {
+		t.Fatalf("got %q", out)
+	}
+	eventually(t, "the end of the file", func() bool { _, err := os.Stat(l[3]); return os.IsNotExist(err) })
+}
+
+func TestAnExternalSubsystemIsRunByTheShell(t *testing.T) {
+	h := newHost(t, "Subsystem greet echo $0 hello\n")
+	h.want("bash hello\n", "", "-s", wren, "greet")
+	if _, _, status := h.ssh("", "-s", wren, "none"); status == 0 {
+		t.Error("there is no such subsystem")
+	}
+}
