@@ -17,7 +17,7 @@ import (
 // sessionMain is the session process. It becomes the user process, or says on
 // the link why it does not.
 func sessionMain() {
-	conf, err := readConfig(sessionConfigFD)
+	conf, err := sessionConfig()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
 		os.Exit(exitFailure)
@@ -36,6 +36,17 @@ func sessionMain() {
 	}
 	link.Send(capproto.NewMsg(capproto.VerbError, "text", text))
 	os.Exit(exitFailure)
+}
+
+// sessionConfig reads a copy of the configuration's descriptor, which itself
+// stays open: its place is kept for the Info, and nothing else may come to be
+// there meanwhile.
+func sessionConfig() (*connConfig, error) {
+	fd, err := unix.FcntlInt(sessionConfigFD, unix.F_DUPFD_CLOEXEC, 10)
+	if err != nil {
+		return nil, fmt.Errorf("no configuration: this process is started by the listener only: %w", err)
+	}
+	return readConfig(fd)
 }
 
 // dupLink wraps a copy of the link: the descriptor itself is for the user
@@ -117,7 +128,7 @@ func session(conf *connConfig, link *capproto.Conn) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(dupTo(int(memfd.Fd()), 4), keep(sessionLinkFD), dupTo(int(null.Fd()), 2)); err != nil {
+	if err := errors.Join(dupTo(int(memfd.Fd()), sessionConfigFD), keep(sessionLinkFD), dupTo(int(null.Fd()), 2)); err != nil {
 		return err
 	}
 	err = capuse.Exec(conf.Capuse, auth.Cap, capuse.Target{
