@@ -1,6 +1,7 @@
 # p9auth: see README.md.
 GO      ?= go
 BACKEND ?=
+BIN     ?= bin
 TAGS    := $(BACKEND)
 STATIC   = CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w'
 # What hands SSH signatures to factotum, and uses the copy of golang.org/x/crypto
@@ -11,12 +12,12 @@ STATICSSH = CGO_ENABLED=0 $(GO) build -trimpath $(SSHSIG) -ldflags '-s -w'
 GOFILES  = $$(git ls-files '*.go')
 
 all: build/go.mod
-	mkdir -p bin
-	$(STATIC) -o bin/factotum ./factotum
-	$(STATIC) -o bin/become ./internal/become
-	$(STATIC) -o bin/login ./login
-	$(STATICSSH) -o bin/sshfront ./sshfront
-	CGO_ENABLED=1 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w' -o bin/factotum-pam ./factotum/pam
+	mkdir -p $(BIN)
+	$(STATIC) -o $(BIN)/factotum ./factotum
+	$(STATIC) -o $(BIN)/become ./internal/become
+	$(STATIC) -o $(BIN)/login ./login
+	$(STATICSSH) -o $(BIN)/sshfront ./sshfront
+	CGO_ENABLED=1 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w' -o $(BIN)/factotum-pam ./factotum/pam
 
 build/go.mod: go.mod go.sum internal/sshpatch/main.go internal/sshpatch/patch.go
 	mkdir -p build
@@ -38,7 +39,11 @@ demo: all
 	$(STATIC) -o build/demo ./internal/demo
 	scripts/demo
 
+# The kernel module under Debian's kernels in qemu, see kernel/README.md.
+vm-test:
+	$(GO) run ./kernel/test/vm $(VMFLAGS)
+
 clean:
 	rm -rf bin build
 
-.PHONY: all test check demo clean
+.PHONY: all test check demo vm-test clean

@@ -24,7 +24,9 @@ type Target struct {
 }
 
 // Exec redeems the capability (its text) at the capuse file and runs the
-// target as the new user, in the same process. It returns only on failure.
+// target as the new user, in the same process. It returns only on failure;
+// what fails once the process is the new user is said on standard error, and
+// ends it with status 127 (not found) or 126.
 // The capability is used up unless the error says otherwise.
 func Exec(file, capability string, t Target) error {
 	if len(t.Argv) == 0 {
@@ -38,13 +40,13 @@ func explain(file string, err error) error {
 	what := ""
 	switch {
 	case errors.Is(err, unix.EPERM):
-		what = "the capability was refused (not for this uid, unknown, or used before); factotum's log says why"
+		what = "the capability was refused (not for this uid, unknown, or used before); " + refusalLog + " says why"
 	case errors.Is(err, unix.EINVAL):
 		what = "the capability is malformed"
 	case errors.Is(err, unix.ETIMEDOUT):
 		what = "the capability has expired; log in again"
 	case errors.Is(err, unix.ENOTCONN), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNABORTED):
-		what = fmt.Sprintf("factotum is not serving %s; the administrator must start it", file)
+		what = fmt.Sprintf("%s is not serving %s; the administrator must start it", server, file)
 	default:
 		return fmt.Errorf("redeem: %w", err)
 	}

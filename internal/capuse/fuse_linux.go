@@ -15,6 +15,12 @@ import (
 // DefaultPath is the capuse file.
 const DefaultPath = "/run/factotum/cap/capuse"
 
+// Who logs why a capability was refused, and who serves capuse.
+const (
+	refusalLog = "factotum's log"
+	server     = "factotum"
+)
+
 // redeem writes the capability, reads the name of the one-time executable
 // beside capuse, and executes that: it is become, which takes on the identity
 // and executes the target.

@@ -1,0 +1,121 @@
+//go:build capdev
+
+package capuse
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+)
+
+// DefaultPath is the capuse file.
+const DefaultPath = "/dev/capuse"
+
+// Who logs why a capability was refused, and who serves capuse.
+const (
+	refusalLog = "the kernel's log"
+	server     = "the kernel module p9auth"
+)
+
+// redeem writes the capability to the kernel's device, which changes the
+// identity of this thread, and executes the target at once.
+//
+// Until the write it returns errors. After it only this thread is the new
+// user, a state that no Go program should go on in: what fails then is said
+// on standard error, in the words of become, and ends the process.
+func redeem(file, capability string, t Target) error {
+	c, err := capproto.Parse(capability)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", file, unix.EINVAL)
+	}
+	runtime.LockOSThread()
+	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", file, err)
+	}
+	setLoginUID(c.Grant.To)
+	if _, err := unix.Write(fd, []byte(capability)); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+
+	newKeyring()
+	if err := dropCapabilities(); err != nil {
+		fail("capset", err)
+	}
+	if t.Dir != "" {
+		if err := syscall.Chdir(t.Dir); err != nil {
+			fail("cannot enter "+t.Dir, err)
+		}
+	}
+	fail("cannot execute "+t.Path, syscall.Exec(t.Path, t.Argv, t.Env))
+	return nil
+}
+
+// setLoginUID sets the audit login uid, if none is set. That needs no right
+// (a change would need CAP_AUDIT_CONTROL), but has to be done before the
+// identity changes: after that the thread's files in /proc are root's. A
+// login uid that is set already stays: become, which has the right, would
+// have changed it.
+func setLoginUID(uid uint32) {
+	const file = "/proc/thread-self/loginuid"
+	now, err := os.ReadFile(file)
+	if err != nil || string(now) != strconv.FormatUint(capproto.NoID, 10) {
+		return // set already, or a kernel without audit
+	}
+	// Where this fails, the login uid stays unset: it is for the audit log.
+	os.WriteFile(file, []byte(strconv.FormatUint(uint64(uid), 10)), 0)
+}
+
+// newKeyring gives the user a session keyring of their own, linked to their
+// user keyring as pam_keyinit(8) does, so that none of the front end's keys
+// go along. A kernel may lack key management.
+func newKeyring() {
+	const (
+		joinSession    = 1 // KEYCTL_JOIN_SESSION_KEYRING
+		link           = 8 // KEYCTL_LINK
+		sessionKeyring = -3
+		userKeyring    = -4
+	)
+	ses, usr := int32(sessionKeyring), int32(userKeyring)
+	_, _, e := unix.RawSyscall(unix.SYS_KEYCTL, joinSession, 0, 0)
+	if e == unix.ENOSYS || e == unix.EOPNOTSUPP {
+		return
+	}
+	if e != 0 {
+		fail("join a new session keyring", e)
+	}
+	// Failing to link costs convenience, not safety.
+	unix.RawSyscall(unix.SYS_KEYCTL, link, uintptr(usr), uintptr(ses))
+}
+
+// dropCapabilities empties this thread's permitted, effective and inheritable
+// sets, and with them the ambient set: see capset(2), version 3. The module
+// leaves a thread what it had, as setresuid(2) would.
+func dropCapabilities() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	_, _, e := unix.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data)), 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// fail ends the process with the words and the codes of become.
+func fail(what string, err error) {
+	code := 126
+	if errors.Is(err, unix.ENOENT) {
+		code = 127
+	}
+	fmt.Fprintf(os.Stderr, "become: %s: %v\n", what, err)
+	os.Exit(code)
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// An archive is an initramfs: cpio's "newc" form, see the kernel's
+// Documentation/driver-api/early-userspace/buffer-format.rst.
+type archive struct {
+	buf   bytes.Buffer
+	have  map[string]bool
+	links map[string]string // symbolic links, for the paths below them
+	ino   int
+}
+
+func newArchive() *archive { return &archive{have: map[string]bool{}, links: map[string]string{}} }
+
+const (
+	modeDir  = 0o040000
+	modeFile = 0o100000
+	modeLink = 0o120000
+)
+
+// add adds an entry, and its parents before it. What is there already stays.
+func (a *archive) add(name string, mode, owner int, data []byte) {
+	name = strings.Trim(filepath.Clean(name), "/")
+	// Below /bin, where that is a link to usr/bin.
+	if top, rest, ok := strings.Cut(name, "/"); ok && a.links[top] != "" {
+		name = a.links[top] + "/" + rest
+	}
+	if name == "." || a.have[name] {
+		return
+	}
+	if dir := filepath.Dir(name); dir != "." {
+		a.add(dir, modeDir|0o755, 0, nil)
+	}
+	a.have[name] = true
+	a.entry(name, mode, owner, data)
+}
+
+func (a *archive) entry(name string, mode, owner int, data []byte) {
+	a.ino++
+	fmt.Fprintf(&a.buf, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\x00",
+		a.ino, mode, owner, owner, 1, 0, len(data), 0, 0, 0, 0, len(name)+1, 0, name)
+	a.pad()
+	a.buf.Write(data)
+	a.pad()
+}
+
+func (a *archive) pad() {
+	for a.buf.Len()%4 != 0 {
+		a.buf.WriteByte(0)
+	}
+}
+
+func (a *archive) dir(name string, mode, owner int) { a.add(name, modeDir|mode, owner, nil) }
+
+func (a *archive) file(name string, mode int, data string) {
+	a.add(name, modeFile|mode, 0, []byte(data))
+}
+
+func (a *archive) link(name, to string) {
+	a.add(name, modeLink|0o777, 0, []byte(to))
+	if n := strings.Trim(name, "/"); !strings.Contains(n, "/") {
+		a.dir(to, 0o755, 0)
+		a.links[n] = strings.Trim(to, "/")
+	}
+}
+
+// copy adds a file of the host under another name.
+func (a *archive) copy(name, path string, mode int) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	a.add(name, modeFile|mode, 0, b)
+	return nil
+}
+
+// host adds a file or symbolic link of the host where it is, without any
+// set-user-ID bit.
+func (a *archive) host(path string) error {
+	st, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if st.Mode()&os.ModeSymlink != 0 {
+		to, err := os.Readlink(path)
+		if err != nil {
+			return err
+		}
+		a.add(path, modeLink|0o777, 0, []byte(to))
+		return nil
+	}
+	if st.IsDir() {
+		a.dir(path, int(st.Mode().Perm()), 0)
+		return nil
+	}
+	return a.copy(path, path, int(st.Mode().Perm()))
+}
+
+// bytes is the whole archive.
+func (a *archive) bytes() []byte {
+	a.entry("TRAILER!!!", 0, 0, nil)
+	return a.buf.Bytes()
+}
