@@ -194,7 +194,10 @@ func (c *conv) auth(p capproto.Packet) (capproto.Msg, error) {
 		}
 		c.dropWorker()
 		a.begun = false
-		c.state = offering
+		// It counts as an attempt: otherwise workers could be had without end.
+		if _, err := c.failed("keyboard-interactive", "keyboard-interactive/pam"); capproto.CodeOf(err) == capproto.CodeLimit {
+			return capproto.Msg{}, err
+		}
 	}
 	a.attempts++
 	if method == "none" {
@@ -329,7 +332,7 @@ func (c *conv) authenticatePAM() error {
 // sshd does.
 func (c *conv) password(password string) (capproto.Msg, error) {
 	a := c.ssh
-	if a.barred || a.isRoot() && a.conf.PermitRootLogin != sshdconf.RootYes || password == "" && !a.conf.PermitEmptyPasswords {
+	if a.noPassword() || password == "" && !a.conf.PermitEmptyPasswords {
 		password = junk
 	}
 	if err := c.authenticatePAM(); err != nil {
@@ -372,6 +375,12 @@ func (a *sshConv) message(text string) {
 }
 
 func (a *sshConv) isRoot() bool { return a.account.Get("uid") == "0" }
+
+// noPassword says whether no password is right, so that the answer to the
+// right one must not differ.
+func (a *sshConv) noPassword() bool {
+	return a.barred || a.isRoot() && a.conf.PermitRootLogin != sshdconf.RootYes
+}
 
 // refusedSSH passes on the worker's verdict on an SSH login.
 func (c *conv) refusedSSH(method, detail string, m capproto.Msg) (capproto.Msg, error) {

@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"slices"
 	"strings"
-
-	"crypto/rsa"
 
 	"golang.org/x/crypto/ssh"
 
@@ -32,7 +35,9 @@ func (c *conv) publickey(p capproto.Packet) (capproto.Msg, error) {
 		return c.failed("publickey", "publickey")
 	}
 	detail := keyDetail(keyName(key), ssh.FingerprintSHA256(underKey(key)))
-	if a.barred || slices.ContainsFunc(a.usedKeys, func(k []byte) bool { return bytes.Equal(k, blob) }) {
+	// A key counts once, with whatever certificates.
+	bare := underKey(key).Marshal()
+	if a.barred || slices.ContainsFunc(a.usedKeys, func(k []byte) bool { return bytes.Equal(k, bare) }) {
 		return c.failed("publickey", detail)
 	}
 	if !bytes.Equal(a.checked, blob) {
@@ -55,7 +60,7 @@ func (c *conv) publickey(p capproto.Packet) (capproto.Msg, error) {
 		c.log.Warn("signature refused", "user", a.user, "rhost", a.host, "key", ssh.FingerprintSHA256(underKey(key)), "reason", err.Error())
 		return c.failed("publickey", detail)
 	}
-	a.usedKeys = append(a.usedKeys, blob)
+	a.usedKeys = append(a.usedKeys, bare)
 	a.keyOptions = a.options
 	// One login has one key's options: what several keys' lines say adds up
 	// to the last one's, as with sshd.
@@ -181,17 +186,65 @@ func (a *sshConv) verify(alg string, key ssh.PublicKey, blob, sigBlob []byte) er
 		Algorithm string
 		Key       []byte
 	}{a.sessionID, 50, a.user, "ssh-connection", "publickey", true, alg, blob})
-	if err := underKey(key).Verify(signed, sig); err != nil {
-		return errors.New("the signature does not verify")
-	}
 	switch underKey(key).Type() {
 	case ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256:
+		if err := verifySK(underKey(key), signed, sig); err != nil {
+			return err
+		}
 		return a.verifyFlags(sig)
 	}
 	if len(sig.Rest) != 0 {
 		return errors.New("bytes after the signature")
 	}
+	if err := underKey(key).Verify(signed, sig); err != nil {
+		return errDoesNotVerify
+	}
 	return nil
+}
+
+var errDoesNotVerify = errors.New("the signature does not verify")
+
+// verifySK checks the signature of a security key, whatever it attests: the
+// library's Verify would not have one without a touch (PROTOCOL.u2f of
+// OpenSSH).
+func verifySK(key ssh.PublicKey, signed []byte, sig *ssh.Signature) error {
+	if len(sig.Rest) != 5 {
+		return errors.New("not the signature of a security key")
+	}
+	var application string
+	switch key.Type() {
+	case ssh.KeyAlgoSKED25519:
+		var k struct{ Type, Key, Application string }
+		if err := ssh.Unmarshal(key.Marshal(), &k); err != nil {
+			return err
+		}
+		application = k.Application
+	case ssh.KeyAlgoSKECDSA256:
+		var k struct{ Type, Curve, Key, Application string }
+		if err := ssh.Unmarshal(key.Marshal(), &k); err != nil {
+			return err
+		}
+		application = k.Application
+	}
+	app, sum := sha256.Sum256([]byte(application)), sha256.Sum256(signed)
+	msg := slices.Concat(app[:], sig.Rest, sum[:])
+	crypto, ok := key.(ssh.CryptoPublicKey)
+	if !ok {
+		return errDoesNotVerify
+	}
+	switch k := crypto.CryptoPublicKey().(type) {
+	case ed25519.PublicKey:
+		if ed25519.Verify(k, msg, sig.Blob) {
+			return nil
+		}
+	case *ecdsa.PublicKey:
+		var rs struct{ R, S *big.Int }
+		digest := sha256.Sum256(msg)
+		if ssh.Unmarshal(sig.Blob, &rs) == nil && ecdsa.Verify(k, digest[:], rs.R, rs.S) {
+			return nil
+		}
+	}
+	return errDoesNotVerify
 }
 
 // signatureFormat is in which format an algorithm signs: a certificate's is
@@ -214,9 +267,6 @@ func signatureFormat(alg string) string {
 // the signature ends with a byte of flags and a counter of four bytes.
 func (a *sshConv) verifyFlags(sig *ssh.Signature) error {
 	const present, verified = 0x01, 0x04
-	if len(sig.Rest) != 5 {
-		return errors.New("not the signature of a security key")
-	}
 	flags := sig.Rest[0]
 	if a.conf.TouchRequired && !a.options.NoTouchRequired && flags&present == 0 {
 		return errors.New("the security key was not touched, see no-touch-required in sshd(8)")

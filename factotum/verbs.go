@@ -247,7 +247,7 @@ func (c *conv) write(p capproto.Packet) (capproto.Msg, error) {
 	}
 	c.question = false
 	data := p.Get("data")
-	if c.ssh != nil && c.ssh.barred {
+	if c.ssh != nil && !c.ssh.changing && c.ssh.noPassword() {
 		data = junk
 	}
 	if err := c.tell(capproto.NewMsg("answer", "data", data)); err != nil {
