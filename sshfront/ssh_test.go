@@ -216,6 +216,14 @@ func TestSSHHasNoRights(t *testing.T) {
 			t.Error("the host key is not even found in factotum: this test cannot find keys")
 		}
 	}
+	for _, pid := range s.Pids("factotum-pam") {
+		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		for _, fd := range fds {
+			if to, _ := os.Readlink(fd); to == "/dev/fuse" {
+				t.Errorf("the PAM worker %d has /dev/fuse open", pid)
+			}
+		}
+	}
 	seen := 0
 	for _, pid := range s.all() {
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))

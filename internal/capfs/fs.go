@@ -343,8 +343,10 @@ func (fs *FS) openGrant(in *fuse.OpenIn) fuse.Status {
 	return fuse.OK
 }
 
-// Flush is close(2), which has nothing to say.
-func (fs *FS) Flush(_ <-chan struct{}, _ *fuse.FlushIn) fuse.Status { return fuse.OK }
+// Flush is close(2), which has nothing to say: with ENOSYS the kernel asks no
+// more. So a process that is being killed, ourselves above all, never waits
+// for an answer.
+func (fs *FS) Flush(_ <-chan struct{}, _ *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 
 // Release forgets an open file.
 func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {

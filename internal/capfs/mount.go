@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -38,6 +40,10 @@ func Mount(dir string, opt Options) (*FS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot mount the capability files at %s: %w (this needs CAP_SYS_ADMIN)", dir, err)
 	}
+	if err := closeOnExec(); err != nil {
+		s.Unmount()
+		return nil, err
+	}
 	fs.server = s
 	go s.Serve()
 	if err := s.WaitMount(); err != nil {
@@ -53,7 +59,42 @@ func Mount(dir string, opt Options) (*FS, error) {
 		fs.Unmount(dir)
 		return nil, fmt.Errorf("%s is mounted nosuid, so the kernel ignores its file capabilities: let factotum mount it in the initial user namespace", dir)
 	}
+	// The first close(2) teaches the kernel not to ask about closing, see Flush.
+	f, err := os.OpenFile(filepath.Join(dir, "capuse"), os.O_RDWR, 0)
+	if err != nil {
+		fs.Unmount(dir)
+		return nil, err
+	}
+	f.Close()
 	return fs, nil
+}
+
+// closeOnExec marks our descriptors of /dev/fuse, which the library leaves
+// inheritable: another process that held one could answer for us, and would
+// keep the file system, with nobody to serve it, after our end.
+func closeOnExec() error {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	marked := 0
+	for _, e := range fds {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err != nil || to != "/dev/fuse" {
+			continue
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+			return fmt.Errorf("fcntl /dev/fuse: %w", err)
+		}
+		marked++
+	}
+	if marked == 0 {
+		return errors.New("no descriptor of /dev/fuse is found in /proc/self/fd")
+	}
+	return nil
 }
 
 // clearStale unmounts what a killed factotum has left at dir: a FUSE file
