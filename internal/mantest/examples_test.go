@@ -91,3 +91,36 @@ func TestTheExamplesInSshfront8(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWhatToCheckInP9auth7 runs the commands of the page while alice is logged
+// in by console.
+func TestWhatToCheckInP9auth7(t *testing.T) {
+	b := testbed.Up(t)
+	term := b.Start(t, b.Bin("login"), "-p", "--", "alice")
+	term.Expect("Password: ")
+	term.Send("open-sesame\n")
+	term.Expect(`\$ `)
+	check := func(n int) string { return b.Sh(t, installed(b, display(t, "p9auth.7", "WHAT TO CHECK", n))) }
+
+	// The machine's other processes are seen too: those of other testbeds, say.
+	rights := check(0)
+	for _, name := range []string{"factotum", "factotum-pam"} {
+		if !regexp.MustCompile(`(?m)^` + name + ` uid=0 [0-9a-f]+$`).MatchString(rights) {
+			t.Errorf("%s has no rights:\n%s", name, rights)
+		}
+	}
+	if regexp.MustCompile(`(?m)^(login|sshfront|become) uid=[1-9]`).MatchString(rights) {
+		t.Errorf("a front end has rights:\n%s", rights)
+	}
+	for _, n := range []int{1, 2} {
+		if got := check(n); got != "" {
+			t.Errorf("check %d prints %s", n, got)
+		}
+	}
+	if got := check(3); !strings.HasPrefix(got, "fuse.p9auth ") || !strings.Contains(got, "nodev") || strings.Contains(got, "nosuid") {
+		t.Errorf("the mount is %s", got)
+	}
+	if got := check(4); !strings.Contains(got, "FrontEnd _login login") {
+		t.Errorf("front ends: %s", got)
+	}
+}
