@@ -35,7 +35,9 @@ check: build/go.mod
 	$(GO) tool staticcheck ./...
 	@out=$$(mandoc -Tlint -W warning $$(git ls-files 'man/*')) && test -z "$$out" || { echo "$$out"; exit 1; }
 
-demo: all
+demo:
+	scripts/deps
+	$(MAKE) all
 	$(STATIC) -o build/demo ./internal/demo
 	scripts/demo
 
@@ -43,7 +45,11 @@ demo: all
 vm-test:
 	$(GO) run ./kernel/test/vm $(VMFLAGS)
 
+# Timings, of which nothing is asserted: see scripts/bench-ssh.
+bench: all
+	scripts/bench-ssh
+
 clean:
 	rm -rf bin build
 
-.PHONY: all test check demo vm-test clean
+.PHONY: all test check demo bench vm-test clean

@@ -37,10 +37,10 @@ type step struct {
 	run   func(context.Context, *bed) error
 }
 
-// steps are run in order. An ssh login through sshfront belongs here, after
-// the console, as soon as there is an sshfront.
+// steps are run in order.
 var steps = []step{
 	{"the console: agetty and login, as user _login", console},
+	{"ssh: OpenSSH's client and sshfront, as user _sshfront", ssh},
 }
 
 func main() {
