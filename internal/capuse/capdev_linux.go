@@ -41,12 +41,12 @@ func redeem(file, capability string, t Target) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", file, err)
 	}
-	setLoginUID(c.Grant.To)
 	if _, err := unix.Write(fd, []byte(capability)); err != nil {
 		unix.Close(fd)
 		return fmt.Errorf("write %s: %w", file, err)
 	}
 
+	setLoginUID(c.Grant.To)
 	newKeyring()
 	if err := dropCapabilities(); err != nil {
 		fail("capset", err)
@@ -60,19 +60,22 @@ func redeem(file, capability string, t Target) error {
 	return nil
 }
 
-// setLoginUID sets the audit login uid, if none is set. That needs no right
-// (a change would need CAP_AUDIT_CONTROL), but has to be done before the
-// identity changes: after that the thread's files in /proc are root's. A
-// login uid that is set already stays: become, which has the right, would
-// have changed it.
+// setLoginUID sets the audit login uid, if none is set. That needs no right (a
+// change would need CAP_AUDIT_CONTROL). A login uid that is set already stays:
+// become, which has the right, would have changed it.
 func setLoginUID(uid uint32) {
 	const file = "/proc/thread-self/loginuid"
 	now, err := os.ReadFile(file)
 	if err != nil || string(now) != strconv.FormatUint(capproto.NoID, 10) {
 		return // set already, or a kernel without audit
 	}
+	// The change of identity has made the process undumpable, so its files in
+	// /proc are root's (proc(5)). For the time of the write they are the new
+	// user's, who learns nothing from our memory but their own login.
+	unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 	// Where this fails, the login uid stays unset: it is for the audit log.
 	os.WriteFile(file, []byte(strconv.FormatUint(uint64(uid), 10)), 0)
+	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }
 
 // newKeyring gives the user a session keyring of their own, linked to their

@@ -79,7 +79,7 @@ var programs = strings.Fields(`
 	/bin/bash /bin/sh /bin/cat /bin/chmod /bin/chown /bin/grep /bin/ls /bin/mkdir /bin/mktemp /bin/rm /bin/sed /bin/sleep
 	/bin/stty /bin/true /usr/bin/basenc /usr/bin/env /usr/bin/head /usr/bin/id /usr/bin/od /usr/bin/openssl /usr/bin/printf
 	/usr/bin/setpriv /usr/bin/stat /usr/bin/touch /usr/bin/tr /usr/bin/tty /usr/bin/wc /usr/bin/xxd /sbin/agetty /sbin/unix_chkpwd
-	/usr/bin/ssh /usr/bin/ssh-keygen /bin/su /bin/ps /bin/uname`)
+	/usr/bin/ssh /usr/bin/ssh-keygen /bin/su /bin/ps /bin/uname /usr/bin/paste`)
 
 // Other files.
 var files = strings.Fields(`
@@ -93,9 +93,10 @@ func (b *builder) initramfs(version string) (string, error) {
 		return "", err
 	}
 	a := newArchive()
-	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "root", "home", "etc/p9auth", "etc/ssh", "var/log", "var/run", "var/mail", "usr/lib/p9auth"} {
+	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "root", "home", "etc/p9auth", "etc/ssh", "var/log", "var/mail", "usr/lib/p9auth"} {
 		a.dir(d, 0o755, 0)
 	}
+	a.link("/var/run", "/run")
 	// As on the host, /bin and the like may be links into /usr.
 	for _, l := range []string{"/bin", "/sbin", "/lib", "/lib64"} {
 		if to, err := os.Readlink(l); err == nil {
@@ -145,6 +146,9 @@ func (b *builder) initramfs(version string) (string, error) {
 	if err := b.accounts(a); err != nil {
 		return "", err
 	}
+	if err := b.examples(a); err != nil {
+		return "", err
+	}
 	path := filepath.Join(b.dir, version, "initrd")
 	return path, os.WriteFile(path, a.bytes(), 0o600)
 }
@@ -187,7 +191,8 @@ ltp:x:1600:1600::/home/ltp:/bin/bash
 	a.file("/etc/shadow", 0o600, "root:*:19000:0:99999:7:::\n_login:!:19000::::::\n_sshfront:!:19000::::::\nalice:"+
 		strings.TrimSpace(string(hash))+":19000:0:99999:7:::\nltp:!:19000:0:99999:7:::\n")
 	a.file("/etc/hosts", 0o644, "127.0.0.1 localhost guest\n")
-	a.file("/etc/p9auth/factotum.conf", 0o644, "FrontEnd _login login\nFrontEnd _sshfront sshd\n")
+	a.file("/etc/p9auth/factotum.conf", 0o644, "FrontEnd _login login\nFrontEnd _sshfront sshd ssh\n")
+	a.file("/etc/p9auth/sshd_config", 0o644, "Subsystem sftp internal-sftp\n")
 	a.dir("home/alice", 0o700, 1000)
 	return nil
 }

@@ -78,6 +78,11 @@ type result struct {
 	failed []string
 }
 
+func (r *result) ok(what string) {
+	r.passed++
+	fmt.Printf("  ok   %s\n", what)
+}
+
 func (r *result) fail(what string) {
 	r.failed = append(r.failed, what)
 	fmt.Printf("  FAIL %s\n", what)
@@ -133,6 +138,7 @@ func (b *builder) boot(version string, short, verbose bool) (*result, error) {
 		return r, err
 	}
 	defer log.Close()
+	visits := make(chan error, 1)
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -149,15 +155,24 @@ func (b *builder) boot(version string, short, verbose bool) (*result, error) {
 		word, rest, _ := strings.Cut(l[i+4:], " ")
 		switch word {
 		case "ok":
-			r.passed++
-			fmt.Printf("  ok   %s\n", rest)
+			r.ok(rest)
 		case "FAIL":
 			r.fail(rest)
 		case "note":
 			fmt.Printf("       %s\n", rest)
 		case "console": // somebody has to sit down at the second serial port
-			go r.console(ctx, sock)
+			go func() { visits <- console(sock) }()
 		case "done":
+			select {
+			case err := <-visits:
+				if err != nil {
+					r.fail("the person at the console: " + err.Error())
+				} else {
+					r.ok("the person at the console is alice, with nothing else")
+				}
+			case <-time.After(2 * time.Second):
+				r.fail("nobody could come to the console")
+			}
 			return r, nil
 		}
 	}
