@@ -23,8 +23,12 @@ build/go.mod: go.mod go.sum internal/sshpatch/main.go internal/sshpatch/patch.go
 	mkdir -p build
 	$(GO) run ./internal/sshpatch -out build
 
-test: all
+# What building needs comes before what is built.
+deps:
 	scripts/deps
+
+test: deps
+	$(MAKE) all
 	$(GO) test -count=1 -tags '$(TAGS)' ./...
 	$(GO) test -count=1 $(SSHSIG) ./sshfront ./internal/sshpatch
 
@@ -35,8 +39,7 @@ check: build/go.mod
 	$(GO) tool staticcheck ./...
 	@out=$$(mandoc -Tlint -W warning $$(git ls-files 'man/*')) && test -z "$$out" || { echo "$$out"; exit 1; }
 
-demo:
-	scripts/deps
+demo: deps
 	$(MAKE) all
 	$(STATIC) -o build/demo ./internal/demo
 	scripts/demo
@@ -52,4 +55,4 @@ bench: all
 clean:
 	rm -rf bin build
 
-.PHONY: all test check demo bench vm-test clean
+.PHONY: all deps test check demo bench vm-test clean

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // console logs alice in as at a console. agetty is started as the user _login
@@ -27,6 +26,8 @@ func console(ctx context.Context, b *bed) error {
 	}
 	defer t.close()
 	if interactive() {
+		say("You are at the console of a private testbed: log in as %s with the password %s.\n"+
+			"# Look around (id; tty; echo $$; ps -ef), then log out. Ctrl-] leaves at any time.", user, password)
 		return handOver(ctx, b, t)
 	}
 	return byItself(ctx, b, t)
@@ -34,17 +35,16 @@ func console(ctx context.Context, b *bed) error {
 
 // handOver gives the terminal to the person.
 func handOver(ctx context.Context, b *bed, t *terminal) error {
-	say("You are at the console of a private testbed: log in as %s with the password %s.\n"+
-		"# Look around (id; tty; echo $$; ps -ef), then log out. Ctrl-] leaves at any time.", user, password)
+	before := b.count("session opened")
 	err := t.attach(ctx)
 	fmt.Println()
 	if err != nil {
 		return err
 	}
-	if !b.logged("session opened") {
+	if b.count("session opened") == before {
 		return errors.New("nobody logged in")
 	}
-	return nil
+	return b.awaitClose()
 }
 
 // byItself plays the person, and checks what it sees.
@@ -61,25 +61,14 @@ func byItself(ctx context.Context, b *bed, t *terminal) error {
 		return err
 	}
 	t.send(password + "\n")
-	const prompt = "$ "
-	if _, err := t.expect(ctx, prompt); err != nil {
-		return err
-	}
-	for _, c := range []struct{ command, want string }{
+	if err := lookAround(ctx, t, []look{
 		{"id", "(" + user + ") "},
 		{"tty", t.name},
 		{"echo $$", strconv.Itoa(t.pid())},
 		{"grep Cap /proc/self/status", "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n"},
 		{"cat /etc/shadow", "Permission denied"},
-	} {
-		t.send(c.command + "\n")
-		got, err := t.expect(ctx, prompt)
-		if err != nil {
-			return err
-		}
-		if !strings.Contains(got, c.want) {
-			return fmt.Errorf("%s should have shown %q", c.command, c.want)
-		}
+	}); err != nil {
+		return err
 	}
 	if err := b.showRights("who has rights while "+user+" is logged in", t); err != nil {
 		return err
@@ -89,13 +78,27 @@ func byItself(ctx context.Context, b *bed, t *terminal) error {
 		return err
 	}
 	fmt.Println()
-	for end := time.Now().Add(patience); !b.logged("session closed"); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			return errors.New("the session was not closed")
+	return b.awaitClose()
+}
+
+// A look is a command and what it must show.
+type look struct{ command, want string }
+
+// lookAround types commands at a shell.
+func lookAround(ctx context.Context, t *terminal, looks []look) error {
+	const prompt = "$ "
+	if _, err := t.expect(ctx, prompt); err != nil {
+		return err
+	}
+	for _, c := range looks {
+		t.send(c.command + "\n")
+		got, err := t.expect(ctx, prompt)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(got, c.want) {
+			return fmt.Errorf("%s should have shown %q", c.command, c.want)
 		}
 	}
 	return nil
 }
-
-// logged says whether factotum's log has the text.
-func (b *bed) logged(text string) bool { return strings.Contains(strings.Join(b.log(), "\n"), text) }

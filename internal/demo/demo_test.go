@@ -77,7 +77,7 @@ func TestTheDemoLogsInByItselfAndLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"uid=", "session closed", "it worked"} {
+	for _, want := range []string{"uid=", "Accepted publickey", "Accepted keyboard-interactive", "session closed", "it worked"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -96,6 +96,12 @@ func TestTheDemoHandsOverTheTerminal(t *testing.T) {
 	if got := expect(t, term, "$ "); !strings.Contains(got, "\n"+user+"\n") {
 		t.Errorf("this is %q", got)
 	}
+	term.send("exit\r")
+	expect(t, term, "$ ") // by ssh, with a key
+	term.send("exit\r")
+	expect(t, term, "assword: ") // and with a password
+	term.send(password + "\r")
+	expect(t, term, "$ ")
 	term.send("exit\r")
 	last, err := leave(t, term)
 	if err != nil || !strings.Contains(last, "it worked") {

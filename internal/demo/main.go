@@ -1,6 +1,7 @@
 // Demo shows p9auth at work to a person: it brings up a testbed
-// (scripts/testbed), logs alice in through agetty and login, neither of which
-// has any right, and shows who has rights meanwhile.
+// (scripts/testbed), logs alice in through agetty and login, and then with ssh
+// through sshfront, none of which has any right, and shows who has rights
+// meanwhile.
 //
 // It runs as root, for the testbed's sake, and takes everything down again,
 // whatever happens. Where standard input is a terminal, it hands the terminal
@@ -18,12 +19,14 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
 )
 
 const usage = `usage: scripts/demo
-  with a terminal on standard input, you log in; without, the demo does
+  with a terminal on standard input and output, you log in; without, the demo
+  does
 `
 
 const (
@@ -40,7 +43,8 @@ type step struct {
 // steps are run in order.
 var steps = []step{
 	{"the console: agetty and login, as user _login", console},
-	{"ssh: OpenSSH's client and sshfront, as user _sshfront", ssh},
+	{"ssh, with a key: sshfront, as user _sshfront", sshKey},
+	{"ssh, with a password", sshPassword},
 }
 
 func main() {
@@ -72,7 +76,7 @@ func demo(ctx context.Context) (err error) {
 		say("%s", s.title)
 		err := s.run(ctx, b)
 		say("what factotum logged")
-		for _, line := range b.log() {
+		for _, line := range b.news() {
 			fmt.Println(line)
 		}
 		fmt.Println()
@@ -94,6 +98,7 @@ type bed struct {
 	script string // scripts/testbed
 	bin    string // our programs
 	ns     string // what /proc calls its mount namespace
+	told   int    // lines of the log that were shown
 }
 
 // up starts a testbed. What it returns is to be taken down in any case.
@@ -161,6 +166,27 @@ func (b *bed) log() []string {
 		lines = append(lines, strings.TrimSpace(line))
 	}
 	return lines
+}
+
+// news are the lines of the log that were not shown yet.
+func (b *bed) news() []string {
+	lines := b.log()
+	n := min(b.told, len(lines))
+	b.told = len(lines)
+	return lines[n:]
+}
+
+// count is how often factotum's log has the text.
+func (b *bed) count(text string) int { return strings.Count(strings.Join(b.log(), "\n"), text) }
+
+// awaitClose waits until all sessions that were opened are closed.
+func (b *bed) awaitClose() error {
+	for end := time.Now().Add(patience); b.count("session closed") < b.count("session opened"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			return errors.New("the session was not closed")
+		}
+	}
+	return nil
 }
 
 func interactive() bool { return term.IsTerminal(0) && term.IsTerminal(1) }

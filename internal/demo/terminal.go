@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -124,6 +126,24 @@ func (t *terminal) drain(ctx context.Context) error {
 	}
 }
 
+// typed is what the person types. One goroutine reads it until the demo ends,
+// as a read of a terminal cannot be taken back.
+var typed = sync.OnceValue(func() <-chan []byte {
+	c := make(chan []byte)
+	go func() {
+		defer close(c)
+		for {
+			b := make([]byte, 1024)
+			n, err := os.Stdin.Read(b)
+			if err != nil {
+				return
+			}
+			c <- b[:n]
+		}
+	}()
+	return c
+})
+
 // attach connects our own terminal until the program has ended, or the person
 // has typed Ctrl-].
 func (t *terminal) attach(ctx context.Context) error {
@@ -139,20 +159,13 @@ func (t *terminal) attach(ctx context.Context) error {
 	signal.Notify(resized, syscall.SIGWINCH)
 	defer signal.Stop(resized)
 
-	left := make(chan struct{})
-	go func() { // ends with the demo, at the latest
-		b := make([]byte, 1024)
-		for {
-			n, err := os.Stdin.Read(b)
-			if err != nil || strings.IndexByte(string(b[:n]), escape) >= 0 {
-				close(left)
-				return
-			}
-			t.pty.Write(b[:n])
-		}
-	}()
 	for {
 		select {
+		case b, ok := <-typed():
+			if !ok || bytes.IndexByte(b, escape) >= 0 {
+				return nil
+			}
+			t.pty.Write(b)
 		case b, ok := <-t.out:
 			if !ok {
 				return nil
@@ -160,8 +173,6 @@ func (t *terminal) attach(ctx context.Context) error {
 			os.Stdout.Write(b)
 		case <-resized:
 			pty.InheritSize(os.Stdin, t.pty)
-		case <-left:
-			return nil
 		case <-ctx.Done():
 			return errors.New("interrupted")
 		}
