@@ -192,8 +192,7 @@ func (c *conv) auth(p capproto.Packet) (capproto.Msg, error) {
 		if a.changing {
 			return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "the expired password was not changed"}}
 		}
-		c.dropWorker()
-		a.begun = false
+		c.dropPAM()
 		// It counts as an attempt: otherwise workers could be had without end.
 		if _, err := c.failed("keyboard-interactive", "keyboard-interactive/pam"); capproto.CodeOf(err) == capproto.CodeLimit {
 			return capproto.Msg{}, err
@@ -294,6 +293,13 @@ func (c *conv) startSSHWorker(dns bool) error {
 	return nil
 }
 
+// dropPAM ends PAM's transaction: pam_setcred(3) of one in which somebody
+// failed would fail too, whatever has proven the user since.
+func (c *conv) dropPAM() {
+	c.dropWorker()
+	c.ssh.begun = false
+}
+
 // needPAM makes sure that there is a worker, and that PAM has begun.
 func (c *conv) needPAM() error {
 	a := c.ssh
@@ -388,6 +394,7 @@ func (c *conv) refusedSSH(method, detail string, m capproto.Msg) (capproto.Msg, 
 	switch m.Get("code") {
 	case capproto.CodeDenied:
 		if !a.changing {
+			c.dropPAM()
 			return c.failed(method, detail)
 		}
 	case capproto.CodeInternal:

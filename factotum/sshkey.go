@@ -268,7 +268,7 @@ func signatureFormat(alg string) string {
 func (a *sshConv) verifyFlags(sig *ssh.Signature) error {
 	const present, verified = 0x01, 0x04
 	flags := sig.Rest[0]
-	if a.conf.TouchRequired && !a.options.NoTouchRequired && flags&present == 0 {
+	if (a.conf.TouchRequired || !a.options.NoTouchRequired) && flags&present == 0 {
 		return errors.New("the security key was not touched, see no-touch-required in sshd(8)")
 	}
 	if (a.conf.VerifyRequired || a.options.VerifyRequired) && flags&verified == 0 {

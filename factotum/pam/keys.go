@@ -218,6 +218,7 @@ func (k *keyCheck) trustedCA(cert *ssh.Certificate) (authkeys.Options, bool) {
 		return none, false
 	}
 	principal := k.acct.name
+	line.NoTouchRequired = true // there is no line: the certificate alone decides
 	if given {
 		found := false
 		k.userFile(file.Path, func(f *os.File) {
