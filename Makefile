@@ -50,6 +50,7 @@ vm-test:
 
 # Timings, of which nothing is asserted: see scripts/bench-ssh.
 bench: all
+	$(GO) test -run '^$$' -bench . -benchtime 100x ./login
 	scripts/bench-ssh
 
 clean:
