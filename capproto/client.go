@@ -45,10 +45,9 @@ func (c *Client) Close() error { return c.c.Close() }
 func (c *Client) rpc(m Msg, files ...*os.File) (Msg, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.c.Send(m, files...); err != nil {
-		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
-			return Msg{}, errGone
-		}
+	// factotum may have ended the conversation before the request came; then
+	// its reason waits to be received.
+	if err := c.c.Send(m, files...); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 		return Msg{}, fmt.Errorf("%s: %w", m.Verb, err)
 	}
 	p, err := c.c.Recv()

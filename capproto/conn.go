@@ -91,6 +91,11 @@ func (p *Packet) Close() {
 func (c *Conn) Recv() (Packet, error) {
 	var p Packet
 	n, oobn, flags, _, err := c.c.ReadMsgUnix(c.buf, c.oob)
+	if errors.Is(err, unix.ECONNRESET) {
+		// The peer has closed and not read all of ours. The kernel says so
+		// once, before it hands out what the peer said last.
+		n, oobn, flags, _, err = c.c.ReadMsgUnix(c.buf, c.oob)
+	}
 	if err != nil {
 		if errors.Is(err, unix.ECONNRESET) {
 			err = io.EOF

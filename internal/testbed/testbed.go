@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 )
 
 // Patience is how long a test waits for what must come.
@@ -161,10 +162,21 @@ func (b *Bed) Start(tb testing.TB, argv ...string) *Term {
 	tb.Helper()
 	t := &Term{Cmd: b.Command(argv...), tb: tb, done: make(chan struct{})}
 	t.Cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TERM=linux"}
-	var err error
-	if t.pty, err = pty.StartWithSize(t.Cmd, &pty.Winsize{Rows: 24, Cols: 200}); err != nil {
+	p, err := pty.StartWithSize(t.Cmd, &pty.Winsize{Rows: 24, Cols: 200})
+	if err != nil {
 		tb.Fatal(err)
 	}
+	// A file that blocks is not closed while somebody reads from it, so that
+	// the line could not be dropped.
+	fd, err := unix.FcntlInt(p.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	p.Close()
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	t.pty = os.NewFile(uintptr(fd), "pty")
 	go t.copy()
 	tb.Cleanup(func() {
 		t.Hangup()

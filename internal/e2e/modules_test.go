@@ -1,0 +1,162 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/internal/proc"
+)
+
+// module compiles the PAM module that misbehaves, where the testbed's
+// services find it.
+func (b *bed) module(t *testing.T) {
+	t.Helper()
+	so := filepath.Join(b.Dir, "pam_rogue.so")
+	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-O1", "-o", so, "testdata/pam_rogue.c").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v: %s", err, out)
+	}
+}
+
+// misbehave puts the module into the PAM service rogue.
+func (b *bed) misbehave(t *testing.T, args string) {
+	t.Helper()
+	so := filepath.Join(b.Dir, "pam_rogue.so")
+	var s strings.Builder
+	for line := range strings.Lines(service) {
+		s.WriteString(line)
+		// Before the one that checks the password and after the one that
+		// records the session.
+		for typ, after := range map[string]string{"auth": "pam_exec", "account": "pam_unix", "session": "pam_exec"} {
+			if strings.HasPrefix(line, typ) && strings.Contains(line, after) {
+				fmt.Fprintf(&s, "%s required %s %s\n", typ, so, args)
+			}
+		}
+	}
+	b.write(t, "/etc/pam.d/rogue", s.String())
+}
+
+// asRogue makes login use the PAM service rogue.
+var asRogue = []string{"-o", "user=_rogue"}
+
+func TestPAMModulesThatMisbehave(t *testing.T) {
+	b := up(t)
+	b.module(t)
+	others := func(t *testing.T) {
+		t.Helper()
+		term := b.in(t, "bob")
+		b.out(t, term)
+	}
+	for _, c := range []struct{ what, shown string }{
+		{"auth=crash", "the PAM worker failed"},
+		{"auth=abort", "the PAM worker failed"},
+		{"auth=exit", "the PAM worker failed"},
+		{"auth=closefds", "the PAM worker failed"},
+		{"auth=binary", "Login incorrect"},
+		{"auth=style", "Login incorrect"},
+		{"acct=crash", "the PAM worker failed"},
+		{"open=crash", "the PAM worker failed"},
+		{"open=exit", "the PAM worker failed"},
+		{"cred=crash", "the PAM worker failed"},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			b.misbehave(t, c.what)
+			term := b.login(t, "alice", asRogue...)
+			tty := term.TTY()
+			was := stat(t, tty)
+			term.Send(password + "\n")
+			term.Expect(c.shown)
+			b.wantNoWorker(t)
+			wantStat(t, tty, was)
+			term.Hangup()
+			term.Wait()
+		})
+	}
+	b.forget(t) // as login does, nobody closes what was not opened to the end
+	others(t)
+
+	t.Run("a module that hangs, while another logs in", func(t *testing.T) {
+		b.configure(t, "LoginGraceTime 2\n")
+		b.misbehave(t, "auth=hang")
+		term := b.login(t, "alice", asRogue...)
+		term.Send(password + "\n")
+		b.configure(t, "")
+		other := b.in(t, "bob")
+		term.Expect("the login took too long")
+		b.WantLog(t, "conversation ended: timeout.*user=alice")
+		if other.Run("id -un") != "bob" {
+			t.Error("bob's shell does not go on")
+		}
+		b.out(t, other)
+	})
+
+	t.Run("10,000 questions, while another logs in", func(t *testing.T) {
+		b.misbehave(t, "auth=questions")
+		term := b.startLiar(t, "_rogue", "converse")
+		other := b.in(t, "bob")
+		term.Expect("said 10001, done")
+		b.out(t, other)
+	})
+
+	t.Run("texts of 1 MiB are cut", func(t *testing.T) {
+		b.misbehave(t, "auth=huge")
+		term := b.startLiar(t, "_rogue", "converse")
+		term.Expect("said 3, done")
+		b.wantNoWorker(t)
+	})
+
+	t.Run("a module that writes to standard error", func(t *testing.T) {
+		b.misbehave(t, "auth=stderr")
+		term := b.in(t, "alice", asRogue...)
+		b.out(t, term)
+	})
+
+	t.Run("descriptors that leak reach nobody", func(t *testing.T) {
+		b.misbehave(t, "auth=leak open=leak")
+		term := b.in(t, "alice", asRogue...)
+		if got := term.Run("ls /proc/$$/fd | tr '\\n' ' '"); got != "0 1 2 255" {
+			t.Errorf("descriptors %s", got)
+		}
+		b.out(t, term)
+	})
+
+	t.Run("what a module sets reaches the shell and only the shell", func(t *testing.T) {
+		b.misbehave(t, "open=effects")
+		term := b.in(t, "alice", asRogue...)
+		if got := term.Run("umask; echo $ROGUE"); got != "0027\neffects" {
+			t.Errorf("the shell has %q", got)
+		}
+		other := b.in(t, "bob")
+		if got := other.Run("umask; echo $ROGUE"); got != "0022" {
+			t.Errorf("another's shell has %q", got)
+		}
+		b.out(t, other)
+		b.out(t, term)
+	})
+
+	t.Run("limits that a module sets reach the shell", func(t *testing.T) {
+		st, err := proc.ReadStatus(os.Getpid())
+		if err != nil || st.Effective>>unix.CAP_SYS_RESOURCE&1 == 0 {
+			t.Skip("no CAP_SYS_RESOURCE here, which prlimit(2) on another's process takes")
+		}
+		b.misbehave(t, "open=limits")
+		term := b.in(t, "alice", asRogue...)
+		if got := term.Run("ulimit -Sn; ulimit -Hn; ulimit -St; ulimit -Ht"); got != "77\n99\n1000\n2000" {
+			t.Errorf("the shell has %q", got)
+		}
+		b.out(t, term)
+	})
+
+	t.Run("a close_session that crashes does so once", func(t *testing.T) {
+		b.misbehave(t, "close=crash")
+		term := b.in(t, "alice", asRogue...)
+		b.out(t, term)
+	})
+	others(t)
+	b.wantNoWorker(t)
+}
