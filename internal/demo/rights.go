@@ -26,7 +26,7 @@ var mayHaveRights = map[string]string{
 func (b *bed) showRights(title string, t *terminal) error {
 	fmt.Print("\n\n")
 	say("%s", title)
-	fmt.Printf("%8s  %-8s %-18s %s\n", "PID", "USER", "CAPABILITIES", "PROGRAM")
+	fmt.Printf("%8s  %-9s %-18s %s\n", "PID", "USER", "CAPABILITIES", "PROGRAM")
 	var wrong error
 	for _, pid := range b.processes() {
 		st, err := proc.ReadStatus(pid)
@@ -45,7 +45,7 @@ func (b *bed) showRights(title string, t *terminal) error {
 		if note != "" {
 			note = " (" + note + ")"
 		}
-		fmt.Printf("%8d  %-8s %-18s %s%s\n", pid, b.userName(st.EUID), caps, name, note)
+		fmt.Printf("%8d  %-9s %-18s %s%s\n", pid, b.userName(st.EUID), caps, name, note)
 		if !allowed && (st.UID == 0 || st.EUID == 0 || st.Permitted != 0) {
 			wrong = errors.Join(wrong, fmt.Errorf("process %d, %s, has rights", pid, name))
 		}
