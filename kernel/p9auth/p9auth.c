@@ -822,10 +822,10 @@ static void *p9_symbol(const char *name)
 }
 
 #define P9_BIND(call, name) ({						\
-	typeof(&name) f_ = p9_symbol(#name);				\
+	typeof(name) *f_ = p9_symbol(#name);				\
 	if (f_)								\
 		static_call_update(call, f_);				\
-	f_ != NULL;							\
+	!!f_;								\
 })
 
 static int __init p9_bind(void)
@@ -837,7 +837,7 @@ static int __init p9_bind(void)
 	    P9_BIND(p9_fix_setgid, security_task_fix_setgid) &&
 	    P9_BIND(p9_fix_setgroups, security_task_fix_setgroups))
 		return 0;
-	return -ENOSYS;
+	return -ENOENT;
 }
 
 /* Is there the hash function? Better to fail now than at the first login. */

@@ -73,6 +73,8 @@ func helper(mode string, args []string) {
 		insideUserNS()
 	case "denyns":
 		insideDenyNS()
+	case "bounded":
+		becomeBounded(args)
 	case "uring":
 		uring(args[0])
 	case "stress":

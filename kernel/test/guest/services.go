@@ -97,7 +97,11 @@ func services() {
 				t.Fatalf("ssh-keygen: %v: %s", err, out)
 			}
 		}
-		factotum = start(t, "/var/log/factotum", programs+"factotum")
+		argv := []string{programs + "factotum"}
+		if hasGrantID() {
+			argv = bounded(factotumCaps(), argv...)
+		}
+		factotum = start(t, "/var/log/factotum", argv...)
 		factotum.says(t, "backend=capdev")
 		ready = true
 		want(t, "another opener", output(as(0, "openhash")), "EBUSY")
@@ -108,7 +112,8 @@ func services() {
 	}
 	defer factotum.stop()
 	run("agetty and login log alice in at the console", func(t *T) {
-		agetty := start(t, "/var/log/agetty", "/sbin/agetty", "-L", "--login-program", programs+"login", "ttyS1", "115200", "linux")
+		agetty := start(t, "/var/log/agetty", bounded(without(capGrantID),
+			"/sbin/agetty", "-L", "--login-program", programs+"login", "ttyS1", "115200", "linux")...)
 		fmt.Println("p9: console") // the person sits down, and says what they see
 		ended := make(chan error, 1)
 		go func() { ended <- agetty.cmd.Wait() }()
@@ -147,7 +152,7 @@ func sshLogin(t *T, factotum *daemon) {
 	for _, p := range []string{"/home/alice/.ssh", "/home/alice/.ssh/authorized_keys"} {
 		t.must(os.Chown(p, 1000, 1000))
 	}
-	front := start(t, "/var/log/sshfront", programs+"sshfront", "-D", "-e", "-p", "22")
+	front := start(t, "/var/log/sshfront", bounded(without(capGrantID), programs+"sshfront", "-D", "-e", "-p", "22")...)
 	defer front.stop()
 	front.says(t, "Server listening")
 	ssh := func(args ...string) string {

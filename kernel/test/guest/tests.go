@@ -192,6 +192,7 @@ func tests() {
 			}
 		}
 	})
+	grantIDTests()
 	userNamespaces()
 	historical()
 	run("fuzz of capuse: errors only", func(t *T) { want(t, "fuzz", output(as(1500, "fuzz", capuser)), "quiet") })
@@ -219,6 +220,7 @@ func tests() {
 	run("opens race with unload", unloadRace)
 	examples()
 	services()
+	run("no memory of ours is leaked, says kmemleak if there is one", leaks)
 	run("the kernel's log has no splat and no secret", kernelLog)
 	run("it unloads in the end, with nothing left", func(t *T) {
 		if !eventually(func() bool { return unload() == nil }) {
@@ -359,7 +361,7 @@ func kernelLog(t *T) {
 	n, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, buf)
 	t.must(err)
 	log := string(buf[:n])
-	for _, bad := range []string{"BUG", "WARNING", "Oops", "Call Trace", "RIP:", "refcount_t", "general protection", "KASAN", "UBSAN", "blocked for more", "Objects remaining", "rcu_sched self-detected"} {
+	for _, bad := range []string{"BUG:", "WARNING:", "Oops", "Call Trace", "RIP:", "refcount_t", "general protection", "KASAN", "UBSAN", "blocked for more", "Objects remaining", "self-detected stall", "possible recursive locking", "suspicious RCU"} {
 		if i := strings.Index(log, bad); i >= 0 {
 			t.Errorf("%s: %s", bad, log[max(0, i-200):min(len(log), i+800)])
 		}

@@ -107,14 +107,14 @@ func (b *builder) boot(version string, short, verbose bool) (*result, error) {
 	defer cancel()
 	sock := filepath.Join(b.dir, version, "ttyS1")
 	os.Remove(sock)
-	cmdline := "console=ttyS0 quiet panic=-1 oops=panic rdinit=/init"
+	cmdline := "console=ttyS0 quiet panic=-1 oops=panic rdinit=/init selinux=0"
 	if short {
 		cmdline += " p9.short"
 	}
 	// Without cx16: qemu 7.2 now and then leaves rubbish in EFLAGS when it
 	// emulates cmpxchg16b, which Linux 6.12 uses to allocate memory (seen as a
 	// double fault in kmem_cache_alloc with half a pointer in EFLAGS).
-	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max,cx16=off", "-smp", "2", "-m", "768",
+	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max,cx16=off", "-smp", "2", "-m", "1536",
 		"-nodefaults", "-no-reboot", "-display", "none",
 		"-chardev", "stdio,id=s0,signal=off", "-serial", "chardev:s0",
 		"-chardev", "socket,id=s1,server=on,wait=off,path="+sock, "-serial", "chardev:s1",
