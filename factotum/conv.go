@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +39,7 @@ type conv struct {
 	question  bool          // the front end owes an answer
 	held      *capproto.Msg // what the worker said and nobody has read yet
 	caps      []capproto.Hash
+	noCaps    bool     // a capability was refused, and that is in the log
 	ssh       *sshConv // of an SSH connection, or nil
 }
 
@@ -108,6 +110,16 @@ func (c *conv) request(p capproto.Packet) error {
 	if err != nil {
 		return err
 	}
+	return c.reply(m)
+}
+
+// replyTime is how long a front end may take to make room for a reply.
+const replyTime = 5 * time.Second
+
+func (c *conv) reply(m capproto.Msg) error {
+	if err := c.conn.Unix().SetWriteDeadline(time.Now().Add(replyTime)); err != nil {
+		return err
+	}
 	return c.conn.Send(m)
 }
 
@@ -165,7 +177,6 @@ func (c *conv) opened(m capproto.Msg) error {
 		c.user.groups = append(c.user.groups, uint32(gid))
 	}
 	c.user.info = m
-	c.worker.opened(m)
 	return nil
 }
 
@@ -201,6 +212,10 @@ func (c *conv) fail(err error) bool {
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.EOF) {
 		return false
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.log.Warn("conversation ended: the front end does not read")
+		return false
+	}
 	var e *capproto.Error
 	if !errors.As(err, &e) {
 		c.log.Error("conversation failed", "error", err.Error())
@@ -223,7 +238,7 @@ func (c *conv) fail(err error) bool {
 	if f := (*fatal)(nil); errors.As(err, &f) {
 		goesOn = false
 	}
-	return c.conn.Send(e.Msg()) == nil && goesOn
+	return c.reply(e.Msg()) == nil && goesOn
 }
 
 // end frees what the conversation had. A session that is open goes on.

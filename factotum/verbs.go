@@ -284,14 +284,14 @@ func (c *conv) session(p capproto.Packet) (capproto.Msg, error) {
 // authinfo makes a capability for the sender.
 func (c *conv) authinfo(p capproto.Packet) (capproto.Msg, error) {
 	if len(c.caps) >= maxCapsPerConversation {
-		c.log.Warn("capability refused", "user", c.user.name, "reason", "too many in one conversation")
+		c.logNoCaps("too many in one conversation")
 		return capproto.Msg{}, &capproto.Error{Code: capproto.CodeLimit, Text: "too many capabilities are outstanding"}
 	}
 	grant := capproto.Grant{From: p.Cred.Uid, To: c.user.uid, Groups: c.user.groups}
 	key, err := c.s.makeCap(grant)
 	if err != nil {
 		if capproto.CodeOf(err) != "" {
-			c.log.Warn("capability refused", "user", c.user.name, "reason", err.Error())
+			c.logNoCaps(err.Error())
 		}
 		return capproto.Msg{}, err
 	}
@@ -306,6 +306,14 @@ func (c *conv) authinfo(p capproto.Packet) (capproto.Msg, error) {
 	m.Attrs = append(m.Attrs, c.user.ssh...)
 	m.Add("cap", key.Reveal())
 	return m, nil
+}
+
+// logNoCaps logs that a capability is refused, once: the front end may ask on.
+func (c *conv) logNoCaps(reason string) {
+	if !c.noCaps {
+		c.noCaps = true
+		c.log.Warn("capability refused", "user", c.user.name, "reason", reason)
+	}
 }
 
 // attr says what factotum holds true of the conversation.

@@ -26,6 +26,7 @@ type worker struct {
 	conf   config
 	conn   *capproto.Conn
 	cmd    *exec.Cmd
+	ended  chan error        // how the process has ended
 	said   chan capproto.Msg // closed when it has ended
 	start  capproto.Msg      // with what its PAM transaction began
 	tty    *tty
@@ -77,6 +78,14 @@ func (w *worker) spawn() error {
 		w.conn.Close()
 		return fmt.Errorf("start the PAM worker: %w", err)
 	}
+	w.ended = make(chan error, 1)
+	go func(cmd *exec.Cmd, conn *capproto.Conn, ended chan<- error) {
+		err := cmd.Wait()
+		// What it said last is still to be heard, but not what a child that
+		// a module has left behind might say, or the silence of one.
+		conn.Unix().CloseRead()
+		ended <- err
+	}(w.cmd, w.conn, w.ended)
 	return nil
 }
 
@@ -86,7 +95,7 @@ func (w *worker) pid() int { return w.cmd.Process.Pid }
 // session that it may leave behind.
 func (w *worker) listen() {
 	w.hear()
-	err := w.cmd.Wait()
+	err := <-w.ended
 	w.conn.Close()
 	close(w.said)
 	for w.orphaned() {
@@ -96,12 +105,14 @@ func (w *worker) listen() {
 			break
 		}
 		w.hear()
-		err = w.cmd.Wait()
+		err = <-w.ended
 		w.conn.Close()
 		time.Sleep(100 * time.Millisecond) // a worker that always dies must not take the machine along
 	}
 	if w.leader != nil {
-		w.log.Info("session closed")
+		if w.session != nil {
+			w.log.Info("session closed")
+		}
 		w.leader.Close()
 		w.s.sessionEnded()
 	}
@@ -121,7 +132,7 @@ func (w *worker) hear() {
 			return
 		}
 		p.Close()
-		if w.noteClosing(p.Verb) {
+		if w.note(p.Msg) {
 			continue
 		}
 		select {
@@ -133,22 +144,19 @@ func (w *worker) hear() {
 	}
 }
 
-// noteClosing notes the words of a worker whose session ends.
-func (w *worker) noteClosing(verb string) bool {
-	if verb != "closing" && verb != "closed" {
-		return false
+// note notes what becomes of the PAM session. It returns true for what only
+// the worker's end is about.
+func (w *worker) note(m capproto.Msg) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch m.Verb {
+	case "opened":
+		w.session = &m
+	case "closing", "closed":
+		w.closing = true
+		return true
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closing = true
-	return true
-}
-
-// opened notes that there is a PAM session to be closed some day.
-func (w *worker) opened(m capproto.Msg) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.session = &m
+	return false
 }
 
 // orphaned says whether the worker left a PAM session open. One that died
@@ -182,14 +190,19 @@ func (w *worker) adopt() error {
 }
 
 // abandon ends a worker that nobody needs any more. One that has a session
-// open closes it when it finds nobody listening.
+// open closes it when the session's process ends.
 func (w *worker) abandon() {
-	w.conn.Close()
-	// A module that hangs does not notice.
-	time.AfterFunc(10*time.Second, func() {
+	w.conn.Unix().CloseWrite()
+	// A module that hangs does not notice. One that opens a session may be at
+	// work that had better not be broken off.
+	patience := 10 * time.Second
+	if w.leader != nil {
+		patience = w.conf.LoginGraceTime
+	}
+	time.AfterFunc(patience, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.leader == nil {
+		if w.session == nil {
 			w.cmd.Process.Kill()
 		}
 	})

@@ -271,8 +271,8 @@ func (e effects) apply(before effects, pid int, pidfd *os.File) error {
 		}
 	}
 	if e.nice != before.nice && !ended() {
-		if err := unix.Setpriority(unix.PRIO_PROCESS, pid, e.nice); err != nil {
-			return fmt.Errorf("setpriority: %w", err)
+		if err := setNice(pid, e.nice); err != nil {
+			return err
 		}
 	}
 	if e.oom != before.oom && !ended() {
@@ -284,6 +284,26 @@ func (e effects) apply(before effects, pid int, pidfd *os.File) error {
 		f := filepath.Join("/sys/fs/cgroup", e.cgroup, "cgroup.procs")
 		if err := os.WriteFile(f, []byte(strconv.Itoa(pid)), 0); err != nil {
 			return fmt.Errorf("move the session's process to its cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// setNice sets the nice value of each thread of a process: it is a thread's
+// own, and any of them may be the one that execs the user's program.
+func setNice(pid, nice int) error {
+	dir := fmt.Sprintf("/proc/%d/task", pid)
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, nice); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("setpriority: %w", err)
 		}
 	}
 	return nil

@@ -5,12 +5,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"p9auth/internal/proc"
+	"p9auth/internal/testbed"
 )
 
 // module compiles the PAM module that misbehaves, where the testbed's
@@ -57,6 +60,7 @@ func TestPAMModulesThatMisbehave(t *testing.T) {
 		{"auth=abort", "the PAM worker failed"},
 		{"auth=exit", "the PAM worker failed"},
 		{"auth=closefds", "the PAM worker failed"},
+		{"auth=messages", "the PAM worker failed"},
 		{"auth=binary", "Login incorrect"},
 		{"auth=style", "Login incorrect"},
 		{"acct=crash", "the PAM worker failed"},
@@ -125,14 +129,54 @@ func TestPAMModulesThatMisbehave(t *testing.T) {
 		b.out(t, term)
 	})
 
+	t.Run("a child that a module leaves behind", func(t *testing.T) {
+		for _, typ := range []string{"auth", "open"} {
+			b.misbehave(t, typ+"=fork")
+			term := b.in(t, "alice", asRogue...)
+			tty := term.TTY()
+			pid, err := strconv.Atoi(b.Sh(t, "cat /run/rogue-child"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			worker := b.worker(t, pid)
+			// The worker dies, its child does not: factotum finds out, and
+			// another closes the session.
+			n := b.logged("another takes over")
+			kill(t, worker)
+			if !testbed.Eventually(func() bool { return b.logged("another takes over") > n }) {
+				t.Error("factotum does not notice")
+			}
+			term.Send("exit\n")
+			term.Wait()
+			syscall.Kill(pid, syscall.SIGKILL)
+			b.wantClosed(t, tty)
+		}
+	})
+
+	t.Run("an open_session that hangs", func(t *testing.T) {
+		b.configure(t, "LoginGraceTime 2\n")
+		defer b.configure(t, "")
+		b.misbehave(t, "open=hang")
+		term := b.login(t, "alice", asRogue...)
+		term.Send(password + "\n")
+		term.Expect("the login took too long")
+		b.wantNoWorker(t)
+		b.forget(t)
+	})
+
 	t.Run("what a module sets reaches the shell and only the shell", func(t *testing.T) {
 		b.misbehave(t, "open=effects")
+		n, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nice := 20 - n // the system call's way to be positive
 		term := b.in(t, "alice", asRogue...)
-		if got := term.Run("umask; echo $ROGUE"); got != "0027\neffects" {
+		if got := term.Run("umask; nice; echo $ROGUE"); got != fmt.Sprintf("0027\n%d\neffects", min(nice+7, 19)) {
 			t.Errorf("the shell has %q", got)
 		}
 		other := b.in(t, "bob")
-		if got := other.Run("umask; echo $ROGUE"); got != "0022" {
+		if got := other.Run("umask; nice; echo $ROGUE"); got != fmt.Sprintf("0022\n%d", nice) {
 			t.Errorf("another's shell has %q", got)
 		}
 		b.out(t, other)

@@ -103,6 +103,7 @@ func TestAFrontEndThatLies(t *testing.T) {
 		b.wantLiar(t, term, logged)
 	})
 	t.Run("a session for a process that has died", func(t *testing.T) {
+		b.wantNoWorker(t) // of the tests before
 		b.forget(t)
 		for range 5 {
 			term := b.startLiar(t, "_login", "dies")
@@ -148,6 +149,20 @@ func TestAFrontEndThatLies(t *testing.T) {
 			t.Errorf("%d timeouts logged, not 10", got)
 		}
 		b.wantNoWorker(t)
+	})
+	t.Run("a front end that never reads", func(t *testing.T) {
+		b.lie(t, "_login", "never-reads")
+		b.WantLog(t, "the front end does not read")
+	})
+	t.Run("100,000 requests for capabilities do not fill the log", func(t *testing.T) {
+		size := len(b.Log())
+		term := b.startLiar(t, "_login", "hundred-grand")
+		term.Expect("got 16 capabilities")
+		b.in(t, "alice", asRogue...) // while the other still has them
+		b.WantLog(t, "capability refused.*too many in one conversation")
+		if n := len(b.Log()) - size; n > 100_000 {
+			t.Errorf("the log grows by %d bytes", n)
+		}
 	})
 	if n := len(b.Pids("factotum")); n != 1 {
 		t.Errorf("processes of factotum: %d", n)
