@@ -6,7 +6,8 @@
 // libpam loads modules and NSS does too; a module that crashes, hangs or leaks
 // costs one conversation. It trusts factotum and the modules that the
 // administrator configured. It reads nothing from a front end: answers come
-// through factotum.
+// through factotum. Files of a user's own, such as authorized_keys, it opens
+// with that user's fsuid and groups.
 //
 // PAM runs on the main thread only: modules write /proc/self/loginuid, which
 // only that thread may, and keyrings and fsuid are a thread's own.
