@@ -130,6 +130,13 @@ func login(o options) error {
 	// Caught and dropped rather than ignored: what is ignored stays so in the
 	// shell.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP)
+	// Who started us may ignore this one (nohup); neither we nor the shell do.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	go func() {
+		<-hup
+		os.Exit(1)
+	}()
 	defs, err := logindefs.Read(o.defs)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "login: settings are left out: %v\n", err)
