@@ -3,6 +3,7 @@ GO      ?= go
 BACKEND ?=
 BIN     ?= bin
 TAGS    := $(BACKEND)
+TESTFLAGS ?=
 STATIC   = CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w'
 # What hands SSH signatures to factotum, and uses the copy of golang.org/x/crypto
 # that internal/sshpatch makes.
@@ -29,8 +30,8 @@ deps:
 
 test: deps
 	$(MAKE) all
-	$(GO) test -count=1 -tags '$(TAGS)' ./...
-	$(GO) test -count=1 $(SSHSIG) ./sshfront ./internal/sshpatch
+	$(GO) test -count=1 $(TESTFLAGS) -tags '$(TAGS)' ./...
+	$(GO) test -count=1 $(TESTFLAGS) $(SSHSIG) ./sshfront ./internal/sshpatch
 
 check: build/go.mod
 	@test -z "$$(gofmt -l $(GOFILES))" || { gofmt -d $(GOFILES); exit 1; }
