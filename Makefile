@@ -49,6 +49,13 @@ demo: deps
 vm-test:
 	$(GO) run ./kernel/test/vm $(VMFLAGS)
 
+# A kernel with CAP_GRANT_ID, from Debian's linux-source: ten minutes and more.
+kernel-grantid:
+	scripts/deps kernel
+	kernel/test/fetch build/vm
+	kernel/test/grantid build/vm
+	$(GO) run ./kernel/test/vm -kernels grantid $(VMFLAGS)
+
 # Timings, of which nothing is asserted: see scripts/bench-ssh.
 bench: all
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./login
@@ -57,4 +64,4 @@ bench: all
 clean:
 	rm -rf bin build
 
-.PHONY: all deps test check demo bench vm-test clean
+.PHONY: all deps test check demo bench vm-test kernel-grantid clean
