@@ -94,12 +94,17 @@ func serveConnection(conf *connConfig) (int, error) {
 	if err != nil {
 		return exitFailure, err
 	}
-	meter := sshchan.NewMeter(c.tcp)
+	quick, err := newQuickAck(c.tcp)
+	if err != nil {
+		return exitFailure, err
+	}
+	meter := sshchan.NewMeter(quick)
 	conn, chans, reqs, err := ssh.NewServerConn(meter, sc)
 	if err != nil {
 		return c.ended(err), nil
 	}
 	defer conn.Close()
+	quick.done()
 	if err := ctl.authenticated(conn.User()); err != nil {
 		logf(sshdconf.LogDebug1, "the listener has ended: %v", err)
 	}
