@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/ed25519"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,6 +98,8 @@ import socket; s=socket.socket(socket.AF_UNIX); s.connect(\"/home/alice/r.sock\"
 		{"agent", `eval $(ssh-agent) >/dev/null; ssh-add -q $keys/alice; $ssh -A alice@127.0.0.1 'ssh-add -l'; kill $SSH_AGENT_PID`, `alice@testbed \(ED25519\)`},
 		{"ten sessions over one connection", `ssh -f -N -M -S $tmp/ctl -p $port ${options/-o ControlPath=none/} alice@127.0.0.1; for i in 1 2 3 4 5 6 7 8 9 10; do ssh -n -S $tmp/ctl alice@127.0.0.1 "echo n$i" & done; wait; ssh -S $tmp/ctl -O exit alice@127.0.0.1 2>/dev/null`, `(n\d+\n){10}`},
 		{"bulk with rekeying", `head -c 67108864 /dev/zero | ssh -p $port $options -o RekeyLimit=16M alice@127.0.0.1 'tee big | sha256sum' >a && $ssh -o RekeyLimit=16M alice@127.0.0.1 'cat big; rm big' | sha256sum >b && cmp a b && echo same`, `^same\n$`},
+		{"vi", `(sleep 1; printf 'ihello from vi\033:wq\r'; sleep 1) | ssh -tt -p $port $options alice@127.0.0.1 'TERM=vt100 vi /home/alice/vi.txt' >/dev/null; $ssh alice@127.0.0.1 cat vi.txt`, `^hello from vi\n$`},
+		{"-X", xForwarding, `(?m)^magic [0-9a-f]{32} is the display's own\n$`},
 		{"plink", `echo y | plink -P $port -pw open-sesame alice@127.0.0.1 id -un 2>/dev/null`, `^alice\n$`},
 		{"plink with a key", `puttygen $keys/alice -O private -o k.ppk && plink -batch -P $port -i k.ppk alice@127.0.0.1 id -un 2>/dev/null`, `^alice\n$`},
 		{"psftp", `printf 'put data ps\nget ps ps2\nquit\n' | psftp -P $port -pw open-sesame -batch alice@127.0.0.1 >/dev/null && cmp data ps2 && echo same`, `same\n$`},
@@ -133,6 +137,29 @@ E`, `^alice 0\n\d+\nalice 0\n\d+\n$`},
 	s.WantLog(t, `Failed password for invalid user mallory from 127\.0\.0\.1 port \d+ ssh2`)
 	s.noneLeft(t)
 }
+
+// xForwarding has a program of alice's open the display that sshfront gives
+// her, with the cookie that xauth has for it. The display's server, which is
+// socat, has to be sent its own cookie in its place.
+const xForwarding = `
+cookie=0123456789abcdef0123456789abcdef n=$((20 + port % 1000))
+export XAUTHORITY=$tmp/xauthority DISPLAY=127.0.0.1:$n
+xauth -q add $DISPLAY . $cookie 2>/dev/null
+timeout 60 socat -u TCP-LISTEN:$((6000 + n)),bind=127.0.0.1,reuseaddr CREATE:x11 & server=$!
+for i in $(seq 100); do grep -q ":$(printf %04X $((6000 + n))) .* 0A " /proc/net/tcp && break; sleep 0.1; done
+timeout 30 ssh -Y -p $port $options alice@127.0.0.1 'python3 -' <<'E'
+import os, socket, struct, subprocess
+host, n = os.environ["DISPLAY"].rsplit(":", 1)
+name, kind, cookie = subprocess.check_output(["xauth", "-q", "list", os.environ["DISPLAY"]], text=True).split()
+assert host == "localhost" and kind == "MIT-MAGIC-COOKIE-1" and cookie != "0123456789abcdef0123456789abcdef"
+s = socket.create_connection(("127.0.0.1", 6000 + int(float(n))))
+s.sendall(struct.pack("<BxHHHH2x", ord("l"), 11, 0, len(kind), 16) + kind.encode() + b"\0\0" + bytes.fromhex(cookie))
+s.shutdown(socket.SHUT_WR)
+s.recv(1)
+E
+wait $server
+got=$(tail -c 16 x11 | od -An -tx1 | tr -d ' \n')
+[ $got = $cookie ] && echo "magic $got is the display's own"`
 
 // all are all processes of the testbed.
 func (s *site) all() []int {
@@ -256,6 +283,80 @@ func TestSSHHasNoRights(t *testing.T) {
 	if seen < 3 {
 		t.Errorf("%d processes of sshfront, want a listener, a connection and a user", seen)
 	}
+}
+
+// TestUsersDoNotSeeEachOther tries, as alice and as whoever owns _sshfront,
+// what bob's processes could be read by.
+func TestUsersDoNotSeeEachOther(t *testing.T) {
+	need(t, "ssh")
+	s := newSite(t)
+	have := map[int]bool{}
+	for _, p := range s.all() {
+		have[p] = true
+	}
+	c := exec.Command("bash", "-c", "eval $(ssh-agent) >/dev/null; ssh-add -q "+s.Dir+"/keys/bob; ssh -n -A -tt -p "+s.port+" "+s.options()+
+		" -i "+s.Dir+"/keys/bob -o IdentitiesOnly=yes bob@127.0.0.1 'echo agent=$SSH_AUTH_SOCK; tty; sleep 60'; kill $SSH_AGENT_PID")
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(out)
+	agent, _ := r.ReadString('\n')
+	tty, err := r.ReadString('\n')
+	if err != nil {
+		t.Fatalf("%q %q %v", agent, tty, err)
+	}
+	agent, tty = strings.TrimSpace(strings.TrimPrefix(agent, "agent=")), strings.TrimSpace(tty)
+	can := func(user, script string) bool {
+		return s.Command("setpriv", "--reuid", user, "--regid", user, "--init-groups", "bash", "-c", script).Run() == nil
+	}
+	tries := 0
+	// try runs a script that its owner can run, and others cannot.
+	try := func(owner string, others []string, script string) {
+		t.Helper()
+		tries++
+		if owner != "" && !can(owner, script) {
+			t.Errorf("%s cannot do it either: %s", owner, script)
+		}
+		for _, other := range others {
+			if can(other, script) {
+				t.Errorf("%s can: %s", other, script)
+			}
+		}
+	}
+	try("bob", []string{"alice", "_sshfront"}, "SSH_AUTH_SOCK="+agent+" ssh-add -l")
+	try("bob", []string{"alice", "_sshfront"}, ": <"+tty)
+	for _, pid := range s.all() {
+		cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		argv := strings.Split(string(cmd), "\x00")
+		if have[pid] || len(argv) < 2 || !strings.HasPrefix(argv[0], "sshfront: ") {
+			continue
+		}
+		owner, others := "bob", []string{"alice", "_sshfront"}
+		readers := others
+		if argv[1] == "connection" {
+			// What speaks SSH is not even read by another with its uid.
+			owner, others, readers = "_sshfront", []string{"alice", "bob"}, []string{"alice", "bob", "_sshfront"}
+		}
+		try(owner, others, fmt.Sprintf("kill -0 %d", pid))
+		for _, f := range []string{"mem", "maps", "environ", "syscall"} {
+			try("", readers, fmt.Sprintf("head -c 1 /proc/%d/%s", pid, f))
+		}
+		try("", readers, fmt.Sprintf("ls /proc/%d/fd", pid))
+	}
+	if tries < 12 {
+		t.Errorf("only %d tries: where are bob's processes? %v", tries, s.Processes())
+	}
+	for _, pid := range s.all() { // ends ssh, and with it the agent
+		if !have[pid] {
+			syscall.Kill(pid, syscall.SIGTERM)
+		}
+	}
+	c.Wait()
+	s.noneLeft(t)
 }
 
 // TestSSHKills kills each process of a login, and looks that nothing is left
