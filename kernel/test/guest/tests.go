@@ -166,6 +166,9 @@ func tests() {
 			t.Errorf("no_new_privs: %s", got)
 		}
 		traced := as(1500, "traceme")
+		// A signal of Go's own, to preempt it on a slow kernel, would stop it,
+		// and we are no tracer that has it go on.
+		traced.Env = append(traced.Env, "GODEBUG=asyncpreemptoff=1")
 		traced.Stdin = strings.NewReader(c)
 		want(t, "traced", output(traced), "operation not permitted")
 		want(t, "after that", write(1500, c), "ok 2000")
