@@ -61,7 +61,38 @@ bench: all
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./login
 	scripts/bench-ssh
 
+# Where things go is in the units and in the programs' defaults: PREFIX is for
+# the manual and p9auth-switch; the programs themselves are in /usr/lib/p9auth.
+PREFIX  ?= /usr
+DESTDIR ?=
+VERSION ?= 0.1.$(shell git rev-list --count HEAD 2>/dev/null || echo 0)
+ARCH     = $(shell dpkg --print-architecture)
+LIB      = $(DESTDIR)/usr/lib/p9auth
+
+install: all
+	install -d $(LIB)/systemd $(DESTDIR)/usr/lib/systemd/system $(DESTDIR)/usr/lib/sysusers.d
+	install -m 755 $(BIN)/factotum $(BIN)/factotum-pam $(BIN)/become $(BIN)/login $(BIN)/sshfront $(LIB)/
+	install -m 644 dist/systemd/getty.conf dist/systemd/serial-getty.conf $(LIB)/systemd/
+	install -m 644 dist/systemd/factotum.service dist/systemd/p9auth-ssh.service dist/systemd/p9auth-ssh.socket $(DESTDIR)/usr/lib/systemd/system/
+	install -m 644 dist/sysusers.conf $(DESTDIR)/usr/lib/sysusers.d/p9auth.conf
+	install -D -m 755 dist/p9auth-switch $(DESTDIR)$(PREFIX)/sbin/p9auth-switch
+	install -d $(DESTDIR)/etc/p9auth
+	for f in factotum.conf sshd_config; do test -e $(DESTDIR)/etc/p9auth/$$f || install -m 644 dist/$$f $(DESTDIR)/etc/p9auth/; done
+	for p in man/*.[1-9]; do install -D -m 644 $$p $(DESTDIR)$(PREFIX)/share/man/man$${p##*.}/$${p##*/}; done
+
+deb: all
+	rm -rf build/deb
+	$(MAKE) install DESTDIR=build/deb/root PREFIX=/usr
+	find build/deb/root/usr/share/man -type f -exec gzip -9n {} +
+	install -D -m 644 README.md build/deb/root/usr/share/doc/p9auth/README.md
+	install -m 644 LICENSE build/deb/root/usr/share/doc/p9auth/copyright
+	install -d build/deb/root/DEBIAN
+	install -m 755 dist/debian/postinst dist/debian/prerm dist/debian/postrm build/deb/root/DEBIAN/
+	install -m 644 dist/debian/conffiles build/deb/root/DEBIAN/
+	sed 's/@VERSION@/$(VERSION)/; s/@ARCH@/$(ARCH)/' dist/debian/control.in >build/deb/root/DEBIAN/control
+	dpkg-deb --root-owner-group -b build/deb/root build/p9auth_$(VERSION)_$(ARCH).deb
+
 clean:
 	rm -rf bin build
 
-.PHONY: all deps test check demo bench vm-test kernel-grantid clean
+.PHONY: all deps test check demo bench vm-test kernel-grantid install deb clean
