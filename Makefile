@@ -49,6 +49,13 @@ demo: deps
 vm-test:
 	$(GO) run ./kernel/test/vm $(VMFLAGS)
 
+# A Debian with the package, booted with systemd in qemu, see dist/test.
+vm-boot:
+	scripts/deps boot
+	$(MAKE) deb
+	dist/test/image build/boot build/p9auth_$(VERSION)_$(ARCH).deb
+	$(GO) run ./dist/test/vmboot $(VMFLAGS)
+
 # A kernel with CAP_GRANT_ID, from Debian's linux-source: ten minutes and more.
 kernel-grantid:
 	scripts/deps kernel
@@ -95,4 +102,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all deps test check demo bench vm-test kernel-grantid install deb clean
+.PHONY: all deps test check demo bench vm-test vm-boot kernel-grantid install deb clean
