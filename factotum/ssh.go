@@ -318,6 +318,9 @@ func (c *conv) needPAM() error {
 	if dir := c.conf.PAMConfDir; dir != "" {
 		m.Add("confdir", dir)
 	}
+	if a.conf.PrintLastLog {
+		m.Add("lastlog", "yes")
+	}
 	a.begun = true
 	return c.begin(m)
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -169,7 +170,7 @@ func (w *worker) orphaned() bool {
 
 // adopt starts a worker that takes the session over.
 func (w *worker) adopt() error {
-	m := capproto.NewMsg("adopt", "user", w.session.Get("user"))
+	m := capproto.NewMsg("adopt", "user", w.session.Get("user"), "pid", strconv.Itoa(w.leader.PID))
 	for _, name := range []string{"service", "tty", "rhost", "confdir"} {
 		if v, ok := w.start.Lookup(name); ok {
 			m.Add(name, v)

@@ -22,12 +22,12 @@
 //	lookup user= [addr=]                   account uid= gid= home= shell= [group=]..., or nouser; and host=
 //	key key= settings= [host=] addr=       allowed options=, or denied; both with note=...
 //	begin service= user= [tty= rhost=      ok
-//	    confdir= env=...] + tty
+//	    confdir= env=... lastlog=yes] + tty
 //	authenticate [null=no]                 prompt style= text=..., then proven user=, or error
 //	answer data=, or answer fail=yes       (to a prompt that is a question)
 //	account                                prompt..., then done user=, or error
 //	session pid= + pidfd                   prompt..., then opened user= uid= gid= groups= ..., or error
-//	adopt (begin's and opened's) + pidfd   nothing; it takes over a session whose worker died
+//	adopt pid= (begin's, opened's) + pidfd nothing; it takes over a session whose worker died
 //	                                       closing, closed: at the end of the session
 package main
 
@@ -78,6 +78,9 @@ type worker struct {
 	acct    *account  // who was looked up last
 	opening bool
 	silent  pam.Flags
+
+	ttyName, rhost string // PAM_TTY and PAM_RHOST
+	printLast      bool   // the user wants to be told of their last login
 }
 
 // run does what factotum says until a session is open or factotum is gone. A
@@ -155,7 +158,8 @@ func (w *worker) begin(p capproto.Packet) (capproto.Msg, error) {
 
 // transaction calls pam_start and sets what PAM shall know of the login.
 func (w *worker) transaction(m capproto.Msg) error {
-	w.service = m.Get("service")
+	w.service, w.ttyName, w.rhost = m.Get("service"), m.Get("tty"), m.Get("rhost")
+	w.printLast = m.Get("lastlog") == "yes"
 	var err error
 	if dir := m.Get("confdir"); dir != "" {
 		w.tx, err = pam.StartConfDir(w.service, m.Get("user"), pam.ConversationFunc(w.converse), dir)
@@ -192,6 +196,9 @@ func (w *worker) authenticate(noEmpty bool) (capproto.Msg, error) {
 		flags = pam.DisallowNullAuthtok
 	}
 	if err := w.tx.Authenticate(flags); err != nil {
+		if !errors.Is(err, pam.ErrConv) && !errors.Is(err, pam.ErrAbort) {
+			w.recordFailure()
+		}
 		return capproto.Msg{}, w.refused(capproto.CodeDenied, "Login incorrect", err)
 	}
 	user, err := w.tx.GetItem(pam.User)

@@ -14,6 +14,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/internal/logindefs"
+	"p9auth/internal/utmp"
 )
 
 // Bounds of the environment that modules may give to a user.
@@ -25,6 +26,7 @@ const (
 // A session is an open PAM session and the process that it is for.
 type session struct {
 	pidfd *os.File
+	pid   int
 }
 
 // open opens the PAM session and gives the session's process what the modules
@@ -35,7 +37,7 @@ func (w *worker) open(p capproto.Packet) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("session: pid: %w", err)
 	}
-	s := &session{pidfd: p.Files[0]}
+	s := &session{p.Files[0], pid}
 	defs, err := logindefs.Read(logindefs.Path)
 	if err != nil {
 		slog.Warn("settings are left out", "error", err.Error())
@@ -49,6 +51,7 @@ func (w *worker) open(p capproto.Packet) (*session, error) {
 		return nil, err
 	}
 	before := readEffects()
+	known := w.history()
 
 	if w.home(defs).hush {
 		w.silent = pam.Silent
@@ -63,11 +66,12 @@ func (w *worker) open(p capproto.Packet) (*session, error) {
 	// From here on the session must be closed, whatever happens.
 	m, err := w.opened(s, pid, before, defs)
 	if err != nil {
-		w.close()
+		w.close(pid)
 		return nil, err
 	}
+	w.recordLogin(pid, known, defs)
 	if err := w.conn.Send(m); err != nil {
-		w.close()
+		w.close(pid)
 		return nil, err
 	}
 	return s, nil
@@ -142,7 +146,11 @@ func (w *worker) adopt(p capproto.Packet) error {
 	if w.acct, err = lookup(p.Get("user")); err != nil {
 		return err
 	}
-	return w.serve(&session{pidfd: p.Files[0]})
+	pid, err := strconv.Atoi(p.Get("pid"))
+	if err != nil {
+		return fmt.Errorf("adopt: pid: %w", err)
+	}
+	return w.serve(&session{p.Files[0], pid})
 }
 
 // serve waits for the end of the session's process and closes the session.
@@ -159,14 +167,15 @@ func (w *worker) serve(s *session) error {
 	}
 	// factotum may be gone, and need not hear it.
 	w.conn.Send(capproto.NewMsg("closing"))
-	w.close()
+	w.close(s.pid)
 	w.conn.Send(capproto.NewMsg("closed"))
 	return nil
 }
 
 // close gives the terminal back and undoes what open did, as the man page of
 // each function wants it.
-func (w *worker) close() {
+func (w *worker) close(pid int) {
+	wtmp := utmp.Size(utmp.WtmpPath)
 	if w.tty != nil {
 		if err := w.tty.back(); err != nil && !errors.Is(err, unix.ENOENT) {
 			slog.Warn("the terminal is not given back", "error", err.Error())
@@ -178,6 +187,7 @@ func (w *worker) close() {
 	if err := w.tx.SetCred(pam.DeleteCred | w.silent); err != nil {
 		slog.Debug("pam_setcred(PAM_DELETE_CRED)", "error", err.Error())
 	}
+	w.recordLogout(pid, wtmp)
 	w.end()
 }
 
