@@ -2,7 +2,8 @@
 // callback for the signatures of public key authentication (RFC 4252 section
 // 7). The library verifies them itself and does not hand them out, but the
 // process that speaks SSH is not to be believed about them: factotum has to
-// see them.
+// see them. The copy also does not hang when channels are busy while keys are
+// exchanged, as the library does (rekey_test.go shows it).
 //
 //	go run ./internal/sshpatch -out build
 //

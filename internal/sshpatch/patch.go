@@ -73,6 +73,26 @@ var edits = []edit{
 				}
 `,
 	},
+	{
+		// Only data waits while keys are exchanged. The library has every
+		// packet wait once 64 are held back: then the goroutine that reads,
+		// and answers a channel's close, waits for the end of an exchange
+		// that it would have to read, and the connection hangs.
+		file: "ssh/handshake.go",
+		what: "the bound of packets held back in a key exchange",
+		old: `
+		if len(t.pendingPackets) < maxPendingPackets {
+`,
+		new: `
+		isData := p[0] == msgChannelData || p[0] == msgChannelExtendedData
+		if len(t.pendingPackets) >= 64*maxPendingPackets {
+			t.writeError = errors.New("ssh: too many packets in a key exchange")
+			t.writeCond.Broadcast()
+			return t.writeError
+		}
+		if len(t.pendingPackets) < maxPendingPackets || !isData {
+`,
+	},
 }
 
 // checkModule tells whether the edits were made for this module.

@@ -1,0 +1,107 @@
+//go:build sshsig
+
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Channels that are busy while keys are exchanged hold nobody up for ever:
+// the library's read loop, which answers a channel's close, must not wait for a
+// place among the packets that wait for the end of the exchange it has to read.
+func TestBusyChannelsWhileKeysAreExchanged(t *testing.T) {
+	const downloads, each, small = 12, 4 << 20, 150
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		conf := &ssh.ServerConfig{NoClientAuth: true, Config: ssh.Config{RekeyThreshold: 256 << 10}}
+		conf.AddHostKey(signer)
+		_, chans, reqs, err := ssh.NewServerConn(c, conf)
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(reqs)
+		for n := range chans {
+			ch, reqs, err := n.Accept()
+			if err != nil {
+				return
+			}
+			go ssh.DiscardRequests(reqs)
+			go func() {
+				if n.ChannelType() == "big" {
+					b := make([]byte, 4<<10)
+					for range each / len(b) {
+						if _, err := ch.Write(b); err != nil {
+							return
+						}
+					}
+				}
+				ch.CloseWrite()
+				ch.Close()
+			}()
+		}
+	}()
+	c, err := ssh.Dial("tcp", l.Addr().String(), &ssh.ClientConfig{HostKeyCallback: ssh.InsecureIgnoreHostKey(), Config: ssh.Config{RekeyThreshold: 1 << 30}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var wg sync.WaitGroup
+	for range downloads {
+		wg.Go(func() {
+			ch, reqs, err := c.OpenChannel("big", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			go ssh.DiscardRequests(reqs)
+			if n, err := io.Copy(io.Discard, ch); n != each || err != nil {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+		})
+	}
+	for range 4 {
+		wg.Go(func() {
+			for range small {
+				ch, reqs, err := c.OpenChannel("small", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				go ssh.DiscardRequests(reqs)
+				ch.Close()
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(2 * time.Minute):
+		t.Error("the connection hangs")
+		c.Close()
+	}
+}
