@@ -26,8 +26,10 @@ type config struct {
 	PAMConfDir string // "" is libpam's own
 	Become     string
 
-	SSHDConfig string // sshd_config, used if a front end is for ssh
-	Syslog     string // syslog's socket, for the lines that sshd writes; "" is none
+	SSHDConfig    string // sshd_config, used if a front end is for ssh
+	Syslog        string // syslog's socket, for the lines that sshd writes; "" is none
+	StatusSocket  string // where "factotum status" asks; "" for none
+	MetricsSocket string // where Prometheus asks; "" for none
 
 	FrontEnds map[string]frontEnd // by user name
 
@@ -59,6 +61,7 @@ func newConfig() config {
 		Become:                 filepath.Join(dir, "become"),
 		SSHDConfig:             sshdconf.DefaultFile,
 		Syslog:                 "/dev/log",
+		StatusSocket:           "/run/factotum/status",
 		FrontEnds:              map[string]frontEnd{},
 		MaxConversations:       1024,
 		MaxConversationsPerUID: 512,
@@ -80,7 +83,9 @@ var keywords = map[string]func(*config, string) error{
 	"pamconfdir":             absPath(func(c *config) *string { return &c.PAMConfDir }),
 	"become":                 absPath(func(c *config) *string { return &c.Become }),
 	"sshdconfig":             absPath(func(c *config) *string { return &c.SSHDConfig }),
-	"syslog":                 syslogPath,
+	"syslog":                 pathOrNone(func(c *config) *string { return &c.Syslog }),
+	"statussocket":           pathOrNone(func(c *config) *string { return &c.StatusSocket }),
+	"metricssocket":          pathOrNone(func(c *config) *string { return &c.MetricsSocket }),
 	"frontend":               parseFrontEnd,
 	"maxconversations":       number(1, 65536, func(c *config) *int { return &c.MaxConversations }),
 	"maxconversationsperuid": number(1, 65536, func(c *config) *int { return &c.MaxConversationsPerUID }),
@@ -129,12 +134,14 @@ func seconds(lo, hi int, f func(*config) *time.Duration) func(*config, string) e
 	}
 }
 
-func syslogPath(c *config, v string) error {
-	if v == "none" {
-		c.Syslog = ""
-		return nil
+func pathOrNone(f func(*config) *string) func(*config, string) error {
+	return func(c *config, v string) error {
+		if v == "none" {
+			*f(c) = ""
+			return nil
+		}
+		return absPath(f)(c, v)
 	}
-	return absPath(func(c *config) *string { return &c.Syslog })(c, v)
 }
 
 func parseFrontEnd(c *config, v string) error {

@@ -27,10 +27,12 @@ import (
 )
 
 const usage = `usage: factotum [-t] [-f file]
+       factotum [-f file] status
        factotum -c dir
 
   -f file   read the configuration from file (default ` + defaultConfig + `)
   -t        check the configuration and exit
+  status    print what the running factotum is doing, as root
   -c dir    only serve the capability files at dir, for trying them from a
             shell: another process of root's may open caphash, see capuse(4)
 `
@@ -55,6 +57,9 @@ func run(args []string) error {
 	if err := fl.Parse(args); err != nil {
 		return err
 	}
+	if fl.NArg() == 1 && fl.Arg(0) == "status" && !*test && *caps == "" {
+		return showStatus(*file)
+	}
 	if fl.NArg() > 0 {
 		return fmt.Errorf("%q is not expected; see factotum(8)", fl.Arg(0))
 	}
@@ -78,7 +83,7 @@ func run(args []string) error {
 
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	s, err := newServer(conf, log)
+	s, err := newServer(conf, log.Handler())
 	if err != nil {
 		return err
 	}

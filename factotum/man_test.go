@@ -26,6 +26,9 @@ func defaultOf(t *testing.T, keyword string) string {
 	}
 	switch v := f.Interface().(type) {
 	case string:
+		if v == "" && keyword == "MetricsSocket" {
+			return "none"
+		}
 		if v == "" {
 			return "what libpam"
 		}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,11 +35,19 @@ type server struct {
 	convsOf  map[uint32]int // conversations by uid of the peer
 	capsOf   map[uint32]int // capabilities of living conversations, by uid
 	sessions int
+	live     map[*worker]sessionInfo // the sessions that are open
 	closed   bool
+
+	counters *counters
+	workers  atomic.Int64
+	began    time.Time
+	viewers  []net.Listener
 }
 
 // newServer takes what factotum needs: caphash first, then the socket.
-func newServer(c config, log *slog.Logger) (*server, error) {
+func newServer(c config, handler slog.Handler) (*server, error) {
+	counters := newCounters()
+	log := slog.New(countingHandler{handler, counters})
 	fronts, err := lookupFrontEnds(c)
 	if err != nil {
 		return nil, err
@@ -49,13 +58,18 @@ func newServer(c config, log *slog.Logger) (*server, error) {
 	}
 	s := &server{
 		log: log, conf: c, fronts: fronts, ssh: ssh, tickets: map[[32]byte]*ticket{},
-		convs: map[*conv]bool{}, convsOf: map[uint32]int{}, capsOf: map[uint32]int{},
+		convs: map[*conv]bool{}, convsOf: map[uint32]int{}, capsOf: map[uint32]int{}, live: map[*worker]sessionInfo{},
+		counters: counters, began: time.Now(),
 	}
 	if s.hash, s.unmount, err = openCapHash(c, log); err != nil {
 		return nil, err
 	}
 	if s.ln, err = listen(c.Socket); err != nil {
 		s.unmount()
+		return nil, err
+	}
+	if err := s.views(); err != nil {
+		s.close()
 		return nil, err
 	}
 	return s, nil
@@ -258,8 +272,9 @@ func (s *server) reload(c config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.Socket != s.conf.Socket || c.CapDir != s.conf.CapDir || c.CapHash != s.conf.CapHash || c.Become != s.conf.Become ||
-		c.MaxCapabilities != s.conf.MaxCapabilities || c.CapabilityLifetime != s.conf.CapabilityLifetime {
-		return errors.New("a change of Socket, CapDir, CapHash, Become, MaxCapabilities or CapabilityLifetime needs a restart")
+		c.MaxCapabilities != s.conf.MaxCapabilities || c.CapabilityLifetime != s.conf.CapabilityLifetime ||
+		c.StatusSocket != s.conf.StatusSocket || c.MetricsSocket != s.conf.MetricsSocket {
+		return errors.New("a change of Socket, CapDir, CapHash, Become, MaxCapabilities, CapabilityLifetime, StatusSocket or MetricsSocket needs a restart")
 	}
 	s.conf, s.fronts, s.ssh = c, fronts, ssh
 	return nil
@@ -268,6 +283,9 @@ func (s *server) reload(c config) error {
 // close ends all conversations. Sessions go on.
 func (s *server) close() {
 	s.ln.Close() // removes the socket
+	for _, v := range s.viewers {
+		v.Close()
+	}
 	s.mu.Lock()
 	s.closed = true
 	for c := range s.convs {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -228,6 +229,7 @@ func (c *conv) read(capproto.Packet) (capproto.Msg, error) {
 				return m, c.workerFailed(err)
 			}
 			c.state = open
+			c.s.nowOpen(c.worker, sessionInfo{c.user.name, c.front.service, c.ttyName(), c.rhost, c.worker.leader.PID, time.Now()})
 			c.log.Info("session opened", "user", c.user.name, "to", c.user.uid, "tty", c.ttyName(), "rhost", c.rhost, "worker", c.worker.pid())
 			return capproto.NewMsg(capproto.VerbDone), nil
 		case m.Verb == capproto.VerbError && c.ssh != nil && c.state == talking:

@@ -36,6 +36,7 @@ type worker struct {
 	mu      sync.Mutex
 	session *capproto.Msg // what it opened
 	closing bool          // it has begun to close the session
+	over    bool          // the session has ended; under the server's lock
 }
 
 // startWorker starts a worker for the conversation.
@@ -80,8 +81,10 @@ func (w *worker) spawn() error {
 		return fmt.Errorf("start the PAM worker: %w", err)
 	}
 	w.ended = make(chan error, 1)
+	w.s.workers.Add(1)
 	go func(cmd *exec.Cmd, conn *capproto.Conn, ended chan<- error) {
 		err := cmd.Wait()
+		w.s.workers.Add(-1)
 		// What it said last is still to be heard, but not what a child that
 		// a module has left behind might say, or the silence of one.
 		conn.Unix().CloseRead()
@@ -115,7 +118,7 @@ func (w *worker) listen() {
 			w.log.Info("session closed")
 		}
 		w.leader.Close()
-		w.s.sessionEnded()
+		w.s.sessionEnded(w)
 	}
 	if w.tty != nil {
 		w.tty.f.Close()
@@ -219,8 +222,19 @@ func (s *server) addSession() error {
 	return nil
 }
 
-func (s *server) sessionEnded() {
+// nowOpen notes a session for the status.
+func (s *server) nowOpen(w *worker, i sessionInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !w.over {
+		s.live[w] = i
+	}
+}
+
+func (s *server) sessionEnded(w *worker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions--
+	w.over = true
+	delete(s.live, w)
 }
