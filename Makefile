@@ -83,21 +83,26 @@ install: all
 	install -m 644 dist/systemd/factotum.service dist/systemd/p9auth-ssh.service dist/systemd/p9auth-ssh.socket $(DESTDIR)/usr/lib/systemd/system/
 	install -m 644 dist/sysusers.conf $(DESTDIR)/usr/lib/sysusers.d/p9auth.conf
 	install -D -m 755 dist/p9auth-switch $(DESTDIR)$(PREFIX)/sbin/p9auth-switch
+	for s in factotum p9auth-ssh p9auth-getty; do install -D -m 755 dist/runit/$$s/run $(LIB)/runit/$$s/run; done
 	install -d $(DESTDIR)/etc/p9auth
 	for f in factotum.conf sshd_config; do test -e $(DESTDIR)/etc/p9auth/$$f || install -m 644 dist/$$f $(DESTDIR)/etc/p9auth/; done
 	for p in man/*.[1-9]; do install -D -m 644 $$p $(DESTDIR)$(PREFIX)/share/man/man$${p##*.}/$${p##*/}; done
 
+# OUT is where the package and what goes into it are made.
+OUT     ?= build
+
 deb: all
-	rm -rf build/deb
-	$(MAKE) install DESTDIR=build/deb/root PREFIX=/usr
-	find build/deb/root/usr/share/man -type f -exec gzip -9n {} +
-	install -D -m 644 README.md build/deb/root/usr/share/doc/p9auth/README.md
-	install -m 644 LICENSE build/deb/root/usr/share/doc/p9auth/copyright
-	install -d build/deb/root/DEBIAN
-	install -m 755 dist/debian/postinst dist/debian/prerm dist/debian/postrm build/deb/root/DEBIAN/
-	install -m 644 dist/debian/conffiles build/deb/root/DEBIAN/
-	sed 's/@VERSION@/$(VERSION)/; s/@ARCH@/$(ARCH)/' dist/debian/control.in >build/deb/root/DEBIAN/control
-	dpkg-deb --root-owner-group -b build/deb/root build/p9auth_$(VERSION)_$(ARCH).deb
+	rm -rf $(OUT)/deb
+	$(MAKE) install DESTDIR=$(OUT)/deb/root PREFIX=/usr
+	find $(OUT)/deb/root/usr/share/man -type f -exec gzip -9n {} +
+	install -D -m 644 README.md $(OUT)/deb/root/usr/share/doc/p9auth/README.md
+	install -m 644 LICENSE $(OUT)/deb/root/usr/share/doc/p9auth/copyright
+	install -d $(OUT)/deb/root/DEBIAN
+	install -D -m 644 dist/debian/pam $(OUT)/deb/root/etc/pam.d/p9auth-sshd
+	install -m 755 dist/debian/postinst dist/debian/prerm dist/debian/postrm $(OUT)/deb/root/DEBIAN/
+	install -m 644 dist/debian/conffiles $(OUT)/deb/root/DEBIAN/
+	sed 's/@VERSION@/$(VERSION)/; s/@ARCH@/$(ARCH)/' dist/debian/control.in >$(OUT)/deb/root/DEBIAN/control
+	dpkg-deb --root-owner-group -b $(OUT)/deb/root $(OUT)/p9auth_$(VERSION)_$(ARCH).deb
 
 clean:
 	rm -rf bin build
