@@ -90,6 +90,7 @@ func run(args []string) error {
 	defer s.close()
 	failed := make(chan error, 1)
 	go func() { failed <- s.serve() }()
+	warnOfLost(conf, log)
 	log.Info("factotum is ready", "socket", conf.Socket, "backend", backend)
 	daemon.SdNotify(false, daemon.SdNotifyReady)
 
@@ -110,6 +111,7 @@ func run(args []string) error {
 				log.Error("the configuration stays as it was", "error", err.Error())
 			} else {
 				level.Set(c.LogLevel)
+				warnOfLost(c, log)
 				log.Info("configuration read again")
 			}
 			daemon.SdNotify(false, daemon.SdNotifyReady)

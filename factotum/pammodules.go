@@ -1,0 +1,106 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// PAM runs in the worker, and what its session modules do to the worker is done
+// to the user's process from outside. Some do what cannot be done so. They are
+// named in the log when factotum starts, since they would be silently without
+// effect.
+
+// A lostModule has no effect on the user's process.
+type lostModule struct {
+	name string
+	only string // a file that is there only where the module does something
+	what string
+}
+
+var lostModules = []lostModule{
+	{"pam_namespace.so", "", "private directories"},
+	{"pam_selinux.so", "/sys/fs/selinux/enforce", "the user's SELinux context"},
+	{"pam_apparmor.so", "/sys/kernel/security/apparmor", "the user's AppArmor hat"},
+	{"pam_chroot.so", "", "a changed root directory"},
+	{"pam_cap.so", "", "the user's inheritable capabilities"},
+	{"pam_unshare.so", "", "private namespaces"},
+	{"pam_sepermit.so", "/sys/fs/selinux/enforce", "the user's SELinux context"},
+}
+
+// maxIncludes bounds the files of a service.
+const maxIncludes = 32
+
+// findLost names the modules of a service, in the directory of PAM's
+// configuration, that have no effect.
+func findLost(dir, service string) []lostModule {
+	var found []lostModule
+	files := []string{service}
+	for i := 0; i < len(files) && i < maxIncludes; i++ {
+		text, err := readSome(filepath.Join(dir, files[i]))
+		if err != nil {
+			continue // libpam says it, when somebody logs in
+		}
+		for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
+			line, _, _ = strings.Cut(line, "#")
+			f := strings.Fields(line)
+			if len(f) < 2 {
+				continue
+			}
+			include := ""
+			switch {
+			case f[0] == "@include":
+				include = f[1]
+			case len(f) > 2 && (f[1] == "include" || f[1] == "substack"):
+				include = f[2]
+			}
+			if include != "" {
+				if !slices.Contains(files, include) && !strings.Contains(include, "/") {
+					files = append(files, include)
+				}
+				continue
+			}
+			for _, m := range lostModules {
+				if !slices.ContainsFunc(f, func(w string) bool { return filepath.Base(w) == m.name }) || slices.Contains(found, m) {
+					continue
+				}
+				if _, err := os.Stat(m.only); m.only == "" || err == nil {
+					found = append(found, m)
+				}
+			}
+		}
+	}
+	return found
+}
+
+// readSome reads a file of the administrator's, up to a bound.
+func readSome(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 1<<18))
+	return string(b), err
+}
+
+// warnOfLost logs which configured modules have no effect.
+func warnOfLost(c config, log *slog.Logger) {
+	dir := c.PAMConfDir
+	if dir == "" {
+		dir = "/etc/pam.d"
+	}
+	seen := map[string]bool{}
+	for _, f := range c.FrontEnds {
+		if seen[f.service] {
+			continue
+		}
+		seen[f.service] = true
+		for _, m := range findLost(dir, f.service) {
+			log.Warn("a PAM module cannot work here", "service", f.service, "module", m.name, "lost", m.what)
+		}
+	}
+}
