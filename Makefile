@@ -18,7 +18,7 @@ all: build/go.mod
 	$(STATIC) -o $(BIN)/become ./internal/become
 	$(STATIC) -o $(BIN)/login ./login
 	$(STATICSSH) -o $(BIN)/sshfront ./sshfront
-	CGO_ENABLED=1 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w' -o $(BIN)/factotum-pam ./factotum/pam
+	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=pie -tags '$(TAGS)' -ldflags '-s -w' -o $(BIN)/factotum-pam ./factotum/pam
 
 build/go.mod: go.mod go.sum internal/sshpatch/main.go internal/sshpatch/patch.go
 	mkdir -p build
@@ -92,11 +92,15 @@ install: all
 OUT     ?= build
 
 deb: all
-	rm -rf $(OUT)/deb
+	rm -rf $(OUT)/deb $(OUT)/p9auth_*.deb
 	$(MAKE) install DESTDIR=$(OUT)/deb/root PREFIX=/usr
 	find $(OUT)/deb/root/usr/share/man -type f -exec gzip -9n {} +
 	install -D -m 644 README.md $(OUT)/deb/root/usr/share/doc/p9auth/README.md
 	install -m 644 LICENSE $(OUT)/deb/root/usr/share/doc/p9auth/copyright
+	printf '%s\n' 'p9auth ($(VERSION)) unstable; urgency=medium' '' '  * What changed is in the log of the source tree.' '' \
+		" -- p9auth developers <p9auth@localhost>  $$(date -R -u -d @$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)})" |\
+		gzip -9n >$(OUT)/deb/root/usr/share/doc/p9auth/changelog.gz
+	install -D -m 644 dist/debian/lintian-overrides $(OUT)/deb/root/usr/share/lintian/overrides/p9auth
 	install -d $(OUT)/deb/root/DEBIAN
 	install -D -m 644 dist/debian/pam $(OUT)/deb/root/etc/pam.d/p9auth-sshd
 	install -m 755 dist/debian/postinst dist/debian/prerm dist/debian/postrm $(OUT)/deb/root/DEBIAN/

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -90,7 +91,8 @@ func (c *conv) run() {
 				err = errGrace
 			}
 		case err := <-c.gone:
-			if !errors.Is(err, io.EOF) {
+			// net.ErrClosed: factotum itself has closed, as it ends.
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				c.fail(violation("%v", err))
 			}
 			return
@@ -209,7 +211,7 @@ func (f *fatal) Unwrap() error { return f.e }
 // fail tells the front end of an error. It returns whether the conversation
 // can go on.
 func (c *conv) fail(err error) bool {
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.EOF) {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 		return false
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -40,6 +40,9 @@ func TestSIGTERMEndsFactotumAndNoSession(t *testing.T) {
 	b.out(t, b.in(t, "bob"))
 	b.out(t, term)
 	b.wantNoWorker(t)
+	if log := b.Log(); strings.Contains(log, "protocol violation") {
+		t.Errorf("the front ends are blamed:\n%s", log)
+	}
 }
 
 func TestSIGHUPReadsTheConfigurationAgain(t *testing.T) {
