@@ -98,6 +98,7 @@ import socket; s=socket.socket(socket.AF_UNIX); s.connect(\"/home/alice/r.sock\"
 		{"agent", `eval $(ssh-agent) >/dev/null; ssh-add -q $keys/alice; $ssh -A alice@127.0.0.1 'ssh-add -l'; kill $SSH_AGENT_PID`, `alice@testbed \(ED25519\)`},
 		{"ten sessions over one connection", `ssh -f -N -M -S $tmp/ctl -p $port ${options/-o ControlPath=none/} alice@127.0.0.1; for i in 1 2 3 4 5 6 7 8 9 10; do ssh -n -S $tmp/ctl alice@127.0.0.1 "echo n$i" & done; wait; ssh -S $tmp/ctl -O exit alice@127.0.0.1 2>/dev/null`, `(n\d+\n){10}`},
 		{"bulk with rekeying", `head -c 67108864 /dev/zero | ssh -p $port $options -o RekeyLimit=16M alice@127.0.0.1 'tee big | sha256sum' >a && $ssh -o RekeyLimit=16M alice@127.0.0.1 'cat big; rm big' | sha256sum >b && cmp a b && echo same`, `^same\n$`},
+		{"sessions while keys are exchanged", `ssh -f -N -M -S $tmp/rctl -o RekeyLimit=256K -p $port ${options/-o ControlPath=none/} alice@127.0.0.1; for i in 1 2 3 4 5 6; do ssh -n -S $tmp/rctl alice@127.0.0.1 'head -c 8388608 /dev/zero' | wc -c & done; for i in $(seq 20); do ssh -n -S $tmp/rctl alice@127.0.0.1 true; done; wait; ssh -S $tmp/rctl -O exit alice@127.0.0.1 2>/dev/null`, `^(8388608\n){6}$`},
 		{"vi", `(sleep 1; printf 'ihello from vi\033:wq\r'; sleep 1) | ssh -tt -p $port $options alice@127.0.0.1 'TERM=vt100 vi /home/alice/vi.txt' >/dev/null; $ssh alice@127.0.0.1 cat vi.txt`, `^hello from vi\n$`},
 		{"-X", xForwarding, `(?m)^magic [0-9a-f]{32} is the display's own\n$`},
 		{"plink", `echo y | plink -P $port -pw open-sesame alice@127.0.0.1 id -un 2>/dev/null`, `^alice\n$`},
