@@ -28,7 +28,7 @@ const sshTTY = "ssh"
 // whatever terminals its user opens later: they are the user's own doing.
 func (w *worker) line(pid int) string {
 	if w.ttyName == sshTTY {
-		return "ssh:" + strconv.Itoa(pid)
+		return utmp.SSHLine(pid)
 	}
 	return strings.TrimPrefix(w.ttyName, "/dev/")
 }
@@ -36,7 +36,7 @@ func (w *worker) line(pid int) string {
 // recordID is ut_id for a line: as login has it, or a number that no two
 // processes share.
 func recordID(line string, pid int) string {
-	if strings.HasPrefix(line, "ssh:") {
+	if utmp.IsSSH(line) {
 		return base64.RawURLEncoding.EncodeToString([]byte{byte(pid >> 16), byte(pid >> 8), byte(pid)})
 	}
 	if len(line) > 3 {

@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -109,11 +110,12 @@ func (r Record) encode() []byte {
 	return b.Bytes()
 }
 
+// decode reads an onDisk, by its offsets: utmp is looked through at each login,
+// and may be long.
 func decode(b []byte) Record {
-	var d onDisk
-	binary.Read(bytes.NewReader(b), binary.LittleEndian, &d)
-	return Record{Type: int(d.Type), PID: int(d.PID), Line: text(d.Line[:]), ID: text(d.ID[:]), User: text(d.User[:]),
-		Host: text(d.Host[:]), SID: int(d.Session), Time: time.Unix(int64(d.Sec), int64(d.Usec)*1000)}
+	num := func(at int) int { return int(int32(binary.LittleEndian.Uint32(b[at:]))) }
+	return Record{Type: int(int16(binary.LittleEndian.Uint16(b))), PID: num(4), Line: text(b[8:40]), ID: text(b[40:44]), User: text(b[44:76]),
+		Host: text(b[76:332]), SID: num(336), Time: time.Unix(int64(num(340)), int64(num(344))*1000)}
 }
 
 // set puts a string in a field. What a terminal would obey is left out.
@@ -168,9 +170,16 @@ func Append(path string, r Record) error {
 	return err
 }
 
+// SSHLine is the line of an SSH connection, which is no terminal.
+func SSHLine(pid int) string { return "ssh:" + strconv.Itoa(pid) }
+
+// IsSSH says whether a line is one of SSHLine's.
+func IsSSH(line string) bool { return strings.HasPrefix(line, "ssh:") }
+
 // Put puts a record into utmp: in the place of the one that the same process
 // has from whoever started it (agetty, systemd), whose ID it takes over, or else
-// of one with its ID that is dead or of the same terminal.
+// of one with its ID that is dead or of the same terminal. An SSH connection,
+// whose ID is of its own, takes the place of any that is over.
 func Put(path string, r Record) error {
 	f, err := open(path, os.O_RDWR)
 	if f == nil {
@@ -186,7 +195,10 @@ func Put(path string, r Record) error {
 	})
 	if err == nil && !found {
 		at, _, err = find(f, func(o Record) bool {
-			return o.ID == r.ID && (o.Type == DeadProcess || o.Type >= InitProcess && o.Type < DeadProcess && o.Line == r.Line)
+			if o.Type == DeadProcess {
+				return o.ID == r.ID || IsSSH(o.Line) && IsSSH(r.Line)
+			}
+			return o.ID == r.ID && o.Type >= InitProcess && o.Type < DeadProcess && o.Line == r.Line
 		})
 	}
 	if err != nil {
@@ -219,20 +231,19 @@ func End(path string, pid int, line string, now time.Time) error {
 
 // find returns where a record is, or where the file ends.
 func find(f *os.File, is func(Record) bool) (at int64, found bool, err error) {
-	b := make([]byte, size)
-	for n := range int64(maxRecords) {
-		_, err := f.ReadAt(b, n*size)
-		if errors.Is(err, io.EOF) {
-			return n * size, false, nil
-		}
-		if err != nil {
-			return 0, false, err
-		}
-		if is(decode(b)) {
-			return n * size, true, nil
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, maxRecords*size))
+	if err != nil {
+		return 0, false, err
+	}
+	for ; len(b) >= size; at, b = at+size, b[size:] {
+		if is(decode(b[:size])) {
+			return at, true, nil
 		}
 	}
-	return 0, false, fmt.Errorf("%s has too many records", f.Name())
+	if at == maxRecords*size {
+		return 0, false, fmt.Errorf("%s has too many records", f.Name())
+	}
+	return at, false, nil
 }
 
 // Size is the length of a file in bytes, 0 if there is none.

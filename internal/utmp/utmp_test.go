@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,40 @@ func TestLastAndWhoReadIt(t *testing.T) {
 	}
 	if out := tool(t, "last", "-w", "-f", path); !strings.Contains(out, "alice") || !strings.Contains(out, "(00:10)") {
 		t.Errorf("last: %s", out)
+	}
+}
+
+func TestWhatIsEncodedIsDecoded(t *testing.T) {
+	r := Record{Type: UserProcess, PID: 1 << 22, Line: strings.Repeat("l", 32), ID: "abcd", User: strings.Repeat("u", 32),
+		Host: strings.Repeat("h", 256), SID: 77, Time: time.Unix(1<<30, 999999000)}
+	if got := decode(r.encode()); got != r {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Each has an ID of its own: utmp must not grow with every one.
+func TestSSHConnectionsTakeThePlaceOfThoseThatAreOver(t *testing.T) {
+	path := file(t)
+	put := func(pid int) {
+		t.Helper()
+		r := Record{Type: UserProcess, PID: pid, Line: SSHLine(pid), ID: strconv.Itoa(pid), User: "alice", Time: time.Now()}
+		if err := Put(path, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(10)
+	put(11)
+	if err := End(path, 10, SSHLine(10), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	put(12)
+	all := Since(path, 0)
+	if len(all) != 2 || all[0].PID != 12 || all[0].Type != UserProcess || all[1].PID != 11 {
+		t.Errorf("%+v", all)
+	}
+	put(13)
+	if n := len(Since(path, 0)); n != 3 {
+		t.Errorf("%d records of three that are logged in", n)
 	}
 }
 
