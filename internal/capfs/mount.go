@@ -34,6 +34,7 @@ func Mount(dir string, opt Options) (*FS, error) {
 		DisableReadDirPlus: true,
 		DirectMountStrict:  true,
 		DirectMountFlags:   unix.MS_NODEV,
+		DisableSplice:      true, // there is no file to splice from
 		// A capability must come in one write.
 		MaxWrite: 128 << 10,
 	})
