@@ -71,7 +71,7 @@ func (w *worker) spawn() error {
 		return err
 	}
 	w.cmd = exec.Command(w.conf.PAMWorker)
-	w.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	w.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=1"}
 	w.cmd.Dir = "/"
 	w.cmd.Stderr = os.Stderr
 	w.cmd.ExtraFiles = []*os.File{theirs} // descriptor 3

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -153,12 +154,23 @@ func (w *worker) adopt(p capproto.Packet) error {
 	return w.serve(&session{p.Files[0], pid})
 }
 
+// settle is for how many milliseconds a session must last to be worth tidying
+// up for.
+const settle = 2000
+
 // serve waits for the end of the session's process and closes the session.
 func (w *worker) serve(s *session) error {
+	wait := settle
 	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(s.pidfd.Fd()), Events: unix.POLLIN}}, -1)
-		if err == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.pidfd.Fd()), Events: unix.POLLIN}}, wait)
+		if n > 0 {
 			break
+		}
+		if err == nil {
+			// Days may pass now in which this process only waits.
+			debug.FreeOSMemory()
+			wait = -1
+			continue
 		}
 		if err != unix.EINTR {
 			slog.Error("poll the session's process", "error", err.Error())
