@@ -161,12 +161,13 @@ type AuthInfo struct {
 	UID, GID uint32
 	Home     string
 	Shell    string
-	Cap      string   // the capability's text, for capuse: a secret
-	Env      []string // NAME=VALUE, as the PAM modules set them
-	Umask    int      // file mode creation mask, or -1 to leave it
-	NoFile   *[2]uint64
-	NoHome   string // why the user cannot enter Home; "" if they can
-	Hush     bool   // the user has a .hushlogin
+	Cap      string     // the capability's text, for capuse: a secret
+	Env      []string   // NAME=VALUE, as the PAM modules set them
+	Umask    int        // file mode creation mask, or -1 to leave it
+	NoFile   *[2]uint64 // soft and hard limit of open files, or nil
+	NProc    *[2]uint64 // and of processes, for capuse.Target
+	NoHome   string     // why the user cannot enter Home; "" if they can
+	Hush     bool       // the user has a .hushlogin
 
 	// Of ssh: the addresses of both ends of the TCP connection, as host:port;
 	// JSON of sshdconf.Settings, and of authkeys.Options where a key was used;
@@ -211,18 +212,31 @@ func parseAuthInfo(m Msg) (*AuthInfo, error) {
 		}
 		a.Umask = int(n)
 	}
-	if s, ok := m.Lookup("nofile"); ok {
-		soft, hard, _ := strings.Cut(s, ":")
-		var lim [2]uint64
-		for i, s := range []string{soft, hard} {
-			if lim[i], err = strconv.ParseUint(s, 10, 64); err != nil {
-				return nil, fmt.Errorf("%w: nofile", ErrPacket)
-			}
-		}
-		a.NoFile = &lim
+	if a.NoFile, err = parseLimit(m, "nofile"); err != nil {
+		return nil, err
+	}
+	if a.NProc, err = parseLimit(m, "nproc"); err != nil {
+		return nil, err
 	}
 	if a.User == "" || a.Cap == "" {
 		return nil, fmt.Errorf("%w: authinfo without user or cap", ErrPacket)
 	}
 	return a, nil
+}
+
+// parseLimit reads SOFT:HARD, nil if there is none.
+func parseLimit(m Msg, name string) (*[2]uint64, error) {
+	s, ok := m.Lookup(name)
+	if !ok {
+		return nil, nil
+	}
+	soft, hard, _ := strings.Cut(s, ":")
+	var lim [2]uint64
+	for i, s := range []string{soft, hard} {
+		var err error
+		if lim[i], err = strconv.ParseUint(s, 10, 64); err != nil {
+			return nil, fmt.Errorf("%w: %s", ErrPacket, name)
+		}
+	}
+	return &lim, nil
 }

@@ -35,7 +35,8 @@ package capproto
 //	    process. read on until done. Answer: ok.
 //	authinfo                                               open
 //	    Answer: ok user= uid= gid= home= shell= cap= [env=NAME=VALUE]...
-//	    [umask=] [nofile=SOFT:HARD] [nohome=REASON] [hush=yes] and, for ssh,
+//	    [umask=] [nofile=SOFT:HARD] [nproc=SOFT:HARD] [nohome=REASON]
+//	    [hush=yes] and, for ssh,
 //	    remote= local= settings=J [options=J] [method=]... [message=]...
 //	    with a fresh capability: from the sender's uid, to the user, once,
 //	    for two minutes at most and no longer than this connection lives.

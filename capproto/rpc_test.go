@@ -80,7 +80,7 @@ func FuzzDecodeMsg(f *testing.F) {
 }
 
 func FuzzAuthInfo(f *testing.F) {
-	f.Add([]byte("ok user=alice uid=1000 gid=1000 home=/home/alice shell=/bin/bash cap=x umask=022 nofile=1024:4096 env=A=b"))
+	f.Add([]byte("ok user=alice uid=1000 gid=1000 home=/home/alice shell=/bin/bash cap=x umask=022 nofile=1024:4096 nproc=20:30 env=A=b"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := DecodeMsg(b)
 		if err != nil {

@@ -153,7 +153,7 @@ func TestTheManualHasEachVerb(t *testing.T) {
 		}
 	}
 	others := "ok done more error method=none method=password method=publickey method=keyboard-interactive " +
-		"user uid home cap env umask nofile nohome hush"
+		"user uid home cap env umask nofile nproc nohome hush"
 	for only, items := range both {
 		for word := range items {
 			v, ok := verbs[word]

@@ -240,7 +240,7 @@ func become(a *capproto.AuthInfo, t *tty, o options, defs logindefs.Defs) error 
 		}
 	}
 	return capuse.Exec(o.capuse, a.Cap, capuse.Target{
-		Path: shell, Argv: argv, Env: environment(a, home, shell, o, defs), Dir: home,
+		Path: shell, Argv: argv, Env: environment(a, home, shell, o, defs), Dir: home, NProc: a.NProc,
 	})
 }
 

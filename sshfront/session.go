@@ -132,9 +132,10 @@ func session(conf *connConfig, link *capproto.Conn) error {
 		return err
 	}
 	err = capuse.Exec(conf.Capuse, auth.Cap, capuse.Target{
-		Path: program,
-		Argv: []string{"sshfront: " + auth.User, "user"},
-		Env:  []string{"PATH=/usr/local/bin:/usr/bin:/bin"},
+		Path:  program,
+		Argv:  []string{"sshfront: " + auth.User, "user"},
+		Env:   []string{"PATH=/usr/local/bin:/usr/bin:/bin"},
+		NProc: auth.NProc,
 	})
 	return errors.Join(err, dupTo(logFD, 2))
 }

@@ -98,8 +98,10 @@ func (w *worker) opened(s *session, pid int, before effects, defs logindefs.Defs
 	if after.umask != before.umask {
 		m.Add("umask", fmt.Sprintf("%03o", after.umask))
 	}
-	if n := after.limits[unix.RLIMIT_NOFILE]; n != before.limits[unix.RLIMIT_NOFILE] {
-		m.Add("nofile", fmt.Sprintf("%d:%d", n.Cur, n.Max))
+	for name, i := range map[string]int{"nofile": unix.RLIMIT_NOFILE, "nproc": unix.RLIMIT_NPROC} {
+		if n := after.limits[i]; n != before.limits[i] {
+			m.Add(name, fmt.Sprintf("%d:%d", n.Cur, n.Max))
+		}
 	}
 	env, err := w.tx.GetEnvList()
 	if err != nil {
@@ -288,6 +290,12 @@ func (e effects) apply(before effects, pid int, pidfd *os.File) error {
 		if ended() {
 			return errors.New("the session's process has ended")
 		}
+		if i == unix.RLIMIT_NPROC {
+			if err := raise(pid, i, l); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := unix.Prlimit(pid, i, &l, nil); err != nil {
 			return fmt.Errorf("prlimit: %w", err)
 		}
@@ -307,6 +315,29 @@ func (e effects) apply(before effects, pid int, pidfd *os.File) error {
 		if err := os.WriteFile(f, []byte(strconv.Itoa(pid)), 0); err != nil {
 			return fmt.Errorf("move the session's process to its cgroup: %w", err)
 		}
+	}
+	return nil
+}
+
+// raise makes room for the user's limit of processes, and leaves it to the
+// front end to lower it, in the step that makes it the user (capuse.Target):
+// until then the process counts for the front end's uid, with everybody else
+// who is logging in, and a program in Go that may start no thread crashes.
+// Raising takes CAP_SYS_RESOURCE, lowering nothing; the front end is told when
+// the limit is above its own, so without the capability the login may fail,
+// but never gets more than it should.
+func raise(pid, i int, l unix.Rlimit) error {
+	var now unix.Rlimit
+	err := unix.Prlimit(pid, i, nil, &now)
+	if err == unix.EPERM {
+		return nil
+	}
+	if err == nil && (now.Cur < l.Cur || now.Max < l.Max) {
+		l.Cur, l.Max = max(l.Cur, now.Cur), max(l.Max, now.Max)
+		err = unix.Prlimit(pid, i, &l, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("prlimit: %w", err)
 	}
 	return nil
 }

@@ -10,17 +10,23 @@
 // else. Its arguments come from the redeemer, who may run what it likes as
 // the user that it becomes:
 //
-//	become DIR PATH ARGV0 [ARG...]
+//	become [nproc=SOFT:HARD] DIR PATH ARGV0 [ARG...]
 //
-// DIR is entered as the new user ("" stays), PATH is executed.
+// DIR is entered as the new user ("" stays), PATH is executed, with the limit
+// of processes if there is one.
 //
 // It runs on one thread: credentials belong to threads, and the one that
-// calls execve(2) is the one that lives on.
+// calls execve(2) is the one that lives on. Once the limit is set Go's runtime
+// may not start another, as that could be refused, and Go crashes then. So
+// there is one processor, and this thread keeps it: with RawSyscall the runtime
+// does not notice that the thread is in the kernel.
 package main
 
 import (
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -30,18 +36,31 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	if len(os.Args) < 4 {
+	args := os.Args[1:]
+	var nproc *limit
+	if len(args) > 0 && strings.HasPrefix(args[0], "nproc=") {
+		nproc = parseLimit(args[0][len("nproc="):])
+		args = args[1:]
+	}
+	if len(args) < 3 {
 		fail("usage: served by factotum, see capuse(4)", 0)
 	}
-	dir, path, argv := os.Args[1], os.Args[2], os.Args[3:]
+	dir, path, argv := args[0], args[1], args[2:]
 	r := record()
 
 	// The order matters. The login uid needs CAP_AUDIT_CONTROL if it was set
 	// before. Groups and gids go before the uids, as after them they could
 	// not be given up if capabilities went along. The session keyring is made
 	// when the ids are those of its owner, and the capabilities go last.
+	//
+	// The limit of processes is set just before: the kernel compares it with
+	// what the new user has when the uids change.
 	if r.LoginUID {
 		setLoginUID(r.UID)
+	}
+	runtime.GOMAXPROCS(1)
+	if nproc != nil {
+		nproc.set()
 	}
 	setgroups(r.Groups)
 	call("setresgid", syscall.SYS_SETRESGID, r.Groups[0], r.Groups[0], r.Groups[0])
@@ -50,8 +69,8 @@ func main() {
 	dropCapabilities()
 
 	if dir != "" {
-		if err := syscall.Chdir(dir); err != nil {
-			fail("cannot enter "+dir, err.(syscall.Errno))
+		if e := chdir(dir); e != 0 {
+			fail("cannot enter "+dir, e)
 		}
 	}
 	err := syscall.Exec(path, argv, environ())
@@ -116,10 +135,42 @@ func setLoginUID(uid uint32) {
 	if err != nil {
 		fail("open /proc/thread-self/loginuid", err.(syscall.Errno))
 	}
-	if _, err := syscall.Write(fd, []byte(utoa(uid))); err != nil {
+	if _, err := syscall.Write(fd, strconv.AppendUint(nil, uint64(uid), 10)); err != nil {
 		fail("set the audit login uid", err.(syscall.Errno))
 	}
 	syscall.Close(fd)
+}
+
+// A limit is RLIMIT_NPROC, as prlimit(2) takes it.
+type limit struct{ soft, hard uint64 }
+
+func parseLimit(s string) *limit {
+	soft, hard, _ := strings.Cut(s, ":")
+	var l limit
+	var err1, err2 error
+	l.soft, err1 = strconv.ParseUint(soft, 10, 64)
+	l.hard, err2 = strconv.ParseUint(hard, 10, 64)
+	if err1 != nil || err2 != nil {
+		fail("nproc="+s+" is no limit", 0)
+	}
+	return &l
+}
+
+func (l *limit) set() {
+	const nproc = 6 // RLIMIT_NPROC
+	_, _, e := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, 0, nproc, uintptr(unsafe.Pointer(l)), 0, 0, 0)
+	if e != 0 {
+		fail("set the limit of processes", e)
+	}
+}
+
+func chdir(dir string) syscall.Errno {
+	p, err := syscall.BytePtrFromString(dir)
+	if err != nil {
+		return syscall.EINVAL
+	}
+	_, _, e := syscall.RawSyscall(syscall.SYS_CHDIR, uintptr(unsafe.Pointer(p)), 0, 0)
+	return e
 }
 
 func setgroups(gids []uint32) {
@@ -181,18 +232,7 @@ func fail(what string, e syscall.Errno) {
 	if e == syscall.ENOENT {
 		code = 127
 	}
-	syscall.Write(2, []byte("become: "+what+"\n"))
+	b := []byte("become: " + what + "\n")
+	syscall.RawSyscall(syscall.SYS_WRITE, 2, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
 	os.Exit(code)
-}
-
-func utoa(n uint32) string {
-	var b [10]byte
-	i := len(b)
-	for {
-		i--
-		b[i] = byte('0' + n%10)
-		if n /= 10; n == 0 {
-			return string(b[i:])
-		}
-	}
 }

@@ -53,9 +53,12 @@ func TestMain(m *testing.M) {
 }
 
 func redeemArgs() {
-	err := capuse.Exec(os.Args[1], os.Args[2], capuse.Target{
-		Path: "/bin/sh", Argv: []string{"sh", "-c", os.Args[3]}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/",
-	})
+	t := capuse.Target{Path: "/bin/sh", Argv: []string{"sh", "-c", os.Args[3]}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/"}
+	if s := os.Getenv("TEST_NPROC"); s != "" {
+		t.NProc = new([2]uint64)
+		fmt.Sscanf(s, "%d:%d", &t.NProc[0], &t.NProc[1])
+	}
+	err := capuse.Exec(os.Args[1], os.Args[2], t)
 	fmt.Println(err)
 	os.Exit(1)
 }
@@ -222,6 +225,44 @@ func TestThePidStays(t *testing.T) {
 	out, err := c.Output()
 	if err != nil || strings.TrimSpace(string(out)) != fmt.Sprint(c.Process.Pid) {
 		t.Errorf("pid %s, not %d: %v", out, c.Process.Pid, err)
+	}
+}
+
+// crowd starts processes of a user, 30 and their shell.
+func crowd(t *testing.T, uid uint32) {
+	t.Helper()
+	c := exec.Command("/bin/sh", "-c", "for i in $(seq 30); do sleep 1000 & done; echo in; wait")
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Kill(-c.Process.Pid, syscall.SIGKILL); c.Wait() })
+	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheLimitOfProcessesIsForTheNewUser(t *testing.T) {
+	s := serve(t, Options{})
+	limited := func(script string) string {
+		t.Helper()
+		c := s.command("redeem", 1500, s.grant(1500, 2345, 2345).Reveal(), script)
+		c.Env = append(c.Env, "TEST_NPROC=5:20")
+		out, _ := c.CombinedOutput()
+		return strings.TrimSpace(string(out))
+	}
+	crowd(t, 1500) // more than that, but they are another's
+	const script = "grep '^Max processes' /proc/self/limits; id -u"
+	if got := strings.Join(strings.Fields(limited(script)), " "); got != "Max processes 5 20 processes 2345" {
+		t.Errorf("got %q", got)
+	}
+	crowd(t, 2345)
+	if got := limited(script); got != "become: cannot execute /bin/sh: resource temporarily unavailable" {
+		t.Errorf("over the limit: got %q", got)
 	}
 }
 

@@ -31,6 +31,11 @@ const (
 // Until the write it returns errors. After it only this thread is the new
 // user, a state that no Go program should go on in: what fails then is said
 // on standard error, in the words of become, and ends the process.
+//
+// From the limit of processes on, Go's runtime may not start a thread, as that
+// could be refused, and Go crashes then. So there is one processor, and this
+// thread keeps it: with RawSyscall the runtime does not notice that the thread
+// is in the kernel.
 func redeem(file, capability string, t Target) error {
 	c, err := capproto.Parse(capability)
 	if err != nil {
@@ -41,18 +46,34 @@ func redeem(file, capability string, t Target) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", file, err)
 	}
-	if _, err := unix.Write(fd, []byte(capability)); err != nil {
+	loginUID := noLoginUID()
+	procs := runtime.GOMAXPROCS(1)
+	defer runtime.GOMAXPROCS(procs)
+	// The kernel compares the soft limit with what the new user has, at the
+	// write. The hard one, which could not be raised again, waits for it.
+	before, err := softLimit(t.NProc)
+	if err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("set the limit of processes: %w", err)
+	}
+	if err := write(fd, []byte(capability)); err != nil {
+		setLimit(before)
 		unix.Close(fd)
 		return fmt.Errorf("write %s: %w", file, err)
 	}
 
-	setLoginUID(c.Grant.To)
+	if err := setLimit(t.NProc); err != nil {
+		fail("set the limit of processes", err)
+	}
+	if loginUID {
+		setLoginUID(c.Grant.To)
+	}
 	newKeyring()
 	if err := dropCapabilities(); err != nil {
 		fail("capset", err)
 	}
 	if t.Dir != "" {
-		if err := syscall.Chdir(t.Dir); err != nil {
+		if err := chdir(t.Dir); err != nil {
 			fail("cannot enter "+t.Dir, err)
 		}
 	}
@@ -60,22 +81,69 @@ func redeem(file, capability string, t Target) error {
 	return nil
 }
 
+// softLimit lowers the soft limit of processes to the new user's. It returns
+// what the limit was.
+func softLimit(l *[2]uint64) (before *[2]uint64, err error) {
+	if l == nil {
+		return nil, nil
+	}
+	var now unix.Rlimit
+	if err := unix.Prlimit(0, unix.RLIMIT_NPROC, nil, &now); err != nil {
+		return nil, err
+	}
+	return &[2]uint64{now.Cur, now.Max}, setLimit(&[2]uint64{l[0], max(l[0], now.Max)})
+}
+
+// setLimit sets the limit of processes, nil leaves it.
+func setLimit(l *[2]uint64) error {
+	if l == nil {
+		return nil
+	}
+	return unix.Prlimit(0, unix.RLIMIT_NPROC, &unix.Rlimit{Cur: l[0], Max: l[1]}, nil)
+}
+
+const loginUIDFile = "/proc/thread-self/loginuid"
+
+// noLoginUID says whether there is an audit login uid, and it is not set.
+func noLoginUID() bool {
+	now, err := os.ReadFile(loginUIDFile)
+	return err == nil && string(now) == strconv.FormatUint(capproto.NoID, 10)
+}
+
 // setLoginUID sets the audit login uid, if none is set. That needs no right (a
 // change would need CAP_AUDIT_CONTROL). A login uid that is set already stays:
 // become, which has the right, would have changed it.
 func setLoginUID(uid uint32) {
-	const file = "/proc/thread-self/loginuid"
-	now, err := os.ReadFile(file)
-	if err != nil || string(now) != strconv.FormatUint(capproto.NoID, 10) {
-		return // set already, or a kernel without audit
-	}
 	// The change of identity has made the process undumpable, so its files in
 	// /proc are root's (proc(5)). For the time of the write they are the new
 	// user's, who learns nothing from our memory but their own login.
-	unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1, 0)
 	// Where this fails, the login uid stays unset: it is for the audit log.
-	os.WriteFile(file, []byte(strconv.FormatUint(uint64(uid), 10)), 0)
-	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	file := append([]byte(loginUIDFile), 0)
+	at := unix.AT_FDCWD
+	fd, _, e := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(&file[0])), unix.O_WRONLY|unix.O_CLOEXEC, 0, 0, 0)
+	if e == 0 {
+		write(int(fd), strconv.AppendUint(nil, uint64(uid), 10))
+	}
+	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0)
+}
+
+func write(fd int, b []byte) error {
+	if _, _, e := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))); e != 0 {
+		return e
+	}
+	return nil
+}
+
+func chdir(dir string) error {
+	p, err := unix.BytePtrFromString(dir)
+	if err != nil {
+		return err
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_CHDIR, uintptr(unsafe.Pointer(p)), 0, 0); e != 0 {
+		return e
+	}
+	return nil
 }
 
 // newKeyring gives the user a session keyring of their own, linked to their
@@ -119,6 +187,6 @@ func fail(what string, err error) {
 	if errors.Is(err, unix.ENOENT) {
 		code = 127
 	}
-	fmt.Fprintf(os.Stderr, "become: %s: %v\n", what, err)
+	write(2, fmt.Appendf(nil, "become: %s: %v\n", what, err))
 	os.Exit(code)
 }

@@ -21,6 +21,16 @@ type Target struct {
 	Argv []string // argv[0] and the arguments
 	Env  []string // NAME=VALUE
 	Dir  string   // to enter as the new user; "" stays
+
+	// NProc is the new user's RLIMIT_NPROC, soft and hard; nil leaves it. It
+	// is set together with the identity, not before: while the process counts
+	// for the old user, Go may need another thread. The kernel compares it
+	// with the number of the new user's processes, as setresuid(2) says.
+	//
+	// That a front end sets it makes it no weaker than a limit set from
+	// outside: who has taken a front end over could always redeem in another
+	// process, which no limit was set on, and is nobody but the user anyway.
+	NProc *[2]uint64
 }
 
 // Exec redeems the capability (its text) at the capuse file and runs the

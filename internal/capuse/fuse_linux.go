@@ -46,6 +46,10 @@ func redeem(file, capability string, t Target) error {
 		return fmt.Errorf("read %s: not the name of an executable", file)
 	}
 	exe := filepath.Join(filepath.Dir(file), name)
-	argv := append([]string{"become", t.Dir, t.Path}, t.Argv...)
+	argv := []string{"become"}
+	if t.NProc != nil {
+		argv = append(argv, fmt.Sprintf("nproc=%d:%d", t.NProc[0], t.NProc[1]))
+	}
+	argv = append(append(argv, t.Dir, t.Path), t.Argv...)
 	return fmt.Errorf("exec %s: %w", exe, syscall.Exec(exe, argv, t.Env))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,19 +25,28 @@ const (
 func helper(mode string, args []string) {
 	switch mode {
 	case "redeem": // CAPABILITY SCRIPT: as login does
+		var nproc *[2]uint64
 		if os.Getenv("NPROC") != "" {
-			runtime.LockOSThread() // which may start a thread
-			unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: 1, Max: 1})
+			nproc = &[2]uint64{1, 1}
 		}
 		if os.Getenv("NNP") != "" {
 			runtime.LockOSThread()
 			unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		}
 		err := capuse.Exec(capuser, args[0], capuse.Target{
-			Path: "/bin/sh", Argv: []string{"sh", "-c", args[1]}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/",
+			Path: "/bin/sh", Argv: []string{"sh", "-c", args[1]}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/", NProc: nproc,
 		})
 		fmt.Println(err)
 		os.Exit(1)
+	case "refused": // with a limit, and what the limit is afterwards
+		var before, after unix.Rlimit
+		unix.Getrlimit(unix.RLIMIT_NPROC, &before)
+		err := capuse.Exec(capuser, "1500@0@0@"+strings.Repeat("A", 43), capuse.Target{Argv: []string{"x"}, NProc: &[2]uint64{1, 1}})
+		unix.Getrlimit(unix.RLIMIT_NPROC, &after)
+		if errors.Is(err, unix.EPERM) && after == before {
+			err = errors.New("operation not permitted, as before")
+		}
+		fmt.Println(err)
 	case "redeem-bad": // CAPABILITY
 		err := capuse.Exec(capuser, args[0], capuse.Target{Path: "/no/such", Argv: []string{"x"}})
 		fmt.Println(err)

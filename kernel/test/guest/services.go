@@ -111,6 +111,16 @@ func services() {
 		return
 	}
 	defer factotum.stop()
+	// alice may have 40 processes, says pam_limits; as many who log in are
+	// nobody's business.
+	for _, frontEnd := range []int{101, 102} {
+		crowd := shell(frontEnd, "for i in {1..50}; do sleep 1000 & done; wait")
+		crowd.SysProcAttr.Setpgid = true
+		if crowd.Start() == nil {
+			defer crowd.Wait()
+			defer unix.Kill(-crowd.Process.Pid, unix.SIGKILL)
+		}
+	}
 	run("agetty and login log alice in at the console", func(t *T) {
 		agetty := start(t, "/var/log/agetty", bounded(without(capGrantID),
 			"/sbin/agetty", "-L", "--login-program", programs+"login", "ttyS1", "115200", "linux")...)
@@ -159,7 +169,7 @@ func sshLogin(t *T, factotum *daemon) {
 		c := exec.Command("/usr/bin/ssh", append([]string{"-i", "/root/id", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"}, args...)...)
 		return output(c)
 	}
-	want(t, "id", ssh("alice@localhost", "id; cat /proc/self/loginuid"), "uid=1000(alice) gid=1000(alice) groups=1000(alice),1100(wizards)\n1000")
+	want(t, "id", ssh("alice@localhost", "id; cat /proc/self/loginuid; echo; ulimit -u"), "uid=1000(alice) gid=1000(alice) groups=1000(alice),1100(wizards)\n1000\n40")
 	if got := ssh("-tt", "alice@localhost", "tty"); !strings.HasPrefix(got, "/dev/pts/") {
 		t.Errorf("tty: %s", got)
 	}

@@ -345,13 +345,19 @@ func nproc(t *T) {
 	want(t, "somebody", fork(3001), "forked")
 
 	// As after setresuid(2): whoever has too many processes already cannot
-	// execute another program.
+	// execute another program. Those of others, and of the source, count not.
 	sleep()
-	over := as(1500, "redeem", grant(t, 1500, 3000, 3000).Reveal(), "echo ran")
-	over.Env = append(over.Env, "NPROC=1")
-	if got := output(over); !strings.Contains(got, "resource temporarily unavailable") {
-		t.Errorf("over the limit: %s", got)
+	limited := func(to int) string {
+		c := as(1500, "redeem", grant(t, 1500, uint32(to), uint32(to)).Reveal(), "echo ran")
+		c.Env = append(c.Env, "NPROC=1")
+		return output(c)
 	}
+	want(t, "over the limit", limited(3000), "become: cannot execute /bin/sh: resource temporarily unavailable")
+	want(t, "below it", limited(3002), "ran")
+
+	// A capability that is refused leaves the limit as it was.
+	refused := as(1500, "refused")
+	want(t, "refused", output(refused), "operation not permitted, as before")
 }
 
 // kernelLog reads dmesg.

@@ -193,6 +193,7 @@ ltp:x:1600:1600::/home/ltp:/bin/bash
 	a.file("/etc/hosts", 0o644, "127.0.0.1 localhost guest\n")
 	a.file("/etc/p9auth/factotum.conf", 0o644, "FrontEnd _login login\nFrontEnd _sshfront sshd ssh\n")
 	a.file("/etc/p9auth/sshd_config", 0o644, "Subsystem sftp internal-sftp\n")
+	a.file("/etc/security/limits.d/alice.conf", 0o644, "alice - nproc 40\n")
 	a.dir("home/alice", 0o700, 1000)
 	return nil
 }

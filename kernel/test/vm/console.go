@@ -40,6 +40,7 @@ func console(sock string) error {
 		{"tty; stat -c '%U %G %a' $(tty)", "/dev/ttyS1\nalice tty 600"},
 		{"grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/$$/status | tr -d '\\n\\t'", "CapInh:0000000000000000CapPrm:0000000000000000CapEff:0000000000000000CapAmb:0000000000000000"},
 		{"cat /proc/self/loginuid; echo", "1000"},
+		{"ulimit -Su; ulimit -Hu", "40\n40"},
 		{"echo $0 $HOME $USER $PWD", "-bash /home/alice alice /home/alice"},
 		{"cat /etc/shadow", "cat: /etc/shadow: Permission denied"},
 	} {
