@@ -70,7 +70,9 @@ func (b *builder) module(version string) (string, error) {
 	}
 	headers := filepath.Join(b.root(version), "usr", "src", "linux-headers-"+b.release(version))
 	// Type information for BPF would need pahole, and the kernel's vmlinux.
-	err := b.run("make", "-C", headers, "M="+dir, "CONFIG_DEBUG_INFO_BTF_MODULES=", "W=1", "KCFLAGS=-Werror", "modules")
+	// C=2 has sparse(1) look at what is compiled, and at what was.
+	err := b.run("make", "-C", headers, "M="+dir, "CONFIG_DEBUG_INFO_BTF_MODULES=", "W=1", "KCFLAGS=-Werror",
+		"C=2", "CHECK=sparse -Wsparse-error", "modules")
 	return filepath.Join(dir, "p9auth.ko"), err
 }
 

@@ -64,7 +64,7 @@ func fatal(err error) {
 
 // missing names a program that has to be installed first.
 func missing() error {
-	for _, p := range []string{"qemu-system-x86_64", "gcc-12", "apt-get", "dpkg-deb"} {
+	for _, p := range []string{"qemu-system-x86_64", "gcc-12", "sparse", "apt-get", "dpkg-deb"} {
 		if _, err := exec.LookPath(p); err != nil {
 			return fmt.Errorf("%s is missing: scripts/deps vm installs it", p)
 		}
