@@ -137,6 +137,22 @@ func tests() {
 		want(t, "first", write(1500, c.Reveal()), "ok 2000")
 		want(t, "second", write(1500, c.Reveal()), "operation not permitted")
 	})
+	run("of eight processes that write it at once, one is the target", func(t *T) {
+		for range 5 {
+			c := grant(t, 1500, 2000, 2000).Reveal()
+			said := make(chan string)
+			for range 8 {
+				go func() { said <- write(1500, c) }()
+			}
+			count := map[string]int{}
+			for range 8 {
+				count[<-said]++
+			}
+			if count["ok 2000"] != 1 || count["operation not permitted"] != 7 {
+				t.Errorf("they say %v", count)
+			}
+		}
+	})
 	run("caphash: one opener, with rights, for writing", caphashRules)
 	run("there are bounds", func(t *T) {
 		var n int
