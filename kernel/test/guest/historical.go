@@ -25,7 +25,7 @@ func historical() {
 		}
 		want(t, "capuse", write(ltp, "1600@0@12345"), "invalid argument")
 		closeHash()
-		t.must(unload())
+		unloaded(t)
 		t.must(load("sha1=1"))
 		openHash(t)
 	})
@@ -54,7 +54,7 @@ func historical() {
 	})
 	run("the module is loaded without sha1 again", func(t *T) {
 		closeHash()
-		t.must(unload())
+		unloaded(t)
 		t.must(load(""))
 		openHash(t)
 	})

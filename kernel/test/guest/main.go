@@ -133,6 +133,15 @@ func load(params string) error {
 // unload removes the module, or says that it is in use (EWOULDBLOCK).
 func unload() error { return unix.DeleteModule("p9auth", unix.O_NONBLOCK) }
 
+// unloaded removes the module. It may be in use for a moment longer: the kernel
+// closes the files of a process that had an io_uring in its own time.
+func unloaded(t *T) {
+	var err error
+	if !eventually(func() bool { err = unload(); return err == nil }) {
+		t.Fatalf("unload: %v", err)
+	}
+}
+
 // parameter reads a parameter of the module.
 func parameter(t *T, name string) string {
 	b, err := os.ReadFile(filepath.Join(parameters, name))
@@ -144,9 +153,9 @@ func setParameter(t *T, name, value string) {
 	t.must(os.WriteFile(filepath.Join(parameters, name), []byte(value), 0))
 }
 
-// eventually waits up to 20 seconds for a condition.
+// eventually waits up to a minute for a condition.
 func eventually(ok func() bool) bool {
-	for range 400 {
+	for range 1200 {
 		if ok() {
 			return true
 		}
