@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -248,19 +249,22 @@ func crowd(t *testing.T, uid uint32) {
 
 func TestTheLimitOfProcessesIsForTheNewUser(t *testing.T) {
 	s := serve(t, Options{})
+	// Processes of one uid count together on the whole machine: one that no
+	// other test has.
+	user := 200000 + rand.Uint32N(1<<30)
 	limited := func(script string) string {
 		t.Helper()
-		c := s.command("redeem", 1500, s.grant(1500, 2345, 2345).Reveal(), script)
+		c := s.command("redeem", 1500, s.grant(1500, user, user).Reveal(), script)
 		c.Env = append(c.Env, "TEST_NPROC=5:20")
 		out, _ := c.CombinedOutput()
 		return strings.TrimSpace(string(out))
 	}
 	crowd(t, 1500) // more than that, but they are another's
 	const script = "grep '^Max processes' /proc/self/limits; id -u"
-	if got := strings.Join(strings.Fields(limited(script)), " "); got != "Max processes 5 20 processes 2345" {
+	if got := strings.Join(strings.Fields(limited(script)), " "); got != fmt.Sprint("Max processes 5 20 processes ", user) {
 		t.Errorf("got %q", got)
 	}
-	crowd(t, 2345)
+	crowd(t, user)
 	if got := limited(script); got != "become: cannot execute /bin/sh: resource temporarily unavailable" {
 		t.Errorf("over the limit: got %q", got)
 	}
