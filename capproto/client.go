@@ -107,6 +107,13 @@ func (c *Client) Start(s Start) error {
 	return err
 }
 
+// Renounce gives up Preauth, which only the first request of a conversation can
+// ask for.
+func (c *Client) Renounce() error {
+	_, err := c.rpc(NewMsg(VerbAttr))
+	return err
+}
+
 // A Style says what to do with a Prompt: see pam_conv(3).
 type Style string
 

@@ -21,7 +21,7 @@ package capproto
 //	    configuration binds to the sender's uid. The packet may carry one file
 //	    descriptor, the terminal; factotum believes what the kernel says of
 //	    it. preauth skips the password and is refused unless the connection
-//	    was made by uid 0 (login -f). Answer: ok.
+//	    was made by uid 0 (login -f) and this is its first request. Answer: ok.
 //	read                                                   talking
 //	    Waits for what factotum has to say. Answers:
 //	        ok style=echo-on|echo-off text=T    a question; answer it by write

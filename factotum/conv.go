@@ -30,6 +30,8 @@ type conv struct {
 
 	sender    *unix.Ucred // who sends the packets
 	front     frontEnd    // what that front end may do
+	heard     bool        // there was a request
+	first     bool        // this is the first one
 	state     state
 	tries     int
 	userTyped string

@@ -67,6 +67,7 @@ func (c *conv) answer(p capproto.Packet) (capproto.Msg, error) {
 	if err := c.checkSender(p.Cred); err != nil {
 		return capproto.Msg{}, violation("%v", err)
 	}
+	c.first, c.heard = !c.heard, true
 	v, ok := verbs[p.Verb]
 	switch {
 	case !ok:
@@ -142,8 +143,14 @@ func (c *conv) startPAM(p capproto.Packet) (capproto.Msg, error) {
 	case !ok:
 	case v != "yes":
 		return capproto.Msg{}, violation("preauth=%.40s", v)
-	case c.peer.Uid != 0 || c.userTyped == "":
-		c.log.Warn("login refused", "user", c.userTyped, "reason", "preauth without root")
+	case c.peer.Uid != 0 || !c.first || c.userTyped == "":
+		// A front end that has had time to read something is not believed any
+		// more, even if root has started it.
+		reason := "preauth without root"
+		if c.peer.Uid == 0 && !c.first {
+			reason = "preauth is not the first request"
+		}
+		c.log.Warn("login refused", "user", c.userTyped, "reason", reason)
 		return capproto.Msg{}, &capproto.Error{Code: capproto.CodeDenied, Text: "only root may log in a user without a password"}
 	default:
 		preauth = true

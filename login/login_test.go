@@ -51,6 +51,8 @@ func TestAgettyAsRootLogsIn(t *testing.T) {
 	noRights(t, term.PID())
 	term.Send(password + "\n")
 	term.Expect(`\$ `)
+	// Not even the connection is root's: it would be good for login -f.
+	b.WantLog(t, "user authenticated\" conversation=[0-9]+ uid="+b.Sh(t, "id -u _login")+" .*user=alice")
 	shellOfAlice(t, b, term)
 }
 

@@ -2,8 +2,8 @@
 //
 // agetty starts it, as root or, better, as the user _login. Started as root
 // it becomes _login, with no capabilities and no way back, before it reads a
-// byte; only its connection to factotum was made by root, so that factotum
-// knows it from the kernel (login -f needs that). It asks for the name,
+// byte; only for -f and -h its connection to factotum was made by root, so that
+// factotum knows it from the kernel. It asks for the name,
 // relays what PAM says and what the person types, receives a capability, and
 // redeems it: the login process becomes the user's shell, in the same process
 // and session.
@@ -114,14 +114,9 @@ func login(o options) error {
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close_range: %w", err)
 	}
-	// This order is the point of the program: the connection first, which
-	// tells factotum who started us, then the rights go, then we read.
-	client, dialErr := capproto.Dial(o.socket)
-	if err := drop.To(o.user); err != nil {
+	client, err := connect(o)
+	if err != nil {
 		return err
-	}
-	if dialErr != nil {
-		return dialErr
 	}
 	defer client.Close()
 	if !term.IsTerminal(0) {
@@ -161,6 +156,27 @@ func login(o options) error {
 	}
 	t.done()
 	return become(a, t, o, defs)
+}
+
+// connect gives the rights up that we may have been started with, and connects
+// to factotum. What only root may say, -f and -h, factotum believes over a
+// connection that was made before. Nothing has been read yet, and whoever
+// takes us over later can say -f no more: it must be the first request.
+func connect(o options) (*capproto.Client, error) {
+	if !o.preauth && o.host == "" {
+		if err := drop.To(o.user); err != nil {
+			return nil, err
+		}
+		return capproto.Dial(o.socket)
+	}
+	client, dialErr := capproto.Dial(o.socket)
+	if err := drop.To(o.user); err != nil {
+		return nil, err
+	}
+	if dialErr != nil || o.preauth {
+		return client, dialErr
+	}
+	return client, client.Renounce()
 }
 
 // authenticate asks for names and passwords until factotum is convinced.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/internal/drop"
 	"p9auth/internal/testbed"
 )
 
@@ -34,6 +35,7 @@ var lies = map[string]func(args []string){
 	"descriptors":     descriptors,
 	"no-terminal":     noTerminal,
 	"preauth":         preauth,
+	"late-preauth":    latePreauth,
 	"stranger":        stranger,
 	"hand-over":       handOver,
 	"root-hands-over": rootHandsOver,
@@ -309,6 +311,27 @@ func preauth([]string) {
 		panic("the state is " + m.Get("state"))
 	}
 	t.violate(capproto.NewMsg("session"))
+}
+
+// latePreauth is a login that root has started, and that somebody has taken
+// over after it read something.
+func latePreauth([]string) {
+	made := []*talk{dial(), dial()}
+	must(drop.To("_login"))
+	made[0].ask("attr")
+	made[1].ask("start", "proto", "pam", "user", "alice")
+	made[1].ask("read")
+	made[1].ask("write", "data", "wrong")
+	must(made[1].Send(capproto.NewMsg("read")))
+	if m := made[1].hear(); m.Get("code") != capproto.CodeDenied {
+		panic("a wrong password: " + m.Verb)
+	}
+	for _, t := range made {
+		must(t.Send(capproto.NewMsg("start", "proto", "pam", "user", "root", "preauth", "yes")))
+		if m := t.hear(); m.Verb != capproto.VerbError || m.Get("code") != capproto.CodeDenied {
+			panic("preauth: " + m.Verb)
+		}
+	}
 }
 
 // stranger is no front end at all.

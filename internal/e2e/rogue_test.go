@@ -79,6 +79,13 @@ func TestAFrontEndThatLies(t *testing.T) {
 			t.Errorf("logged %d times", got)
 		}
 	})
+	t.Run("preauth by a login that has read something", func(t *testing.T) {
+		n := b.logged("preauth is not the first request")
+		b.wantLiar(t, b.Start(t, b.liar(), "liar", "late-preauth"), b.logged("conversation ended: protocol violation"))
+		if got := b.logged("preauth is not the first request") - n; got != 2 {
+			t.Errorf("logged %d times", got)
+		}
+	})
 	for user, group := range map[string]string{"nobody": "nogroup", "alice": "alice"} {
 		t.Run("no front end: "+user, func(t *testing.T) {
 			n := b.logged("this user is no front end")
