@@ -385,6 +385,7 @@ func TestAnotherProcessCannotUseTheExecutable(t *testing.T) {
 	if out, err := c.CombinedOutput(); err == nil {
 		t.Errorf("another process of the same uid ran it: %s", out)
 	}
+	s.wantLog("the executable is another process's\" uid=1500")
 	names, err := os.ReadDir(s.dir)
 	if err != nil || len(names) != 2 {
 		t.Errorf("listing: %v, %v", names, err)

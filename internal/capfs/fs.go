@@ -33,6 +33,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/internal/grant"
+	"p9auth/internal/loglimit"
 	"p9auth/internal/proc"
 )
 
@@ -70,7 +71,7 @@ type FS struct {
 	opt                Options
 	table              table
 	server             *fuse.Server
-	quiet              limiter
+	quiet              loglimit.Limiter
 
 	mu       sync.Mutex
 	hashOpen bool              // somebody has caphash open
@@ -151,7 +152,11 @@ func (fs *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse
 		fs.mu.Lock()
 		f := fs.names[name]
 		fs.mu.Unlock()
-		if f == nil || !fs.owns(h, f) {
+		if f == nil {
+			return fuse.ENOENT
+		}
+		if !fs.owns(h, f) {
+			fs.refuse("the executable is another process's", h, unix.ENOENT, "owner", f.owner.PID)
 			return fuse.ENOENT
 		}
 		out.NodeId = f.node
@@ -590,7 +595,7 @@ func (fs *FS) drop(f *file) {
 
 // refuse logs why a caller was turned away.
 func (fs *FS) refuse(why string, h *fuse.InHeader, err error, args ...any) {
-	ok, dropped := fs.quiet.allow(fs.opt.now())
+	ok, dropped := fs.quiet.Allow(h.Uid, fs.opt.now())
 	if !ok {
 		return
 	}
@@ -599,27 +604,4 @@ func (fs *FS) refuse(why string, h *fuse.InHeader, err error, args ...any) {
 		args = append(args, "unlogged_before", dropped)
 	}
 	fs.opt.Log.Warn("capability refused", args...)
-}
-
-// A limiter keeps those who may write to capuse, which is everybody, from
-// filling the log: 20 lines a second.
-type limiter struct {
-	mu      sync.Mutex
-	second  time.Time
-	n       int
-	dropped int
-}
-
-func (l *limiter) allow(now time.Time) (ok bool, dropped int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := now.Truncate(time.Second); !s.Equal(l.second) {
-		l.second, l.n = s, 0
-	}
-	if l.n++; l.n > 20 {
-		l.dropped++
-		return false, 0
-	}
-	dropped, l.dropped = l.dropped, 0
-	return true, dropped
 }
