@@ -218,5 +218,9 @@ func parseConfig(name string, r io.Reader) (config, error) {
 // sessions that start at once over one ssh connection, and some more.
 const maxCapsPerConversation = 16
 
+// maxSessionsPerUID leaves room too: who has filled the machine through one
+// front end, say ssh, does not keep the administrator from the console.
+func (c config) maxSessionsPerUID() int { return c.MaxSessions - c.MaxSessions/8 }
+
 // maxCapsPerUID leaves room for other front ends.
 func (c config) maxCapsPerUID() int { return max(1, c.MaxCapabilities/2) }

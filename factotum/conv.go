@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,7 @@ type conv struct {
 	requests chan capproto.Packet
 	gone     chan error // why no more requests come
 	grace    *time.Timer
+	leaving  sync.WaitGroup // workers that were told to end
 
 	sender    *unix.Ucred // who sends the packets
 	front     frontEnd    // what that front end may do
@@ -261,8 +263,14 @@ func (c *conv) end() {
 }
 
 func (c *conv) dropWorker() {
-	if c.worker != nil {
-		c.worker.abandon()
+	if w := c.worker; w != nil {
+		w.abandon()
+		if w.leader == nil { // else it is counted among the sessions
+			c.leaving.Go(func() {
+				for range w.said {
+				}
+			})
+		}
 		c.worker = nil
 	}
 	c.held, c.question = nil, false

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/internal/loglimit"
 )
 
 // A server is factotum: its socket, its caphash, and who is talking.
@@ -35,6 +36,8 @@ type server struct {
 	convsOf  map[uint32]int // conversations by uid of the peer
 	capsOf   map[uint32]int // capabilities of living conversations, by uid
 	sessions int
+	sessOf   map[uint32]int // of them by uid of the front end
+	quiet    loglimit.Limiter
 	live     map[*worker]sessionInfo // the sessions that are open
 	closed   bool
 
@@ -58,7 +61,7 @@ func newServer(c config, handler slog.Handler) (*server, error) {
 	}
 	s := &server{
 		log: log, conf: c, fronts: fronts, ssh: ssh, tickets: map[[32]byte]*ticket{},
-		convs: map[*conv]bool{}, convsOf: map[uint32]int{}, capsOf: map[uint32]int{}, live: map[*worker]sessionInfo{},
+		convs: map[*conv]bool{}, convsOf: map[uint32]int{}, capsOf: map[uint32]int{}, sessOf: map[uint32]int{}, live: map[*worker]sessionInfo{},
 		counters: counters, began: time.Now(),
 	}
 	if s.hash, s.unmount, err = openCapHash(c, log); err != nil {
@@ -145,6 +148,7 @@ func (s *server) serve() error {
 			}
 			if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ECONNABORTED) {
 				s.log.Error("accept", "error", err.Error())
+				time.Sleep(100 * time.Millisecond) // whose descriptors are all in use must not spin
 				continue
 			}
 			return fmt.Errorf("accept: %w", err)
@@ -182,13 +186,20 @@ func (s *server) accept(u *net.UnixConn) {
 	}
 	s.mu.Unlock()
 	if refuse != nil {
-		c.log.Warn("conversation refused", "reason", refuse.Text)
+		if ok, dropped := s.quiet.Allow(peer.Uid, time.Now()); ok && dropped > 0 {
+			c.log.Warn("conversation refused", "reason", refuse.Text, "unlogged_before", dropped)
+		} else if ok {
+			c.log.Warn("conversation refused", "reason", refuse.Text)
+		}
 		c.conn.Send(refuse.Msg())
 		u.Close()
 		return
 	}
 	go func() {
 		c.run()
+		// Its place is free when its workers have gone: otherwise they could be
+		// had without end, by beginning and leaving again.
+		c.leaving.Wait()
 		s.mu.Lock()
 		delete(s.convs, c)
 		if s.convsOf[peer.Uid]--; s.convsOf[peer.Uid] == 0 {

@@ -176,12 +176,10 @@ func view(path string, log *slog.Logger, serve func(net.Conn)) (net.Listener, er
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	ln, err := net.Listen("unix", path)
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
-	// Root alone connects: bind(2) has made it with our umask, and nobody's
-	// connection is accepted before this.
 	if err := os.Chmod(path, 0o600); err != nil {
 		ln.Close()
 		return nil, err
@@ -189,13 +187,18 @@ func view(path string, log *slog.Logger, serve func(net.Conn)) (net.Listener, er
 	free := make(chan struct{}, maxViewers)
 	go func() {
 		for {
-			c, err := ln.Accept()
+			c, err := ln.AcceptUnix()
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
 			if err != nil {
 				log.Error("accept", "socket", path, "error", err.Error())
 				time.Sleep(time.Second)
+				continue
+			}
+			// Who was quicker than the chmod is turned away here.
+			if peer, err := peerCred(c); err != nil || peer.Uid != 0 {
+				c.Close()
 				continue
 			}
 			c.SetDeadline(time.Now().Add(viewerTime))

@@ -15,6 +15,7 @@ type tty struct {
 	f     *os.File // opened with O_PATH: it does not hold the line
 	name  string   // as PAM_TTY has it: "tty1", "pts/3"
 	owner string   // uid:gid:mode before the session
+	rdev  uint64   // the device
 }
 
 // checkTTY accepts a descriptor only if it is a terminal, has a name in /dev
@@ -60,6 +61,6 @@ func checkTTY(f *os.File, pid int) (*tty, error) {
 	}
 	return &tty{
 		f: os.NewFile(uintptr(pfd), path), name: name,
-		owner: fmt.Sprintf("%d:%d:%o", st.Uid, st.Gid, st.Mode&0o7777),
+		owner: fmt.Sprintf("%d:%d:%o", st.Uid, st.Gid, st.Mode&0o7777), rdev: st.Rdev,
 	}, nil
 }

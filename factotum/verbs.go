@@ -277,17 +277,34 @@ func (c *conv) session(p capproto.Packet) (capproto.Msg, error) {
 		h.Close()
 		return capproto.Msg{}, violation("the sender has ended")
 	}
-	if err := c.s.addSession(); err != nil {
+	if err := c.stillHas(h.PID); err != nil {
 		h.Close()
 		return capproto.Msg{}, err
 	}
-	c.worker.leader = h
+	if err := c.s.addSession(p.Cred.Uid); err != nil {
+		h.Close()
+		return capproto.Msg{}, err
+	}
+	c.worker.leader, c.worker.uid = h, p.Cred.Uid
 	m := capproto.NewMsg("session", "pid", fmt.Sprint(h.PID))
 	if err := c.worker.conn.Send(m, h.File()); err != nil {
 		return capproto.Msg{}, c.workerFailed(err)
 	}
 	c.state = opening
 	return capproto.NewMsg(capproto.VerbOK), nil
+}
+
+// stillHas makes sure that the terminal, which will be made the user's, is still
+// the process's own: in the meantime somebody else may have logged in there.
+func (c *conv) stillHas(pid int) error {
+	if c.tty == nil {
+		return nil
+	}
+	if ps, err := proc.ReadStat(pid); err == nil && uint64(ps.TTY) == c.tty.rdev {
+		return nil
+	}
+	c.log.Warn("login refused", "user", c.user.name, "reason", "the terminal is no longer that of the process", "tty", c.tty.name)
+	return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "the terminal is in other hands; log in again"}}
 }
 
 // authinfo makes a capability for the sender.

@@ -31,6 +31,7 @@ type worker struct {
 	said   chan capproto.Msg // closed when it has ended
 	start  capproto.Msg      // with what its PAM transaction began
 	tty    *tty
+	uid    uint32       // of the front end whose session it is
 	leader *proc.Handle // the session's process, once there is one
 
 	mu      sync.Mutex
@@ -212,13 +213,15 @@ func (w *worker) abandon() {
 	})
 }
 
-func (s *server) addSession() error {
+// addSession counts a session of a front end, if there may be one more.
+func (s *server) addSession(uid uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sessions >= s.conf.MaxSessions {
+	if s.sessions >= s.conf.MaxSessions || s.sessOf[uid] >= s.conf.maxSessionsPerUID() {
 		return &capproto.Error{Code: capproto.CodeLimit, Text: "too many sessions"}
 	}
 	s.sessions++
+	s.sessOf[uid]++
 	return nil
 }
 
@@ -235,6 +238,9 @@ func (s *server) sessionEnded(w *worker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions--
+	if s.sessOf[w.uid]--; s.sessOf[w.uid] <= 0 {
+		delete(s.sessOf, w.uid)
+	}
 	w.over = true
 	delete(s.live, w)
 }

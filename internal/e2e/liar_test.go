@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -19,7 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
-	"p9auth/internal/drop"
 	"p9auth/internal/testbed"
 )
 
@@ -36,6 +37,10 @@ var lies = map[string]func(args []string){
 	"no-terminal":     noTerminal,
 	"preauth":         preauth,
 	"late-preauth":    latePreauth,
+	"loses-terminal":  losesTerminal,
+	"leaves":          leaves,
+	"hoards":          hoards,
+	"knocks":          knocks,
 	"stranger":        stranger,
 	"hand-over":       handOver,
 	"root-hands-over": rootHandsOver,
@@ -317,7 +322,11 @@ func preauth([]string) {
 // over after it read something.
 func latePreauth([]string) {
 	made := []*talk{dial(), dial()}
-	must(drop.To("_login"))
+	u, err := user.Lookup("_login")
+	must(err)
+	uid, err := strconv.Atoi(u.Uid)
+	must(err)
+	must(syscall.Setresuid(uid, uid, uid))
 	made[0].ask("attr")
 	made[1].ask("start", "proto", "pam", "user", "alice")
 	made[1].ask("read")
@@ -589,6 +598,68 @@ func attempts(args []string) {
 	}
 	must(t.Send(capproto.NewMsg("start", "proto", "pam", "user", "alice")))
 	t.wantEnd("one more", capproto.CodeLimit)
+}
+
+// losesTerminal logs in on its terminal and gives it up before the session.
+func losesTerminal([]string) {
+	signal.Ignore(syscall.SIGHUP) // the kernel's, to a session that loses it
+	t := dial()
+	must(t.Send(capproto.NewMsg("start", "proto", "pam", "user", "alice"), os.Stdin))
+	if m := t.hear(); m.Verb != capproto.VerbOK {
+		panic(m.Get("text"))
+	}
+	t.ask("read")
+	t.ask("write", "data", password)
+	t.ask("read")
+	must(unix.IoctlSetInt(0, unix.TIOCNOTTY, 0))
+	must(t.Send(capproto.NewMsg("session")))
+	t.wantEnd("session", capproto.CodeAccount)
+}
+
+// leaves begins and leaves again while PAM is at work, as long as it may.
+func leaves(args []string) {
+	began := 0
+	for range 20 {
+		t := dial()
+		m := capproto.NewMsg("start", "proto", "pam", "user", "alice")
+		if err := t.Send(m); err != nil && !errors.Is(err, syscall.EPIPE) {
+			panic(err)
+		}
+		if m = t.hear(); m.Verb == capproto.VerbOK {
+			began++
+			t.ask("read")
+			t.ask("write", "data", password)
+		} else if m.Get("code") != capproto.CodeLimit {
+			panic(m.Get("text"))
+		}
+		t.Close()
+	}
+	fmt.Printf("began %d\n", began)
+}
+
+// hoards opens as many sessions as it can get.
+func hoards(args []string) {
+	limit, err := strconv.Atoi(args[0])
+	must(err)
+	var keep []*talk
+	for range limit {
+		keep = append(keep, to("open"))
+	}
+	t := to("proven")
+	must(t.Send(capproto.NewMsg("session")))
+	t.wantEnd("one more", capproto.CodeLimit)
+	fmt.Println("full")
+	fmt.Scanln()
+	runtime.KeepAlive(keep)
+}
+
+// knocks connects very often, and is no front end.
+func knocks([]string) {
+	for range 5000 {
+		c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: rpc, Net: "unixpacket"})
+		must(err)
+		c.Close()
+	}
 }
 
 // hundredGrand logs in and asks for very many capabilities.

@@ -132,6 +132,49 @@ func TestAFrontEndThatLies(t *testing.T) {
 		b.WantLog(t, "conversation refused.*too many logins at once")
 		b.in(t, "alice")
 	})
+	t.Run("too many sessions of one front end leave room for another", func(t *testing.T) {
+		b.wantNoWorker(t)
+		b.forget(t)
+		b.configure(t, "MaxSessions 8\n")
+		defer b.configure(t, "")
+		full := b.startLiar(t, "_rogue", "hoards", "7")
+		full.Expect("full")
+		b.WantLog(t, "conversation ended: limit.*too many sessions")
+		b.out(t, b.in(t, "alice"))
+		full.Send("\n")
+		b.wantNoWorker(t)
+		b.forget(t)
+	})
+	t.Run("a front end that begins and leaves has no more workers than conversations", func(t *testing.T) {
+		b.configure(t, "MaxConversationsPerUID 3\n")
+		defer b.configure(t, "")
+		release := b.hold(t, "auth")
+		term := b.startLiar(t, "_rogue", "leaves")
+		if got := term.Expect(`began [0-9]+\r`); got != "began 3\r" {
+			t.Errorf("it %s conversations, not 3", got)
+		}
+		term.Wait()
+		release()
+		b.wantNoWorker(t)
+		b.out(t, b.in(t, "alice", asRogue...)) // its places are free again
+	})
+	t.Run("a terminal that was given up is not made the user's", func(t *testing.T) {
+		term := b.startLiar(t, "_login", "loses-terminal")
+		tty, logged := term.TTY(), b.logged("conversation ended: protocol violation")
+		was := stat(t, tty)
+		b.wantLiar(t, term, logged)
+		b.WantLog(t, "the terminal is no longer that of the process")
+		wantStat(t, tty, was)
+	})
+	t.Run("a stranger who connects 5,000 times does not fill the log", func(t *testing.T) {
+		size := len(b.Log())
+		b.wantLiar(t, b.Start(t, "setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "--", b.liar(), "liar", "knocks"),
+			b.logged("conversation ended: protocol violation"))
+		b.out(t, b.in(t, "alice"))
+		if n := len(b.Log()) - size; n > 300_000 {
+			t.Errorf("the log grows by %d bytes", n)
+		}
+	})
 	t.Run("too many attempts", func(t *testing.T) {
 		b.configure(t, "MaxAuthTries 3\n")
 		defer b.configure(t, "")
