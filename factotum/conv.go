@@ -36,7 +36,7 @@ type conv struct {
 	first     bool        // this is the first one
 	state     state
 	tries     int
-	userTyped string
+	userInLog string // as the log may have it: a name may be a password typed too early
 	rhost     string
 	tty       *tty
 	user      *person
@@ -189,7 +189,7 @@ func (c *conv) opened(m capproto.Msg) error {
 // refused passes on the worker's verdict. The front end may try again.
 func (c *conv) refused(m capproto.Msg) error {
 	e := &capproto.Error{Code: m.Get("code"), Text: m.Get("text")}
-	c.log.Warn("login refused", "user", c.userTyped, "reason", e.Text, "code", e.Code, "rhost", c.rhost, "tty", c.ttyName(), "attempt", c.tries)
+	c.log.Warn("login refused", "user", c.userInLog, "reason", e.Text, "code", e.Code, "rhost", c.rhost, "tty", c.ttyName(), "attempt", c.tries)
 	c.dropWorker()
 	if c.state == opening || e.Code == capproto.CodeInternal {
 		return &fatal{e}
@@ -201,7 +201,7 @@ func (c *conv) refused(m capproto.Msg) error {
 // workerFailed logs why the worker is of no more use and returns what the
 // front end is told.
 func (c *conv) workerFailed(err error) error {
-	c.log.Error("the PAM worker failed", "user", c.userTyped, "error", err.Error())
+	c.log.Error("the PAM worker failed", "user", c.userInLog, "error", err.Error())
 	return &capproto.Error{Code: capproto.CodeInternal, Text: "authentication broke off: the PAM worker failed; try again"}
 }
 
@@ -232,7 +232,7 @@ func (c *conv) fail(err error) bool {
 	case capproto.CodeProtocol:
 		c.log.Warn("conversation ended: protocol violation", "reason", e.Text)
 	case capproto.CodeTimeout:
-		c.log.Warn("conversation ended: timeout", "user", c.userTyped)
+		c.log.Warn("conversation ended: timeout", "user", c.userInLog)
 	case capproto.CodeLimit:
 		// An open conversation keeps what it has.
 		if goesOn = c.state == open; !goesOn {

@@ -243,7 +243,7 @@ func (c *conv) identify(user string) error {
 	if user == "" || !possibleName(user) {
 		return violation("impossible user name")
 	}
-	a.user, a.identified, c.userTyped = user, true, user
+	a.user, a.identified, c.userInLog = user, true, user
 	if err := c.startSSHWorker(a.conf.UseDNS); err != nil {
 		return err
 	}

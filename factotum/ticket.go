@@ -44,7 +44,7 @@ func (c *conv) attach(p capproto.Packet) (capproto.Msg, error) {
 	if t == nil {
 		return capproto.Msg{}, violation("attach: no such ticket")
 	}
-	c.user, c.worker, c.rhost, c.userTyped = t.user, t.worker, t.rhost, t.user.name
+	c.user, c.worker, c.rhost, c.userInLog = t.user, t.worker, t.rhost, t.user.name
 	c.state = proven
 	return capproto.NewMsg(capproto.VerbOK), nil
 }

@@ -130,11 +130,12 @@ func (c *conv) startPAM(p capproto.Packet) (capproto.Msg, error) {
 		return capproto.Msg{}, &capproto.Error{Code: capproto.CodeLimit, Text: "too many attempts"}
 	}
 	c.tries++
-	c.userTyped = p.Get("user")
-	if !possibleName(c.userTyped) {
+	c.userInLog = ""
+	user := p.Get("user")
+	if !possibleName(user) {
 		return capproto.Msg{}, violation("impossible user name")
 	}
-	m := capproto.NewMsg("begin", "service", c.front.service, "user", c.userTyped)
+	m := capproto.NewMsg("begin", "service", c.front.service, "user", user)
 	if dir := c.conf.PAMConfDir; dir != "" {
 		m.Add("confdir", dir)
 	}
@@ -143,14 +144,14 @@ func (c *conv) startPAM(p capproto.Packet) (capproto.Msg, error) {
 	case !ok:
 	case v != "yes":
 		return capproto.Msg{}, violation("preauth=%.40s", v)
-	case c.peer.Uid != 0 || !c.first || c.userTyped == "":
+	case c.peer.Uid != 0 || !c.first || user == "":
 		// A front end that has had time to read something is not believed any
 		// more, even if root has started it.
 		reason := "preauth without root"
 		if c.peer.Uid == 0 && !c.first {
 			reason = "preauth is not the first request"
 		}
-		c.log.Warn("login refused", "user", c.userTyped, "reason", reason)
+		c.log.Warn("login refused", "user", user, "reason", reason)
 		return capproto.Msg{}, &capproto.Error{Code: capproto.CodeDenied, Text: "only root may log in a user without a password"}
 	default:
 		preauth = true
@@ -201,6 +202,9 @@ func (c *conv) begin(m capproto.Msg) error {
 	}
 	if answer.Verb != capproto.VerbOK {
 		return c.workerFailed(errors.New("it cannot begin: " + answer.Get("text")))
+	}
+	if name, ok := answer.Lookup("log"); ok {
+		c.userInLog = name
 	}
 	return nil
 }

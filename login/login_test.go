@@ -182,6 +182,16 @@ func TestWrongPasswordsAndUnknownUsersGetTheSame(t *testing.T) {
 		term.Wait()
 	}
 	b.WantLog(t, `login refused.*user=alice.*Login incorrect`)
+	b.WantLog(t, `login refused.*user=UNKNOWN.*Login incorrect`)
+	// What nobody is called may be a password that was typed too early.
+	if strings.Contains(b.Log(), "nobody-of-that-name") {
+		t.Errorf("the log has an unknown name:\n%s", b.Log())
+	}
+	b.Sh(t, "echo LOG_UNKFAIL_ENAB yes >>/etc/login.defs; sed -i '/^LOG_UNKFAIL_ENAB.*no/d' /etc/login.defs")
+	term := b.Start(t, b.Bin("login"), "--", "nobody-of-that-name")
+	term.Expect("Password: ")
+	term.Send("wrong\n")
+	term.Expect("Login incorrect")
 	b.WantLog(t, `login refused.*user=nobody-of-that-name.*Login incorrect`)
 }
 

@@ -124,21 +124,34 @@ func recorded(since int64, typ int, line string) bool {
 	return false
 }
 
-// recordFailure writes what lastb(1) shows of a password that was wrong. At a
-// console a name that nobody has may be a password typed too early.
+// nameForLog is a name that was typed at a console as logs may have it: one that
+// nobody has may be a password typed too early. See LOG_UNKFAIL_ENAB in
+// login.defs(5).
+func nameForLog(name string) string {
+	if name == "" {
+		return ""
+	}
+	if _, err := lookup(name); err == nil {
+		return name
+	}
+	if defs, err := logindefs.Read(logindefs.Path); err == nil && defs.Bool("LOG_UNKFAIL_ENAB", false) {
+		return name
+	}
+	return "UNKNOWN"
+}
+
+// recordFailure writes what lastb(1) shows of a password that was wrong.
 func (w *worker) recordFailure() {
 	name, err := w.tx.GetItem(pam.User)
 	if err != nil || w.ttyName == "" {
 		return
 	}
-	w.auditLogin(0, name, false)
 	line := "ssh:notty"
 	if w.ttyName != sshTTY {
 		line = w.line(0)
-		if _, err := lookup(name); err != nil {
-			name = "UNKNOWN"
-		}
+		name = nameForLog(name)
 	}
+	w.auditLogin(0, name, false)
 	complain(utmp.BtmpPath, utmp.Append(utmp.BtmpPath, utmp.Record{Type: utmp.LoginProcess, PID: os.Getpid(), Line: line, User: name, Host: w.rhost, Time: time.Now()}))
 }
 
@@ -156,7 +169,7 @@ func (w *worker) auditLogin(uid uint32, name string, ok bool) {
 		return s
 	}
 	addr, host := w.rhost, "?"
-	if !strings.ContainsAny(addr, ".:") || auditString(addr) != strconv.Quote(addr) {
+	if !strings.ContainsAny(addr, ".:") || auditString(addr)[0] != '"' {
 		addr = ""
 	}
 	text := fmt.Sprintf("op=login %s exe=%q hostname=%s addr=%s terminal=%s res=%s", who, "/usr/lib/p9auth/factotum-pam", host, or(addr), or(strings.TrimPrefix(w.ttyName, "/dev/")), res)

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,5 +60,5 @@ func auditString(s string) string {
 			return hex.EncodeToString([]byte(s))
 		}
 	}
-	return strconv.Quote(s)
+	return `"` + s + `"`
 }

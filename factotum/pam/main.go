@@ -21,7 +21,7 @@
 //	factotum says                          the worker answers
 //	lookup user= [addr=]                   account uid= gid= home= shell= [group=]..., or nouser; and host=
 //	key key= settings= [host=] addr=       allowed options=, or denied; both with note=...
-//	begin service= user= [tty= rhost=      ok
+//	begin service= user= [tty= rhost=      ok [log=], the name as logs may have it
 //	    confdir= env=... lastlog=yes] + tty
 //	authenticate [null=no]                 prompt style= text=..., then proven user=, or error
 //	answer data=, or answer fail=yes       (to a prompt that is a question)
@@ -153,7 +153,11 @@ func (w *worker) begin(p capproto.Packet) (capproto.Msg, error) {
 			return capproto.Msg{}, err
 		}
 	}
-	return capproto.NewMsg(capproto.VerbOK), w.transaction(p.Msg)
+	m := capproto.NewMsg(capproto.VerbOK)
+	if p.Get("tty") != sshTTY {
+		m.Add("log", nameForLog(p.Get("user")))
+	}
+	return m, w.transaction(p.Msg)
 }
 
 // transaction calls pam_start and sets what PAM shall know of the login.

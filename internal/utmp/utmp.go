@@ -121,7 +121,7 @@ func decode(b []byte) Record {
 // set puts a string in a field. What a terminal would obey is left out.
 func set(field []byte, s string) {
 	copy(field, strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
 			return '?'
 		}
 		return r

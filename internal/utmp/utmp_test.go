@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func tool(t *testing.T, argv ...string) string {
@@ -185,12 +186,32 @@ func TestALockIsNotWaitedForForEver(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add(Record{Type: UserProcess, Line: "a", User: "b", Host: "::1", Time: time.Unix(1, 0)}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) != size {
-			return
-		}
-		r := decode(b)
+		r := decode(append(b, make([]byte, size)...)[:size])
 		if len(r.Line) > 32 || len(r.User) > 32 || len(r.Host) > 256 || len(r.ID) > 4 {
 			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// Whatever a stranger is called and comes from, who(1) and last(1) print
+// nothing that a terminal obeys.
+func FuzzEncode(f *testing.F) {
+	f.Add("pts/1", "alice", "::1")
+	f.Add("pts/1", "\x1b]0;x\x07", "\u009b2J")
+	f.Add("\x9b2J", "a\x00b", "192.0.2.1\n")
+	f.Fuzz(func(t *testing.T, line, user, host string) {
+		b := Record{Type: LoginProcess, Line: line, User: user, Host: host}.encode()
+		if len(b) != size {
+			t.Fatalf("%d bytes", len(b))
+		}
+		r := decode(b)
+		for _, s := range []string{r.Line, r.User, r.Host} {
+			for i, c := range s {
+				// A letter that is cut in two at the end of a field is no control.
+				if c < ' ' || c >= 0x7f && c < 0xa0 || c == utf8.RuneError && s[i] >= 0x80 && s[i] < 0xa0 {
+					t.Errorf("%q", s)
+				}
+			}
 		}
 	})
 }
