@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -216,7 +217,12 @@ func (c *conv) auth(p capproto.Packet) (capproto.Msg, error) {
 	case "password":
 		return c.password(p.Get("data"))
 	case "publickey":
-		return c.publickey(p)
+		began := time.Now()
+		m, err := c.publickey(p)
+		if capproto.CodeOf(err) == capproto.CodeDenied {
+			time.Sleep(stillToWait(refusalTime(a.user), time.Since(began)))
+		}
+		return m, err
 	case "keyboard-interactive":
 		if err := c.authenticatePAM(); err != nil {
 			return capproto.Msg{}, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -157,7 +158,7 @@ func TestInstalledProgramsHaveNoRightsOfTheirOwn(t *testing.T) {
 	if out := b.Sh(t, "find "+b.Top+"/bin -perm /7000; getcap -r "+b.Top+"/bin"); out != "" {
 		t.Errorf("setuid, setgid or file capabilities: %s", out)
 	}
-	for _, name := range []string{"factotum", "login", "become"} {
+	for _, name := range []string{"factotum", "login", "become", "sshfront"} {
 		if out := b.Sh(t, "ldd "+b.Bin(name)+" 2>&1 || true"); !strings.Contains(out, "not a dynamic executable") {
 			t.Errorf("%s is not static: %s", name, out)
 		}
@@ -277,6 +278,48 @@ func TestHushloginSilencesPAM(t *testing.T) {
 	in(t, term)
 	if s := term.Screen(); strings.Contains(s, "GNU/Linux") {
 		t.Errorf("there is a motd: %s", s)
+	}
+}
+
+func TestHushloginMayBeAListOfUsersAndShells(t *testing.T) {
+	b := testbed.Up(t)
+	b.Sh(t, "sed -i '/^HUSHLOGIN_FILE/d' /etc/login.defs; echo HUSHLOGIN_FILE /etc/hushlogins >>/etc/login.defs; chsh -s /bin/sh bob")
+	for list, hushed := range map[string]map[string]bool{
+		`bob\n`:           {"alice": false, "bob": true},
+		`root\n/bin/bash`: {"alice": true, "bob": false},
+		"":                {"alice": true, "bob": true},
+	} {
+		b.Sh(t, "printf '"+list+"' >/etc/hushlogins")
+		for user, want := range hushed {
+			term := b.Start(t, b.Bin("login"), "-f", user)
+			term.Expect(`\$ `)
+			if got := !strings.Contains(term.Screen(), "GNU/Linux"); got != want {
+				t.Errorf("list %q: %s is hushed: %v", list, user, got)
+			}
+			term.Send("exit\n")
+			term.Wait()
+		}
+	}
+}
+
+func TestThePromptAndTheNameThatIsKept(t *testing.T) {
+	b := testbed.Up(t)
+	host := b.Sh(t, "uname -n")
+	term := b.Start(t, b.Bin("login"))
+	term.Expect("^" + regexp.QuoteMeta(host) + " login: ")
+	term = b.Start(t, b.Bin("login"), "-H")
+	term.Expect("^login: ")
+	b.Sh(t, "printf 'LOGIN_PLAIN_PROMPT yes\\nLOGIN_KEEP_USERNAME yes\\n' >>/etc/login.defs")
+	term = b.Start(t, b.Bin("login"))
+	term.Expect("^login: ")
+	term.Send("alice\n")
+	term.Expect("Password: ")
+	term.Send("wrong\n")
+	term.Expect("Login incorrect\r\nPassword: ")
+	term.Send(password + "\n")
+	term.Expect(`\$ `)
+	if got := term.Run("id -un"); got != "alice" {
+		t.Errorf("this is %s", got)
 	}
 }
 

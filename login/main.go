@@ -34,11 +34,12 @@ import (
 	"p9auth/internal/logindefs"
 )
 
-const usage = `usage: login [-p] [-h host] [-o key=value]... [--] [name]
-       login [-p] [-h host] [-o key=value]... -f name
+const usage = `usage: login [-Hp] [-h host] [-o key=value]... [--] [name]
+       login [-Hp] [-h host] [-o key=value]... -f name
 
   -p          keep the environment
   -h host     the person comes from host (believed only from root)
+  -H          no host name in the prompt
   -f name     name is already authenticated (believed only from root)
   -o socket=path, -o capuse=path, -o user=name, -o defs=path
               where factotum's socket and the capuse file are, which user
@@ -50,6 +51,7 @@ type options struct {
 	keepEnv bool
 	host    string
 	preauth bool
+	plain   bool // no host name in the prompt
 	name    string
 	socket  string
 	capuse  string
@@ -85,7 +87,7 @@ func parseArgs(args []string) (options, error) {
 	fl.BoolVar(&o.keepEnv, "p", false, "")
 	fl.StringVar(&o.host, "h", "", "")
 	fl.BoolVar(&o.preauth, "f", false, "")
-	fl.BoolFunc("H", "", func(string) error { return nil }) // util-linux: no host name in the prompt
+	fl.BoolVar(&o.plain, "H", false, "")
 	fl.Func("o", "", func(s string) error {
 		k, v, _ := strings.Cut(s, "=")
 		p, ok := map[string]*string{"socket": &o.socket, "capuse": &o.capuse, "user": &o.user, "defs": &o.defs}[k]
@@ -185,7 +187,7 @@ func authenticate(client *capproto.Client, t *tty, o options, defs logindefs.Def
 	for tries := max(1, defs.Int("LOGIN_RETRIES", 3)); ; {
 		for name == "" {
 			var err error
-			if name, err = t.ask(prompt()); err != nil {
+			if name, err = t.ask(prompt(o.plain || defs.Bool("LOGIN_PLAIN_PROMPT", false))); err != nil {
 				return err
 			}
 			name = strings.TrimSpace(name)
@@ -213,12 +215,17 @@ func authenticate(client *capproto.Client, t *tty, o options, defs logindefs.Def
 		if tries--; tries == 0 {
 			return errors.New("maximum number of tries exceeded")
 		}
-		name = ""
+		if !defs.Bool("LOGIN_KEEP_USERNAME", false) {
+			name = ""
+		}
 		t.flush()
 	}
 }
 
-func prompt() string {
+func prompt(plain bool) string {
+	if plain {
+		return "login: "
+	}
 	host, err := os.Hostname()
 	if err != nil || host == "" {
 		return "login: "

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -215,6 +216,10 @@ type home struct {
 // and fsgid, and the groups that open has set. The other capabilities that
 // root has over files go with the fsuid, see capabilities(7).
 func (w *worker) home(d logindefs.Defs) (h home) {
+	name := d.String("HUSHLOGIN_FILE", ".hushlogin")
+	if filepath.IsAbs(name) {
+		h.hush = hushed(name, w.acct)
+	}
 	unix.SetfsgidRetGid(int(w.acct.gid))
 	unix.SetfsuidRetUid(int(w.acct.uid))
 	defer func() {
@@ -227,11 +232,31 @@ func (w *worker) home(d logindefs.Defs) (h home) {
 		return h
 	}
 	defer unix.Close(fd)
-	if name := d.String("HUSHLOGIN_FILE", ".hushlogin"); !filepath.IsAbs(name) {
+	if !filepath.IsAbs(name) {
 		var st unix.Stat_t
 		h.hush = unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
 	}
 	return h
+}
+
+// hushed looks into the administrator's list of the users and shells for which
+// there are no messages. An empty one is for everybody, as with util-linux.
+func hushed(path string, a *account) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if line = strings.TrimSpace(line); line == a.name || line != "" && line == a.shell {
+			return true
+		}
+	}
+	return len(b) == 0
 }
 
 // effects are what session modules do to the process that they run in.
