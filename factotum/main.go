@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -66,28 +67,48 @@ func run(args []string) error {
 	if *caps != "" {
 		return serveCaps(*caps)
 	}
-	conf, err := readConfig(*file)
+	if *test {
+		conf, err := readConfig(*file)
+		if err != nil {
+			return err
+		}
+		return check(conf)
+	}
+	given, err := inherited()
 	if err != nil {
 		return err
 	}
-	if err := check(conf); err != nil {
+	s, level, err := start(*file, given)
+	if err != nil {
+		turnAway(given)
 		return err
 	}
-	if *test {
-		return nil
+	defer s.close()
+	return s.run(*file, level)
+}
+
+// start makes the server, and sets the log up as the configuration says.
+func start(file string, given []*net.UnixListener) (*server, *slog.LevelVar, error) {
+	conf, err := readConfig(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := check(conf); err != nil {
+		return nil, nil, err
 	}
 	level := new(slog.LevelVar)
 	level.Set(conf.LogLevel)
 	log := newLogger(os.Stderr, level)
 	slog.SetDefault(log)
+	s, err := newServer(conf, given, log.Handler())
+	return s, level, err
+}
 
+// run serves until a signal ends it.
+func (s *server) run(file string, level *slog.LevelVar) error {
+	log, conf := s.log, s.conf
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	s, err := newServer(conf, log.Handler())
-	if err != nil {
-		return err
-	}
-	defer s.close()
 	failed := make(chan error, 1)
 	go func() { failed <- s.serve() }()
 	warnOfLost(conf, log)
@@ -105,7 +126,7 @@ func run(args []string) error {
 				return nil
 			}
 			daemon.SdNotify(false, daemon.SdNotifyReloading)
-			if c, err := readConfig(*file); err != nil {
+			if c, err := readConfig(file); err != nil {
 				log.Error("the configuration stays as it was", "error", err.Error())
 			} else if err := s.reload(c); err != nil {
 				log.Error("the configuration stays as it was", "error", err.Error())

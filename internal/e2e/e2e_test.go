@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 		liar(os.Args[2:])
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "manager" {
+		manager(os.Args[2:])
+		return
+	}
 	os.Exit(m.Run())
 }
 
