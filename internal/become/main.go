@@ -10,9 +10,11 @@
 // else. Its arguments come from the redeemer, who may run what it likes as
 // the user that it becomes:
 //
-//	become DIR PATH ARGV0 [ARG...]
+//	become STACK DIR PATH ARGV0 [ARG...]
 //
-// DIR is entered as the new user ("" stays), PATH is executed.
+// STACK is the soft limit of the stack, in bytes: the kernel lowers it to 8 MiB
+// for a program that starts with capabilities. DIR is entered as the new user
+// ("" stays), PATH is executed.
 //
 // It runs on one thread: credentials belong to threads, and the one that
 // calls execve(2) is the one that lives on.
@@ -21,6 +23,7 @@ package main
 import (
 	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -30,10 +33,10 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	if len(os.Args) < 4 {
+	if len(os.Args) < 5 {
 		fail("usage: served by factotum, see capuse(4)", 0)
 	}
-	dir, path, argv := os.Args[1], os.Args[2], os.Args[3:]
+	stack, dir, path, argv := os.Args[1], os.Args[2], os.Args[3], os.Args[4:]
 	r := record()
 
 	// The order matters. The login uid needs CAP_AUDIT_CONTROL if it was set
@@ -48,6 +51,7 @@ func main() {
 	call("setresuid", syscall.SYS_SETRESUID, r.UID, r.UID, r.UID)
 	newKeyring()
 	dropCapabilities()
+	setStack(stack)
 
 	if dir != "" {
 		if err := syscall.Chdir(dir); err != nil {
@@ -162,6 +166,26 @@ func dropCapabilities() {
 	_, _, e := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data)), 0)
 	if e != 0 {
 		fail("capset", e)
+	}
+}
+
+// setStack puts the soft limit of the stack back, as far as the hard one lets
+// a process without rights.
+func setStack(decimal string) {
+	n, err := strconv.ParseUint(decimal, 10, 64)
+	if err != nil {
+		fail("the limit of the stack is no number", 0)
+	}
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_STACK, &l); err != nil {
+		fail("getrlimit", err.(syscall.Errno))
+	}
+	if n = min(n, l.Max); n == l.Cur {
+		return
+	}
+	l.Cur = n
+	if err := syscall.Setrlimit(syscall.RLIMIT_STACK, &l); err != nil {
+		fail("setrlimit", err.(syscall.Errno))
 	}
 }
 

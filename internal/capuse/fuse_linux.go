@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -46,6 +47,11 @@ func redeem(file, capability string, t Target) error {
 		return fmt.Errorf("read %s: not the name of an executable", file)
 	}
 	exe := filepath.Join(filepath.Dir(file), name)
-	argv := append([]string{"become", t.Dir, t.Path}, t.Argv...)
+	// The kernel lowers this limit when it starts become; that puts it back.
+	var stack unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_STACK, &stack); err != nil {
+		return fmt.Errorf("getrlimit: %w", err)
+	}
+	argv := append([]string{"become", strconv.FormatUint(stack.Cur, 10), t.Dir, t.Path}, t.Argv...)
 	return fmt.Errorf("exec %s: %w", exe, syscall.Exec(exe, argv, t.Env))
 }
