@@ -10,7 +10,7 @@
 // else. Its arguments come from the redeemer, who may run what it likes as
 // the user that it becomes:
 //
-//	become STACK DIR PATH ARGV0 [ARG...]
+//	become [-s STACK] DIR PATH ARGV0 [ARG...]
 //
 // STACK is the soft limit of the stack, in bytes: the kernel lowers it to 8 MiB
 // for a program that starts with capabilities. DIR is entered as the new user
@@ -33,10 +33,14 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	if len(os.Args) < 5 {
+	args, stack := os.Args[min(1, len(os.Args)):], ""
+	if len(args) > 1 && args[0] == "-s" {
+		args, stack = args[2:], args[1]
+	}
+	if len(args) < 3 {
 		fail("usage: served by factotum, see capuse(4)", 0)
 	}
-	stack, dir, path, argv := os.Args[1], os.Args[2], os.Args[3], os.Args[4:]
+	dir, path, argv := args[0], args[1], args[2:]
 	r := record()
 
 	// The order matters. The login uid needs CAP_AUDIT_CONTROL if it was set
@@ -51,7 +55,9 @@ func main() {
 	call("setresuid", syscall.SYS_SETRESUID, r.UID, r.UID, r.UID)
 	newKeyring()
 	dropCapabilities()
-	setStack(stack)
+	if stack != "" {
+		setStack(stack)
+	}
 
 	if dir != "" {
 		if err := syscall.Chdir(dir); err != nil {

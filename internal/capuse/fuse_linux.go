@@ -52,6 +52,6 @@ func redeem(file, capability string, t Target) error {
 	if err := unix.Getrlimit(unix.RLIMIT_STACK, &stack); err != nil {
 		return fmt.Errorf("getrlimit: %w", err)
 	}
-	argv := append([]string{"become", strconv.FormatUint(stack.Cur, 10), t.Dir, t.Path}, t.Argv...)
+	argv := append([]string{"become", "-s", strconv.FormatUint(stack.Cur, 10), t.Dir, t.Path}, t.Argv...)
 	return fmt.Errorf("exec %s: %w", exe, syscall.Exec(exe, argv, t.Env))
 }
