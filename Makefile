@@ -81,7 +81,7 @@ install: all
 	install -d $(LIB)/systemd $(DESTDIR)/usr/lib/systemd/system $(DESTDIR)/usr/lib/sysusers.d
 	install -m 755 $(BIN)/factotum $(BIN)/factotum-pam $(BIN)/become $(BIN)/login $(BIN)/sshfront $(LIB)/
 	install -m 644 dist/systemd/getty.conf dist/systemd/serial-getty.conf $(LIB)/systemd/
-	install -m 644 dist/systemd/factotum.service dist/systemd/p9auth-hostkeys.service dist/systemd/p9auth-ssh.service dist/systemd/p9auth-ssh.socket $(DESTDIR)/usr/lib/systemd/system/
+	install -m 644 dist/systemd/factotum.service dist/systemd/factotum.socket dist/systemd/p9auth-hostkeys.service dist/systemd/p9auth-ssh.service dist/systemd/p9auth-ssh.socket $(DESTDIR)/usr/lib/systemd/system/
 	install -m 644 dist/sysusers.conf $(DESTDIR)/usr/lib/sysusers.d/p9auth.conf
 	install -D -m 755 dist/p9auth-switch $(DESTDIR)$(PREFIX)/sbin/p9auth-switch
 	for s in factotum p9auth-ssh p9auth-getty; do install -D -m 755 dist/runit/$$s/run $(LIB)/runit/$$s/run; done

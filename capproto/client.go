@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // A Client is a front end's side of a conversation. Its methods send one
@@ -18,9 +19,14 @@ import (
 // any other error the conversation is over. Sign may be called while another
 // method runs; the others must not.
 type Client struct {
-	c  *Conn
-	mu sync.Mutex // held from a request to its reply
+	c        *Conn
+	mu       sync.Mutex // held from a request to its reply
+	answered bool       // factotum is there, not only its socket
 }
+
+// patience is how long factotum may take for its first answer. The service
+// manager may hold its socket, and factotum be unable to start.
+var patience = 30 * time.Second
 
 // Dial connects to factotum's socket. The kernel remembers the credentials
 // that the process has now, see SO_PEERCRED in unix(7).
@@ -50,14 +56,24 @@ func (c *Client) rpc(m Msg, files ...*os.File) (Msg, error) {
 	if err := c.c.Send(m, files...); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 		return Msg{}, fmt.Errorf("%s: %w", m.Verb, err)
 	}
+	if !c.answered {
+		c.c.c.SetReadDeadline(time.Now().Add(patience))
+	}
 	p, err := c.c.Recv()
 	if err != nil {
 		if errors.Is(err, io.EOF) {
 			return Msg{}, errGone
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return Msg{}, errors.New("factotum does not answer; the administrator must see why it does not start")
+		}
 		return Msg{}, fmt.Errorf("%s: %w", m.Verb, err)
 	}
 	p.Close() // replies carry no files
+	if !c.answered {
+		c.answered = true
+		c.c.c.SetReadDeadline(time.Time{})
+	}
 	switch p.Verb {
 	case VerbOK, VerbDone:
 		return p.Msg, nil

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -179,4 +180,24 @@ func TestDialSaysThatFactotumIsNotThere(t *testing.T) {
 	l.SetUnlinkOnClose(false)
 	l.Close()
 	check()
+}
+
+func TestAFactotumThatNeverAnswersIsNotWaitedForForEver(t *testing.T) {
+	defer func(d time.Duration) { patience = d }(patience)
+	patience = time.Millisecond
+	path := t.TempDir() + "/rpc"
+	// A service manager listens, and nobody accepts.
+	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Start(Start{User: "alice"}); err == nil || !strings.Contains(err.Error(), "factotum does not answer") {
+		t.Errorf("start: %v", err)
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -67,32 +68,52 @@ func run(args []string) error {
 	if *caps != "" {
 		return serveCaps(*caps)
 	}
-	conf, err := readConfig(*file)
+	if *test {
+		conf, err := readConfig(*file)
+		if err != nil {
+			return err
+		}
+		return check(conf)
+	}
+	given, err := inherited()
 	if err != nil {
 		return err
 	}
-	if err := check(conf); err != nil {
+	s, level, err := start(*file, given)
+	if err != nil {
+		turnAway(given)
 		return err
 	}
-	if *test {
-		return nil
+	defer s.close()
+	return s.run(*file, level)
+}
+
+// start makes the server, and sets the log up as the configuration says.
+func start(file string, given []*net.UnixListener) (*server, *slog.LevelVar, error) {
+	conf, err := readConfig(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := check(conf); err != nil {
+		return nil, nil, err
 	}
 	level := new(slog.LevelVar)
 	level.Set(conf.LogLevel)
 	log := newLogger(os.Stderr, level)
 	slog.SetDefault(log)
-
 	// The host keys are in its memory: no core, and nobody traces it.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
+		return nil, nil, fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
 	}
+	s, err := newServer(conf, given, log.Handler())
+	return s, level, err
+}
+
+// run serves until a signal ends it.
+func (s *server) run(file string, level *slog.LevelVar) error {
+	log, conf := s.log, s.conf
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	s, err := newServer(conf, log.Handler())
-	if err != nil {
-		return err
-	}
-	defer s.close()
 	failed := make(chan error, 1)
 	go func() { failed <- s.serve() }()
 	warnOfLost(conf, log)
@@ -110,7 +131,7 @@ func run(args []string) error {
 				return nil
 			}
 			daemon.SdNotify(false, daemon.SdNotifyReloading)
-			if c, err := readConfig(*file); err != nil {
+			if c, err := readConfig(file); err != nil {
 				log.Error("the configuration stays as it was", "error", err.Error())
 			} else if err := s.reload(c); err != nil {
 				log.Error("the configuration stays as it was", "error", err.Error())

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -24,7 +23,7 @@ type server struct {
 	log     *slog.Logger
 	hash    *os.File // caphash, written by one goroutine at a time
 	unmount func()
-	ln      *net.UnixListener
+	lns     []*net.UnixListener
 	nextID  atomic.Uint64
 
 	mu       sync.Mutex
@@ -47,8 +46,9 @@ type server struct {
 	viewers  []net.Listener
 }
 
-// newServer takes what factotum needs: caphash first, then the socket.
-func newServer(c config, handler slog.Handler) (*server, error) {
+// newServer takes what factotum needs: caphash first, then the socket, if the
+// service manager has not given it.
+func newServer(c config, given []*net.UnixListener, handler slog.Handler) (*server, error) {
 	counters := newCounters()
 	log := slog.New(countingHandler{handler, counters})
 	fronts, err := lookupFrontEnds(c)
@@ -67,11 +67,11 @@ func newServer(c config, handler slog.Handler) (*server, error) {
 	if s.hash, s.unmount, err = openCapHash(c, log); err != nil {
 		return nil, err
 	}
-	if s.ln, err = listen(c.Socket); err != nil {
-		s.unmount()
+	if err := s.views(); err != nil {
+		s.close()
 		return nil, err
 	}
-	if err := s.views(); err != nil {
+	if s.lns, err = listeners(c.Socket, given); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -102,46 +102,23 @@ func lookupFrontEnds(c config) (map[uint32]frontEnd, error) {
 	return m, nil
 }
 
-// listen makes the rpc socket. A socket that nobody answers at is replaced.
-func listen(path string) (*net.UnixListener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+// serve accepts conversations until the sockets are closed.
+func (s *server) serve() error {
+	ended := make(chan error, len(s.lns))
+	for _, ln := range s.lns {
+		go func() { ended <- s.acceptFrom(ln) }()
 	}
-	addr := &net.UnixAddr{Name: path, Net: "unixpacket"}
-	if c, err := net.DialUnix("unixpacket", nil, addr); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("another factotum answers at %s", path)
+	for range s.lns {
+		if err := <-ended; err != nil {
+			return err
+		}
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	ln, err := net.ListenUnix("unixpacket", addr)
-	if err != nil {
-		return nil, err
-	}
-	// Everybody may connect: who is no front end is turned away by uid.
-	if err := os.Chmod(path, 0o666); err != nil {
-		ln.Close()
-		return nil, err
-	}
-	raw, err := ln.SyscallConn()
-	if err == nil {
-		// Accepted sockets inherit it, so the first packet has its sender too.
-		err = errors.Join(raw.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
-		}), err)
-	}
-	if err != nil {
-		ln.Close()
-		return nil, fmt.Errorf("SO_PASSCRED: %w", err)
-	}
-	return ln, nil
+	return nil
 }
 
-// serve accepts conversations until the socket is closed.
-func (s *server) serve() error {
+func (s *server) acceptFrom(ln *net.UnixListener) error {
 	for {
-		c, err := s.ln.AcceptUnix()
+		c, err := ln.AcceptUnix()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return nil
@@ -293,7 +270,9 @@ func (s *server) reload(c config) error {
 
 // close ends all conversations. Sessions go on.
 func (s *server) close() {
-	s.ln.Close() // removes the socket
+	for _, ln := range s.lns {
+		ln.Close() // removes the socket, unless it was given
+	}
 	for _, v := range s.viewers {
 		v.Close()
 	}

@@ -261,7 +261,11 @@ func (c *conv) identify(user string) error {
 	if !a.valid {
 		c.sshlog(slog.LevelInfo, "Invalid user %s from %s port %d", safe(user), a.remote.Addr(), a.remote.Port())
 	} else if why := conf.Admits(user, a.host, a.remote.Addr(), a.account.All("group")); why != "" {
-		c.sshlog(slog.LevelInfo, "%s", why)
+		from := a.host
+		if from == "" {
+			from = a.remote.Addr().String()
+		}
+		c.sshlog(slog.LevelInfo, "User %s from %s not allowed because %s", safe(user), from, why)
 		a.valid = false
 	}
 	a.barred = !a.valid
@@ -404,6 +408,14 @@ func (c *conv) refusedSSH(method, detail string, m capproto.Msg) (capproto.Msg, 
 	case capproto.CodeDenied:
 		if !a.changing {
 			c.dropPAM()
+			if method == "keyboard-interactive" {
+				// For a valid user, sshd logs it in these words alone.
+				illegal := ""
+				if !a.valid {
+					illegal = "illegal user "
+				}
+				c.sshlog(slog.LevelError, "error: PAM: Authentication failure for %s%s from %s", illegal, safe(a.user), a.remote.Addr())
+			}
 			return c.failed(method, detail)
 		}
 	case capproto.CodeInternal:

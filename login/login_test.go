@@ -348,3 +348,18 @@ func TestKeptEnvironment(t *testing.T) {
 		}
 	}
 }
+
+// The kernel lowers the limit of the stack when it starts become, as that is a
+// program with capabilities.
+func TestTheStacksLimitIsAsItWasBefore(t *testing.T) {
+	b := testbed.Up(t)
+	term := b.Start(t, "/bin/sh", "-c", `ulimit -Hs 20000; ulimit -Ss 9000; exec "$0" -- alice`, b.Bin("login"))
+	term.Expect("Password: ")
+	term.Send("open-sesame\n")
+	term.Expect(`\$ `)
+	if got := term.Run("ulimit -Ss; ulimit -Hs"); got != "9000\n20000" {
+		t.Errorf("the shell has %q", got)
+	}
+	term.Send("exit\n")
+	term.Wait()
+}

@@ -129,6 +129,11 @@ func serveConnection(conf *connConfig) (int, error) {
 // ended logs, as sshd does, why the client is not let in.
 func (c *speaker) ended(err error) int {
 	why := "Connection closed by"
+	var no *ssh.AlgorithmNegotiationError
+	if errors.As(err, &no) {
+		logf(sshdconf.LogInfo, "Unable to negotiate with %s port %d: no matching %s found. Their offer: %s [preauth]", c.remote.IP, c.remote.Port, noMatch(no.What), strings.Join(no.RequestedAlgorithms, ","))
+		return exitNoAuth
+	}
 	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) {
 		logf(sshdconf.LogVerbose, "%v", err)
 		why = "Disconnected from"
@@ -138,6 +143,17 @@ func (c *speaker) ended(err error) int {
 		return exitAuthFail
 	}
 	return exitNoAuth
+}
+
+// noMatch is sshd's word for what the two sides have no algorithm of in common.
+func noMatch(what string) string {
+	switch what {
+	case "key exchange":
+		return "key exchange method"
+	case "host key":
+		return "host key type"
+	}
+	return what[strings.LastIndexByte(what, ' ')+1:] // cipher, MAC
 }
 
 // startSession has the listener start a session process, gives it the ticket,

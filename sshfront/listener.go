@@ -80,9 +80,6 @@ func listen(o options, c *sshdconf.Config) error {
 	if err := drop.To(o.user); err != nil {
 		return err
 	}
-	if err := syscall.Setrlimit(unix.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
-		return os.NewSyscallError("setrlimit", err)
-	}
 	if l.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return err
 	}

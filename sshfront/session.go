@@ -62,6 +62,11 @@ func dupLink() (*capproto.Conn, error) {
 // session takes the login over, has the PAM session opened for this process
 // and becomes the user. It returns only an error.
 func session(conf *connConfig, link *capproto.Conn) error {
+	// No other process of _sshfront sees the capability, and no core file has
+	// it; a limit of core files would be the user's, too.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
+	}
 	p, err := link.Recv()
 	if err != nil {
 		return fmt.Errorf("the ticket: %w", err)

@@ -261,12 +261,12 @@ func hushed(path string, a *account) bool {
 
 // effects are what session modules do to the process that they run in.
 type effects struct {
-	umask  int
-	limits [unix.RLIMIT_RTTIME + 1]unix.Rlimit
-	nice   int
-	oom    string
-	cgroup string
-	gids   []int
+	umask   int
+	limits  [unix.RLIMIT_RTTIME + 1]unix.Rlimit
+	nice    int
+	oom     string
+	cgroups cgroups
+	gids    []int
 }
 
 func readEffects() effects {
@@ -282,11 +282,7 @@ func readEffects() effects {
 	b, _ := os.ReadFile("/proc/self/oom_score_adj")
 	e.oom = strings.TrimSpace(string(b))
 	b, _ = os.ReadFile("/proc/self/cgroup")
-	for line := range strings.Lines(string(b)) {
-		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			e.cgroup = path
-		}
-	}
+	e.cgroups = parseCgroups(string(b))
 	e.gids, _ = unix.Getgroups()
 	return e
 }
@@ -335,10 +331,12 @@ func (e effects) apply(before effects, pid int, pidfd *os.File) error {
 			return err
 		}
 	}
-	if e.cgroup != before.cgroup && !ended() {
-		f := filepath.Join("/sys/fs/cgroup", e.cgroup, "cgroup.procs")
-		if err := os.WriteFile(f, []byte(strconv.Itoa(pid)), 0); err != nil {
-			return fmt.Errorf("move the session's process to its cgroup: %w", err)
+	for _, dir := range e.cgroups.changed(before.cgroups) {
+		if ended() {
+			break
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+			return fmt.Errorf("move the session's process to its control group: %w", err)
 		}
 	}
 	return nil

@@ -10,10 +10,11 @@
 // else. Its arguments come from the redeemer, who may run what it likes as
 // the user that it becomes:
 //
-//	become [nproc=SOFT:HARD] DIR PATH ARGV0 [ARG...]
+//	become [nproc=SOFT:HARD] [stack=SOFT:HARD] DIR PATH ARGV0 [ARG...]
 //
-// DIR is entered as the new user ("" stays), PATH is executed, with the limit
-// of processes if there is one.
+// DIR is entered as the new user ("" stays), PATH is executed. nproc is the
+// user's limit of processes, stack that of the stack, whose soft one the kernel
+// lowers to 8 MiB for a program that starts with capabilities.
 //
 // It runs on one thread: credentials belong to threads, and the one that
 // calls execve(2) is the one that lives on. Once the limit is set Go's runtime
@@ -36,12 +37,9 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	args := os.Args[1:]
-	var nproc *limit
-	if len(args) > 0 && strings.HasPrefix(args[0], "nproc=") {
-		nproc = parseLimit(args[0][len("nproc="):])
-		args = args[1:]
-	}
+	args := os.Args[min(1, len(os.Args)):]
+	nproc, args := limitArg("nproc=", args)
+	stack, args := limitArg("stack=", args)
 	if len(args) < 3 {
 		fail("usage: served by factotum, see capuse(4)", 0)
 	}
@@ -59,14 +57,13 @@ func main() {
 		setLoginUID(r.UID)
 	}
 	runtime.GOMAXPROCS(1)
-	if nproc != nil {
-		nproc.set()
-	}
+	nproc.set(6) // RLIMIT_NPROC
 	setgroups(r.Groups)
 	call("setresgid", syscall.SYS_SETRESGID, r.Groups[0], r.Groups[0], r.Groups[0])
 	call("setresuid", syscall.SYS_SETRESUID, r.UID, r.UID, r.UID)
 	newKeyring()
 	dropCapabilities()
+	stack.set(syscall.RLIMIT_STACK)
 
 	if dir != "" {
 		if e := chdir(dir); e != 0 {
@@ -141,26 +138,33 @@ func setLoginUID(uid uint32) {
 	syscall.Close(fd)
 }
 
-// A limit is RLIMIT_NPROC, as prlimit(2) takes it.
+// A limit is of a resource, as prlimit(2) takes it.
 type limit struct{ soft, hard uint64 }
 
-func parseLimit(s string) *limit {
-	soft, hard, _ := strings.Cut(s, ":")
+// limitArg takes NAME=SOFT:HARD off the arguments. It returns nil if it is not
+// the first of them.
+func limitArg(name string, args []string) (*limit, []string) {
+	if len(args) == 0 || !strings.HasPrefix(args[0], name) {
+		return nil, args
+	}
+	soft, hard, _ := strings.Cut(args[0][len(name):], ":")
 	var l limit
 	var err1, err2 error
 	l.soft, err1 = strconv.ParseUint(soft, 10, 64)
 	l.hard, err2 = strconv.ParseUint(hard, 10, 64)
 	if err1 != nil || err2 != nil {
-		fail("nproc="+s+" is no limit", 0)
+		fail(args[0]+" is no limit", 0)
 	}
-	return &l
+	return &l, args[1:]
 }
 
-func (l *limit) set() {
-	const nproc = 6 // RLIMIT_NPROC
-	_, _, e := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, 0, nproc, uintptr(unsafe.Pointer(l)), 0, 0, 0)
+func (l *limit) set(resource uintptr) {
+	if l == nil {
+		return
+	}
+	_, _, e := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, 0, resource, uintptr(unsafe.Pointer(l)), 0, 0, 0)
 	if e != 0 {
-		fail("set the limit of processes", e)
+		fail("set a resource limit", e)
 	}
 }
 

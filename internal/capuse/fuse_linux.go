@@ -50,6 +50,12 @@ func redeem(file, capability string, t Target) error {
 	if t.NProc != nil {
 		argv = append(argv, fmt.Sprintf("nproc=%d:%d", t.NProc[0], t.NProc[1]))
 	}
-	argv = append(append(argv, t.Dir, t.Path), t.Argv...)
+	// The kernel lowers this limit when it starts become; that puts it back.
+	var stack unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_STACK, &stack); err != nil {
+		return fmt.Errorf("getrlimit: %w", err)
+	}
+	argv = append(argv, fmt.Sprintf("stack=%d:%d", stack.Cur, stack.Max), t.Dir, t.Path)
+	argv = append(argv, t.Argv...)
 	return fmt.Errorf("exec %s: %w", exe, syscall.Exec(exe, argv, t.Env))
 }

@@ -30,6 +30,14 @@ func TestMain(m *testing.M) {
 		liar(os.Args[2:])
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "manager" {
+		manager(os.Args[2:])
+		return
+	}
+	if len(os.Args) == 4 && os.Args[1] == "syslogd" {
+		syslogd(os.Args[2], os.Args[3])
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -204,3 +204,30 @@ func TestPAMModulesThatMisbehave(t *testing.T) {
 	others(t)
 	b.wantNoWorker(t)
 }
+
+func TestTheControlGroupsOfAModuleAreTheSessions(t *testing.T) {
+	b := up(t)
+	// What pam_systemd has systemd do: the hierarchies of version 2 and of
+	// systemd's own, wherever they are mounted.
+	group := "p9auth-test-" + strconv.Itoa(os.Getpid())
+	b.write(t, "/run/move", `#!/bin/sh
+[ $PAM_TYPE = open_session ] || exit 0
+for m in $(cat /run/hierarchies); do
+	mkdir -p $m/`+group+`
+	echo $PPID >$m/`+group+`/cgroup.procs
+done
+`)
+	b.Sh(t, `chmod 755 /run/move; echo 'session required pam_exec.so /run/move' >>/etc/pam.d/login
+awk '$0 ~ / - cgroup2 / || $0 ~ / - cgroup .*name=systemd/ {print $5}' /proc/self/mountinfo >/run/hierarchies; test -s /run/hierarchies`)
+	t.Cleanup(func() {
+		b.wantNoWorker(t)
+		b.Sh(t, "for m in $(cat /run/hierarchies); do rmdir $m/"+group+"; done")
+	})
+	term := b.in(t, "alice")
+	n := strings.Count(b.Sh(t, "cat /run/hierarchies"), "\n") + 1
+	got := term.Run("grep -c '/" + group + "$' /proc/self/cgroup")
+	if got != strconv.Itoa(n) {
+		t.Errorf("of %d hierarchies, the shell is moved in %s: %s", n, got, term.Run("cat /proc/self/cgroup"))
+	}
+	b.out(t, term)
+}

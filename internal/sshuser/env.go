@@ -83,7 +83,6 @@ func (i *Info) environment(in envInput) (env, complaints []string) {
 	} else {
 		e.set("PATH", stdPath)
 	}
-	e.set("MAIL", "/var/mail/"+i.User)
 	e.set("SHELL", i.shell())
 	if in.term != "" {
 		e.set("TERM", in.term)

@@ -136,8 +136,8 @@ func TestTheEnvironmentIsSshds(t *testing.T) {
 		client: []string{"LC_A=1", "LC_B=1", "PATH=/x", "LD_PRELOAD=x"}, term: "vt100", tty: "/dev/pts/1", display: "localhost:10.0",
 		agent: "/a", authInfo: "/i", original: "", hasOrigin: true,
 	})
-	want := []string{"LC_A=1", "LC_B=pam", "PATH=" + stdPath, "USER=wren", "LOGNAME=wren", "HOME=" + i.Home, "MAIL=/m", "SHELL=/bin/zsh", "TERM=vt100",
-		"DISPLAY=localhost:10.0", "SSH_AUTH_SOCK=/a", "KEY=1", "FILE=a=b", "ADMIN=1", "SSH_CLIENT=192.0.2.1 50000 22",
+	want := []string{"LC_A=1", "LC_B=pam", "PATH=" + stdPath, "USER=wren", "LOGNAME=wren", "HOME=" + i.Home, "SHELL=/bin/zsh", "TERM=vt100",
+		"DISPLAY=localhost:10.0", "MAIL=/m", "SSH_AUTH_SOCK=/a", "KEY=1", "FILE=a=b", "ADMIN=1", "SSH_CLIENT=192.0.2.1 50000 22",
 		"SSH_CONNECTION=192.0.2.1 50000 2001:db8::1 22", "SSH_TTY=/dev/pts/1", "SSH_USER_AUTH=/i", "SSH_ORIGINAL_COMMAND="}
 	if !reflect.DeepEqual(env, want) {
 		t.Errorf("got  %q\nwant %q", env, want)

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+)
+
+// The rpc socket. A service manager may give it (LISTEN_FDS, see
+// sd_listen_fds(3)); then it is there before factotum and after it, and who
+// connects while factotum is restarted waits. Otherwise factotum makes it.
+
+// inherited returns the sockets that the service manager has given.
+func inherited() (list []*net.UnixListener, err error) {
+	defer func() {
+		if err != nil {
+			for _, ln := range list {
+				ln.Close()
+			}
+		}
+	}()
+	for _, f := range activation.Files(true) {
+		ln, e := net.FileListener(f)
+		f.Close()
+		if e != nil {
+			return list, fmt.Errorf("a socket that the service manager gave: %w", e)
+		}
+		u, ok := ln.(*net.UnixListener)
+		if !ok || u.Addr().Network() != "unixpacket" {
+			ln.Close()
+			return list, fmt.Errorf("the service manager gave the socket %s, which is not of type SOCK_SEQPACKET (ListenSequentialPacket= in systemd.socket(5))", ln.Addr())
+		}
+		list = append(list, u)
+		if err := passCred(u); err != nil {
+			return list, err
+		}
+	}
+	return list, nil
+}
+
+// listeners are the sockets to serve: those that were given, and one at path
+// if it is not among them.
+func listeners(path string, given []*net.UnixListener) ([]*net.UnixListener, error) {
+	if slices.ContainsFunc(given, func(u *net.UnixListener) bool { return u.Addr().String() == path }) {
+		return given, nil
+	}
+	ln, err := listen(path)
+	if err != nil {
+		return nil, err
+	}
+	return append(slices.Clone(given), ln), nil
+}
+
+// listen makes the rpc socket. A socket that nobody answers at is replaced.
+func listen(path string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	addr := &net.UnixAddr{Name: path, Net: "unixpacket"}
+	if c, err := net.DialUnix("unixpacket", nil, addr); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("another factotum answers at %s, or the service manager does for it", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	ln, err := net.ListenUnix("unixpacket", addr)
+	if err != nil {
+		return nil, err
+	}
+	// Everybody may connect: who is no front end is turned away by uid.
+	if err := os.Chmod(path, 0o666); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	if err := passCred(ln); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+// passCred has the kernel say who sends each packet. Accepted sockets inherit
+// it, so the first packet has its sender too: since Linux 6.16 they do when
+// somebody connects, so that a service manager has to set it as well.
+func passCred(ln *net.UnixListener) error {
+	raw, err := ln.SyscallConn()
+	if err == nil {
+		err = errors.Join(raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+		}), err)
+	}
+	if err != nil {
+		return fmt.Errorf("SO_PASSCRED: %w", err)
+	}
+	return nil
+}
+
+// turnAway tells those who wait at the sockets that were given that factotum
+// cannot start. They would wait for nothing.
+func turnAway(given []*net.UnixListener) {
+	m := (&capproto.Error{Code: capproto.CodeInternal, Text: "factotum cannot start; the administrator finds the reason in its log"}).Msg()
+	for _, ln := range given {
+		ln.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		for {
+			u, err := ln.AcceptUnix()
+			if err != nil {
+				break
+			}
+			capproto.NewConn(u, capproto.MaxRequest).Send(m)
+			u.Close()
+		}
+		ln.Close()
+	}
+}
