@@ -65,6 +65,9 @@ func run(args []string) error {
 	if fl.NArg() > 0 {
 		return fmt.Errorf("%q is not expected; see factotum(8)", fl.Arg(0))
 	}
+	if *caps != "" && fl.NFlag() > 1 {
+		return errors.New("-c goes with no other option; see factotum(8)")
+	}
 	if *caps != "" {
 		return serveCaps(*caps)
 	}

@@ -337,6 +337,31 @@ func TestPreauthIsForRootOnly(t *testing.T) {
 	}
 }
 
+func TestAutologinIsForRootsAgetty(t *testing.T) {
+	b := testbed.Up(t)
+	agetty := []string{"/sbin/agetty", "--autologin", "alice", "--login-program", b.Bin("login"), "-", "linux"}
+	term := b.Start(t, agetty...)
+	term.Expect(`\$ `)
+	if got := term.Run("id -un"); got != "alice" {
+		t.Errorf("this is %s", got)
+	}
+	term = b.Start(t, testbed.As("_login", agetty...)...)
+	term.Expect("only root may log in a user without a password")
+	if err := term.Wait(); err == nil {
+		t.Error("login succeeded")
+	}
+}
+
+func TestTheHostIsRootsToSay(t *testing.T) {
+	b := testbed.Up(t)
+	term := b.Start(t, b.Bin("login"), "-h", "192.0.2.7", "--", "alice")
+	in(t, term)
+	b.WantLog(t, `user authenticated.*user=alice rhost=192\.0\.2\.7 `)
+	term = b.Start(t, testbed.As("_login", b.Bin("login"), "-h", "192.0.2.8", "--", "bob")...)
+	in(t, term)
+	b.WantLog(t, `user authenticated.*user=bob rhost="" `)
+}
+
 func TestKeptEnvironment(t *testing.T) {
 	b := testbed.Up(t)
 	for _, flag := range []string{"-p", "-H"} {

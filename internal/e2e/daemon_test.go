@@ -175,6 +175,7 @@ func TestBadArgumentsGetOneClearLine(t *testing.T) {
 	for _, argv := range [][]string{
 		{"factotum", "-x"}, {"factotum", "extra"}, {"factotum", "-f"}, {"factotum", "-f", "/nonexistent"}, {"factotum", "-t", "-f", "/etc"},
 		{"factotum", "-c", "/nonexistent/\x01/cap", "extra"},
+		{"factotum", "-t", "-c", "/run/cap"},
 		{"login", "-x"}, {"login", "a", "b"}, {"login", "-f"}, {"login", "-o", "nonsense=1", "alice"}, {"login", "-o", "user=nobody-such", "alice"},
 		{"login", "-o", "user=root", "alice"}, {"login", "-o", "socket=/nonexistent", "alice"}, {"login", "alice"}, // the last: no terminal
 		{"factotum-pam"}, {"become"}, {"become", "x"},
