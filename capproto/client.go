@@ -31,7 +31,12 @@ var patience = 30 * time.Second
 // Dial connects to factotum's socket. The kernel remembers the credentials
 // that the process has now, see SO_PEERCRED in unix(7).
 func Dial(path string) (*Client, error) {
-	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	addr := &net.UnixAddr{Name: path, Net: "unixpacket"}
+	c, err := net.DialUnix("unixpacket", nil, addr)
+	for end := time.Now().Add(patience); errors.Is(err, syscall.EAGAIN) && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond) // too many connect at once, see connect(2)
+		c, err = net.DialUnix("unixpacket", nil, addr)
+	}
 	switch {
 	case err == nil:
 		return &Client{c: NewConn(c, MaxReply)}, nil

@@ -201,3 +201,43 @@ func TestAFactotumThatNeverAnswersIsNotWaitedForForEver(t *testing.T) {
 		t.Errorf("start: %v", err)
 	}
 }
+
+func TestDialWaitsForItsTurn(t *testing.T) {
+	path := t.TempDir() + "/rpc"
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(fd, 0); err != nil { // room for one
+		t.Fatal(err)
+	}
+	first, err := Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"}); !errors.Is(err, unix.EAGAIN) {
+		t.Fatalf("there is room for another: %v", err)
+	}
+	second := make(chan error)
+	go func() {
+		c, err := Dial(path)
+		if err == nil {
+			c.Close()
+		}
+		second <- err
+	}()
+	time.Sleep(50 * time.Millisecond)
+	nfd, _, err := unix.Accept(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(nfd)
+	if err := <-second; err != nil {
+		t.Error(err)
+	}
+}

@@ -657,6 +657,10 @@ func hoards(args []string) {
 func knocks([]string) {
 	for range 5000 {
 		c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: rpc, Net: "unixpacket"})
+		for errors.Is(err, syscall.EAGAIN) { // the backlog is full
+			time.Sleep(time.Millisecond)
+			c, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: rpc, Net: "unixpacket"})
+		}
 		must(err)
 		c.Close()
 	}
