@@ -430,7 +430,7 @@ func disturb(signer ssh.Signer) {
 	claim("a login that comes while factotum is restarted waits and goes on", func() error {
 		// The restart lasts, since something stands before the start.
 		const dir = "/run/systemd/system/factotum.service.d"
-		vm.sh("mkdir -p " + dir + "; printf '[Service]\\nExecStartPre=/bin/sleep 20\\n' >" + dir + "/test.conf; systemctl daemon-reload; systemctl restart --no-block factotum; " +
+		vm.sh("mkdir -p " + dir + "; printf '[Service]\\nExecStartPre=/bin/sleep 10\\n' >" + dir + "/test.conf; systemctl daemon-reload; systemctl restart --no-block factotum; " +
 			"until [ $(systemctl show -p ActiveState --value factotum) = activating ]; do sleep 0.2; done")
 		err := again()
 		vm.sh("rm -r " + dir + "; systemctl daemon-reload")
