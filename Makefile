@@ -69,25 +69,30 @@ bench: all
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./login
 	scripts/bench-ssh
 
-# Where things go is in the units and in the programs' defaults: PREFIX is for
-# the manual and p9auth-switch; the programs themselves are in /usr/lib/p9auth.
+# With another PREFIX than /usr or /usr/local, systemd has to be told of the
+# units: systemctl link.
 PREFIX  ?= /usr
 DESTDIR ?=
+MAINTAINER ?= p9auth developers <p9auth@localhost>
 VERSION ?= 0.1.$(shell git rev-list --count HEAD 2>/dev/null || echo 0)
 ARCH     = $(shell dpkg --print-architecture)
-LIB      = $(DESTDIR)/usr/lib/p9auth
+TOP      = $(DESTDIR)$(PREFIX)
+LIB      = $(TOP)/lib/p9auth
+# What names places: programs find each other by themselves.
+TEXTS    = $(LIB)/systemd/* $(LIB)/runit/*/run $(TOP)/lib/systemd/system/*factotum* $(TOP)/lib/systemd/system/p9auth* $(TOP)/sbin/p9auth-switch $$(for p in man/*.[1-9]; do echo $(TOP)/share/man/man$${p\#\#*.}/$${p\#\#*/}; done)
 
 install: all
-	install -d $(LIB)/systemd $(DESTDIR)/usr/lib/systemd/system $(DESTDIR)/usr/lib/sysusers.d
+	install -d $(LIB)/systemd $(TOP)/lib/systemd/system $(TOP)/lib/sysusers.d
 	install -m 755 $(BIN)/factotum $(BIN)/factotum-pam $(BIN)/become $(BIN)/login $(BIN)/sshfront $(LIB)/
 	install -m 644 dist/systemd/getty.conf dist/systemd/serial-getty.conf $(LIB)/systemd/
-	install -m 644 dist/systemd/factotum.service dist/systemd/factotum.socket dist/systemd/p9auth-hostkeys.service dist/systemd/p9auth-ssh.service dist/systemd/p9auth-ssh.socket $(DESTDIR)/usr/lib/systemd/system/
-	install -m 644 dist/sysusers.conf $(DESTDIR)/usr/lib/sysusers.d/p9auth.conf
-	install -D -m 755 dist/p9auth-switch $(DESTDIR)$(PREFIX)/sbin/p9auth-switch
+	install -m 644 dist/systemd/factotum.service dist/systemd/factotum.socket dist/systemd/p9auth-hostkeys.service dist/systemd/p9auth-ssh.service dist/systemd/p9auth-ssh.socket $(TOP)/lib/systemd/system/
+	install -m 644 dist/sysusers.conf $(TOP)/lib/sysusers.d/p9auth.conf
+	install -D -m 755 dist/p9auth-switch $(TOP)/sbin/p9auth-switch
 	for s in factotum p9auth-ssh p9auth-getty; do install -D -m 755 dist/runit/$$s/run $(LIB)/runit/$$s/run; done
 	install -d $(DESTDIR)/etc/p9auth
 	for f in factotum.conf sshd_config; do test -e $(DESTDIR)/etc/p9auth/$$f || install -m 644 dist/$$f $(DESTDIR)/etc/p9auth/; done
-	for p in man/*.[1-9]; do install -D -m 644 $$p $(DESTDIR)$(PREFIX)/share/man/man$${p##*.}/$${p##*/}; done
+	for p in man/*.[1-9]; do install -D -m 644 $$p $(TOP)/share/man/man$${p##*.}/$${p##*/}; done
+	test $(PREFIX) = /usr || sed -i 's,/usr/\(lib/p9auth\|lib/systemd/system\|lib/sysusers.d\|sbin/p9auth-switch\),$(PREFIX)/\1,g' $(TEXTS)
 
 # OUT is where the package and what goes into it are made.
 OUT     ?= build
@@ -99,14 +104,14 @@ deb: all
 	install -D -m 644 README.md $(OUT)/deb/root/usr/share/doc/p9auth/README.md
 	install -m 644 LICENSE $(OUT)/deb/root/usr/share/doc/p9auth/copyright
 	printf '%s\n' 'p9auth ($(VERSION)) unstable; urgency=medium' '' '  * What changed is in the log of the source tree.' '' \
-		" -- p9auth developers <p9auth@localhost>  $$(date -R -u -d @$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)})" |\
+		" -- $(MAINTAINER)  $$(date -R -u -d @$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)})" |\
 		gzip -9n >$(OUT)/deb/root/usr/share/doc/p9auth/changelog.gz
 	install -D -m 644 dist/debian/lintian-overrides $(OUT)/deb/root/usr/share/lintian/overrides/p9auth
 	install -d $(OUT)/deb/root/DEBIAN
 	install -D -m 644 dist/debian/pam $(OUT)/deb/root/etc/pam.d/p9auth-sshd
 	install -m 755 dist/debian/postinst dist/debian/prerm dist/debian/postrm $(OUT)/deb/root/DEBIAN/
 	install -m 644 dist/debian/conffiles $(OUT)/deb/root/DEBIAN/
-	sed 's/@VERSION@/$(VERSION)/; s/@ARCH@/$(ARCH)/' dist/debian/control.in >$(OUT)/deb/root/DEBIAN/control
+	sed 's/@VERSION@/$(VERSION)/; s/@ARCH@/$(ARCH)/; s/@MAINTAINER@/$(MAINTAINER)/' dist/debian/control.in >$(OUT)/deb/root/DEBIAN/control
 	dpkg-deb --root-owner-group -b $(OUT)/deb/root $(OUT)/p9auth_$(VERSION)_$(ARCH).deb
 
 clean:

@@ -115,6 +115,32 @@ func TestDebianPackage(t *testing.T) {
 			run(t, "dash", "-n", filepath.Join(root, s))
 		}
 	})
+	t.Run("make install has everything below another PREFIX", func(t *testing.T) {
+		dest := filepath.Join(tmp, "local")
+		run(t, "make", "-C", "..", "install", "DESTDIR="+dest, "PREFIX=/usr/local", "BIN="+tmp+"/bin")
+		n := 0
+		err := filepath.WalkDir(dest, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			n++
+			place := strings.TrimPrefix(path, dest)
+			if !strings.HasPrefix(place, "/usr/local/") && !strings.HasPrefix(place, "/etc/p9auth/") {
+				t.Errorf("%s is elsewhere", place)
+			}
+			if st, err := os.Stat(path); err != nil || st.Mode().Perm()&0o022 != 0 {
+				t.Errorf("%s: %v, others than root can write", place, err)
+			}
+			// What is there when the package is not must not be named.
+			if strings.Contains(read(t, path), "/usr/lib/p9auth/") {
+				t.Errorf("%s names /usr/lib/p9auth", place)
+			}
+			return nil
+		})
+		if err != nil || n < 25 {
+			t.Errorf("%d files: %v", n, err)
+		}
+	})
 	t.Run("make install does not replace a configuration", func(t *testing.T) {
 		conf := root + "/etc/p9auth/factotum.conf"
 		if err := os.WriteFile(conf, []byte("# mine\n"), 0o644); err != nil {

@@ -171,7 +171,8 @@ func (w *worker) auditLogin(uid uint32, name string, ok bool) {
 	if !strings.ContainsAny(addr, ".:") || auditString(addr)[0] != '"' {
 		addr = ""
 	}
-	text := fmt.Sprintf("op=login %s exe=%q hostname=%s addr=%s terminal=%s res=%s", who, "/usr/lib/p9auth/factotum-pam", host, or(addr), or(strings.TrimPrefix(w.ttyName, "/dev/")), res)
+	exe, _ := os.Executable()
+	text := fmt.Sprintf("op=login %s exe=%q hostname=%s addr=%s terminal=%s res=%s", who, exe, host, or(addr), or(strings.TrimPrefix(w.ttyName, "/dev/")), res)
 	if err := audit(auditUserLogin, text); err != nil {
 		slog.Debug("audit", "error", err.Error())
 	}

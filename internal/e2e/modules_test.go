@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -203,6 +204,23 @@ func TestPAMModulesThatMisbehave(t *testing.T) {
 	})
 	others(t)
 	b.wantNoWorker(t)
+}
+
+func TestModulesThatCannotWorkAreNamedAndNobodyIsKeptOut(t *testing.T) {
+	b := up(t)
+	// pam_namespace is in Debian's libpam-modules, pam_cap in libpam-cap, which
+	// may be missing: the module is optional, as libpam-cap's own line is.
+	b.Sh(t, `echo 'session optional pam_namespace.so' >>/etc/pam.d/common-lost
+echo 'auth optional pam_cap.so' >>/etc/pam.d/common-lost
+echo '@include common-lost' >>/etc/pam.d/login`)
+	b.configure(t, "")
+	for _, module := range []string{"pam_namespace.so", "pam_cap.so"} {
+		b.WantLog(t, `level=WARN msg="a PAM module cannot work here" service=login module=`+regexp.QuoteMeta(module)+` lost=`)
+	}
+	if strings.Contains(b.Log(), "service=rogue module=") {
+		t.Error("a service without such a module has one in the log")
+	}
+	b.out(t, b.in(t, "alice"))
 }
 
 func TestTheControlGroupsOfAModuleAreTheSessions(t *testing.T) {

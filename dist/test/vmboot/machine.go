@@ -29,7 +29,8 @@ type machine struct {
 	n    int // commands that sh has run
 }
 
-func start(dir string, verbose bool) (*machine, error) {
+// start boots the guest with some words more on its kernel's command line.
+func start(dir string, verbose bool, words string) (*machine, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func start(dir string, verbose bool) (*machine, error) {
 		"-netdev", "user,id=n0,restrict=on,hostfwd=tcp:"+m.ssh+"-10.0.2.15:22", "-device", "virtio-net-pci,netdev=n0",
 		"-device", "virtio-rng-pci",
 		"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", filepath.Join(dir, "initrd"),
-		"-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=-1 audit=1 systemd.show_status=false")
+		"-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=-1 audit=1 systemd.show_status=false "+words)
 	m.qemu.Stderr = os.Stderr
 	if err := m.qemu.Start(); err != nil {
 		return nil, err
@@ -61,7 +62,7 @@ func start(dir string, verbose bool) (*machine, error) {
 		m.qemu.Wait()
 		return nil, err
 	}
-	log, err := os.Create(filepath.Join(dir, "console"))
+	log, err := os.OpenFile(filepath.Join(dir, "console"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -129,17 +130,9 @@ func tail(s string) string {
 	return s
 }
 
-// login logs in at the prompt for a name.
+// login waits for the prompt for a name, and logs in there.
 func (m *machine) login(user, prompt string) error {
-	if user == "root" {
-		// The first prompt is waited for here, others by who logs out.
-		m.mu.Lock()
-		fresh := m.n == 0
-		m.mu.Unlock()
-		if fresh {
-			m.expect(`p9vm login: $`)
-		}
-	}
+	m.expect(`p9vm login: $`)
 	m.send(user + "\n")
 	m.expect(`Password: $`)
 	m.send(password + "\n")
