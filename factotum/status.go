@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -171,8 +172,13 @@ func (s *server) metrics() string {
 	return b.String()
 }
 
-// view serves a socket of root's: text is written to whoever connects.
+// view serves a socket of root's: text is written to whoever connects. Its
+// folder is made if it is missing: where systemd holds the rpc socket and the
+// kernel has the capability files, nobody else makes /run/factotum.
 func view(path string, log *slog.Logger, serve func(net.Conn)) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}

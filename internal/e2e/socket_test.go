@@ -160,9 +160,9 @@ func TestAFactotumThatCannotStartTellsThoseWhoWaitAtItsSocket(t *testing.T) {
 	b := up(t)
 	m := b.manage(t, "unixpacket", rpc)
 	for lines, want := range map[string]string{
-		"Nonsense 1\n":                  "unknown keyword",
-		"CapDir /dev/null/no\n":         "not a directory",
-		"StatusSocket /nonexistent/s\n": "StatusSocket: ",
+		"Nonsense 1\n":               "unknown keyword",
+		"CapDir /dev/null/no\n":      "not a directory",
+		"StatusSocket /dev/null/s\n": "StatusSocket: ",
 	} {
 		b.write(t, "/etc/p9auth/factotum.conf", config+lines)
 		term := m.wait(t, "alice")

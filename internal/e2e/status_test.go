@@ -17,7 +17,7 @@ var metricLine = regexp.MustCompile(`^(p9auth_[a-z_]+) (\d+)$`)
 // metrics asks as Prometheus does, over HTTP.
 func (b *bed) metrics(t *testing.T) map[string]int {
 	t.Helper()
-	out := b.Sh(t, `printf 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n' | socat -t5 - UNIX-CONNECT:/run/factotum/metrics`)
+	out := b.Sh(t, `printf 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n' | socat -t5 - UNIX-CONNECT:/run/new/metrics`)
 	head, body, ok := strings.Cut(strings.ReplaceAll(out, "\r\n", "\n"), "\n\n")
 	if !ok || !strings.HasPrefix(head, "HTTP/1.0 200 OK\n") || !strings.Contains(head, "Content-Length: "+fmt.Sprint(len(body)+1)) {
 		t.Fatalf("the answer is %q", out)
@@ -44,10 +44,11 @@ func (b *bed) metrics(t *testing.T) map[string]int {
 
 func TestStatusAndMetrics(t *testing.T) {
 	b := up(t)
-	if out := b.Sh(t, "ls /run/factotum"); strings.Contains(out, "metrics") {
+	if out := b.Sh(t, "ls /run /run/factotum"); strings.Contains(out, "metrics") {
 		t.Errorf("the counters are not off: %s", out)
 	}
-	b.write(t, "/etc/p9auth/factotum.conf", config+"MetricsSocket /run/factotum/metrics\n")
+	// The folder is made too.
+	b.write(t, "/etc/p9auth/factotum.conf", config+"MetricsSocket /run/new/metrics\n")
 	b.hup(t, "needs a restart")
 	pid := b.factotum(t)
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
@@ -92,13 +93,13 @@ func TestStatusAndMetrics(t *testing.T) {
 		}
 	}
 	// Nobody but root sees it.
-	for _, socket := range []string{"status", "metrics"} {
-		if err := b.Command("setpriv", "--reuid", "_login", "--regid", "_login", "--clear-groups", "socat", "-u", "UNIX-CONNECT:/run/factotum/"+socket, "-").Run(); err == nil {
+	for _, socket := range []string{"factotum/status", "new/metrics"} {
+		if err := b.Command("setpriv", "--reuid", "_login", "--regid", "_login", "--clear-groups", "socat", "-u", "UNIX-CONNECT:/run/"+socket, "-").Run(); err == nil {
 			t.Errorf("_login can read %s", socket)
 		}
 	}
 	// Who connects and says nothing holds nobody up for ever.
-	hold := b.Command("sh", "-c", "for i in $(seq 20); do socat -T60 UNIX-CONNECT:/run/factotum/metrics,ignoreeof /dev/null & done; wait")
+	hold := b.Command("sh", "-c", "for i in $(seq 20); do socat -T60 UNIX-CONNECT:/run/new/metrics,ignoreeof /dev/null & done; wait")
 	if err := hold.Start(); err != nil {
 		t.Fatal(err)
 	}
