@@ -77,10 +77,18 @@ func (t *tty) ask(question string) (string, error) {
 	return strings.TrimRight(string(line), "\r\n"), nil
 }
 
-// askHidden asks with echo off. What was typed ahead counts.
+// askHidden asks with echo off, which it is before the question is seen: who is
+// quick must not have the answer on the screen. What was typed ahead counts.
 func (t *tty) askHidden(question string) (string, error) {
+	fd := int(t.in.Fd())
+	if shown, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+		hidden := *shown
+		hidden.Lflag &^= unix.ECHO
+		unix.IoctlSetTermios(fd, unix.TCSETS, &hidden)
+		defer unix.IoctlSetTermios(fd, unix.TCSETS, shown)
+	}
 	t.print(question)
-	b, err := term.ReadPassword(int(t.in.Fd()))
+	b, err := term.ReadPassword(fd)
 	if err != nil {
 		return "", errors.New("the line was hung up")
 	}
