@@ -139,8 +139,17 @@ func tcpAddrs(f *os.File) (remote, local netip.AddrPort, err error) {
 func (a *sshConv) connInfo() sshdconf.ConnInfo {
 	return sshdconf.ConnInfo{
 		User: a.user, InvalidUser: a.identified && !a.valid, Host: a.host, Addr: a.remote.Addr(), LocalAddr: a.local.Addr(), LocalPort: int(a.local.Port()),
-		Groups: func() ([]string, error) { return a.account.All("group"), nil },
+		Groups: a.groups,
 	}
+}
+
+// groups are the names of the user's groups, or an error if they are not known:
+// then no rule about groups must be taken to have been obeyed.
+func (a *sshConv) groups() ([]string, error) {
+	if why := a.account.Get("nogroups"); why != "" {
+		return nil, errors.New(why)
+	}
+	return a.account.All("group"), nil
 }
 
 // sign signs an exchange hash with a host key. Before the user is proven it
@@ -254,17 +263,28 @@ func (c *conv) identify(user string) error {
 		return err
 	}
 	conf, err := a.srv.conf.For(a.connInfo())
+	var groups []string
+	if err == nil && len(conf.AllowGroups)+len(conf.DenyGroups) > 0 {
+		groups, err = a.groups()
+	}
+	unknown := err
 	if err != nil {
-		return err
+		a.account = capproto.NewMsg("nouser")
+		if conf, err = a.srv.conf.For(a.connInfo()); err != nil {
+			return err
+		}
 	}
 	a.conf, a.left = conf, conf.AuthenticationMethods
-	if !a.valid {
+	from := a.host
+	if from == "" {
+		from = a.remote.Addr().String()
+	}
+	if unknown != nil {
+		c.sshlog(slog.LevelError, "User %s from %s not allowed because the user's groups cannot be had: %v", safe(user), from, unknown)
+		a.valid = false
+	} else if !a.valid {
 		c.sshlog(slog.LevelInfo, "Invalid user %s from %s port %d", safe(user), a.remote.Addr(), a.remote.Port())
-	} else if why := conf.Admits(user, a.host, a.remote.Addr(), a.account.All("group")); why != "" {
-		from := a.host
-		if from == "" {
-			from = a.remote.Addr().String()
-		}
+	} else if why := conf.Admits(user, a.host, a.remote.Addr(), groups); why != "" {
 		c.sshlog(slog.LevelInfo, "User %s from %s not allowed because %s", safe(user), from, why)
 		a.valid = false
 	}

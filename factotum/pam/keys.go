@@ -28,6 +28,13 @@ import (
 // maxKeyFiles bounds what the patterns of AuthorizedKeysFile may match.
 const maxKeyFiles = 64
 
+// Bounds of what the names of a user's groups take in an answer, which has
+// other attributes, and may quote each byte of a name.
+const (
+	maxNames     = capproto.MaxAttrs - 8
+	maxNamesSize = (capproto.MaxReply - 32<<10) / 2
+)
+
 // lookup finds the account and, if factotum wants that, the client's name.
 func (w *worker) lookup(p capproto.Packet) (capproto.Msg, error) {
 	m := capproto.NewMsg("nouser")
@@ -42,10 +49,14 @@ func (w *worker) lookup(p capproto.Packet) (capproto.Msg, error) {
 			return m, err
 		}
 		m = capproto.NewMsg("account", "uid", utoa(a.uid), "gid", utoa(a.gid), "home", a.home, "shell", a.shell)
-		for _, g := range groups {
-			if name := groupName(g); name != "" && len(m.Attrs) < capproto.MaxAttrs-8 {
-				m.Add("group", name)
-			}
+		// Half of a name, or a name left out, would be a rule not obeyed. Only
+		// where there are rules about groups does factotum mind.
+		names, err := groupNames(groups, maxNames, maxNamesSize)
+		if err != nil {
+			m.Add("nogroups", err.Error())
+		}
+		for _, name := range names {
+			m.Add("group", name)
 		}
 		w.acct = a
 	}

@@ -19,7 +19,7 @@
 // On the socket, in the form of package capproto:
 //
 //	factotum says                          the worker answers
-//	lookup user= [addr=]                   account uid= gid= home= shell= [group=]..., or nouser; and host=
+//	lookup user= [addr=]                   account uid= gid= home= shell= [group=]... [nogroups=why], or nouser; and host=
 //	key key= settings= [host=] addr=       allowed options=, or denied; both with note=...
 //	begin service= user= [tty= rhost=      ok [log=], the name as logs may have it
 //	    confdir= env=... lastlog=yes] + tty

@@ -48,32 +48,49 @@ type account struct {
 
 var errNoUser = errors.New("no such user")
 
+// maxEntry bounds an entry of NSS: a group has the names of all its members.
+const maxEntry = 16 << 20
+
+// ask calls a function such as getgrgid_r(3) with larger and larger buffers,
+// until the entry fits. The call copies what it wants of the entry.
+func ask(function string, call func(buf *C.char, size C.size_t) C.int) error {
+	for size := C.size_t(4 << 10); size <= maxEntry; size *= 4 {
+		buf := (*C.char)(C.malloc(size))
+		e := call(buf, size)
+		C.free(unsafe.Pointer(buf))
+		switch e {
+		case 0:
+			return nil
+		case C.ERANGE:
+			continue
+		}
+		return fmt.Errorf("%s: %w", function, syscall.Errno(e))
+	}
+	return fmt.Errorf("%s: the entry is larger than %d MiB", function, maxEntry>>20)
+}
+
 // lookup finds an account through NSS. It returns errNoUser if there is none.
 func lookup(name string) (*account, error) {
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
-	for size := C.size_t(4096); size <= 1<<20; size *= 2 {
-		buf := C.malloc(size)
+	var a *account
+	err := ask("getpwnam_r", func(buf *C.char, size C.size_t) C.int {
 		var pw C.struct_passwd
 		var found *C.struct_passwd
-		e := C.getpwnam_r(cname, &pw, (*C.char)(buf), size, &found)
-		if e == C.ERANGE {
-			C.free(buf)
-			continue
-		}
-		defer C.free(buf)
-		if found == nil {
-			if e != 0 && e != C.ENOENT && e != C.ESRCH {
-				return nil, fmt.Errorf("getpwnam_r: %w", syscall.Errno(e))
+		e := C.getpwnam_r(cname, &pw, buf, size, &found)
+		if found != nil {
+			a = &account{
+				name: C.GoString(pw.pw_name), uid: uint32(pw.pw_uid), gid: uint32(pw.pw_gid),
+				home: C.GoString(pw.pw_dir), shell: C.GoString(pw.pw_shell),
 			}
-			return nil, errNoUser
 		}
-		return &account{
-			name: C.GoString(pw.pw_name), uid: uint32(pw.pw_uid), gid: uint32(pw.pw_gid),
-			home: C.GoString(pw.pw_dir), shell: C.GoString(pw.pw_shell),
-		}, nil
+		return e
+	})
+	// Where a source cannot be asked its users do not exist: nobody gets in.
+	if a == nil && (err == nil || errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ESRCH)) {
+		return nil, errNoUser
 	}
-	return nil, errors.New("getpwnam_r: the entry is larger than 1 MiB")
+	return a, err
 }
 
 // groups is the account's group list, the primary group first, see
@@ -100,30 +117,57 @@ func (a *account) groups() ([]uint32, error) {
 	return nil, fmt.Errorf("%s is in too many groups", a.name)
 }
 
-// groupName finds a group's name through NSS, or returns "".
-func groupName(gid uint32) string {
-	buf := C.malloc(1 << 16)
-	defer C.free(buf)
-	var gr C.struct_group
-	var found *C.struct_group
-	C.getgrgid_r(C.gid_t(gid), &gr, (*C.char)(buf), 1<<16, &found)
-	if found == nil {
-		return ""
+// groupName finds a group's name through NSS. It returns "" if there is no such
+// group, and an error if that cannot be said, as when a source cannot be asked.
+func groupName(gid uint32) (string, error) {
+	name := ""
+	err := ask("getgrgid_r", func(buf *C.char, size C.size_t) C.int {
+		var gr C.struct_group
+		var found *C.struct_group
+		e := C.getgrgid_r(C.gid_t(gid), &gr, buf, size, &found)
+		if found != nil {
+			name = C.GoString(gr.gr_name)
+		}
+		return e
+	})
+	if err != nil {
+		return "", fmt.Errorf("the name of group %d: %w", gid, err)
 	}
-	return C.GoString(gr.gr_name)
+	return name, nil
 }
 
-// groupID finds a group's id through NSS.
-func groupID(name string) (int, bool) {
+// groupID finds a group's id through NSS, and whether there is such a group.
+func groupID(name string) (gid int, ok bool, err error) {
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
-	buf := C.malloc(1 << 16)
-	defer C.free(buf)
-	var gr C.struct_group
-	var found *C.struct_group
-	C.getgrnam_r(cname, &gr, (*C.char)(buf), 1<<16, &found)
-	if found == nil {
-		return 0, false
+	err = ask("getgrnam_r", func(buf *C.char, size C.size_t) C.int {
+		var gr C.struct_group
+		var found *C.struct_group
+		e := C.getgrnam_r(cname, &gr, buf, size, &found)
+		if found != nil {
+			gid, ok = int(gr.gr_gid), true
+		}
+		return e
+	})
+	return gid, ok, err
+}
+
+// groupNames are the names of groups that have one. They take at most size
+// bytes, and there are at most n.
+func groupNames(gids []uint32, n, size int) ([]string, error) {
+	var names []string
+	for _, g := range gids {
+		name, err := groupName(g)
+		if err != nil {
+			return nil, err
+		}
+		if name == "" {
+			continue
+		}
+		if size -= len(name); size < 0 || len(names) == n {
+			return nil, fmt.Errorf("there are too many groups to tell them by name: %d", len(gids))
+		}
+		names = append(names, name)
 	}
-	return int(gr.gr_gid), true
+	return names, nil
 }

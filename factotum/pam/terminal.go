@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"strconv"
 
@@ -45,7 +46,9 @@ func (t *terminal) give(a *account, d logindefs.Defs) error {
 	if name := d.String("TTYGROUP", "tty"); name != "" {
 		if n, err := strconv.Atoi(name); err == nil {
 			gid = n
-		} else if n, ok := groupID(name); ok {
+		} else if n, ok, err := groupID(name); err != nil {
+			slog.Warn("the terminal gets the user's group", "TTYGROUP", name, "error", err.Error())
+		} else if ok {
 			gid = n
 			mode = 0o620
 		}

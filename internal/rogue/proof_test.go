@@ -26,6 +26,7 @@ func TestWhatProvesAUser(t *testing.T) {
 		"AuthenticationMethods":             b.methods,
 		"PermitRootLogin":                   b.root,
 		"who may log in":                    b.who,
+		"groups that are large and many":    b.groups,
 		"what settings allow":               b.settings,
 		"MaxAuthTries":                      b.tries,
 		"LoginGraceTime":                    b.grace,
@@ -515,6 +516,59 @@ func (b *bed) who(t *testing.T) {
 					step{byPassword("alice", password), "denied"})
 			})
 		}
+	}
+}
+
+// groups has rules about groups that are larger, or more, than a machine alone
+// has them. A rule that cannot be checked lets nobody in.
+func (b *bed) groups(t *testing.T) {
+	ed := newKey(t, "ed25519", 0)
+	b.install(t, "alice", ed.line(""))
+	b.Sh(t, "cp /etc/group /etc/group.before")
+	defer b.Sh(t, "mv /etc/group.before /etc/group")
+	members := func(bytes int) string {
+		var s strings.Builder
+		for i := 0; s.Len() < bytes; i++ {
+			fmt.Fprintf(&s, "member%07d,", i)
+		}
+		return s.String() + "alice"
+	}
+	many := ""
+	for i := range 2000 {
+		many += fmt.Sprintf("many%d:x:%d:alice\n", i, 1000000+i)
+	}
+	const unknown = "the user's groups cannot be had"
+	for _, c := range []struct{ what, group, conf, want string }{
+		{"many members", "large:x:999999:" + members(1<<20) + "\n", "DenyGroups large\n", "a group is listed in DenyGroups"},
+		{"many members", "large:x:999999:" + members(1<<20) + "\n", "AllowGroups large\n", "done"},
+		{"many members", "large:x:999999:" + members(1<<20) + "\n", "Match Group large\nDenyUsers alice\n", "listed in DenyUsers"},
+		{"too many members", "large:x:999999:" + members(17<<20) + "\n", "DenyGroups large\n", unknown},
+		{"too many members", "large:x:999999:" + members(17<<20) + "\n", "AllowGroups alice\n", unknown},
+		{"too many members", "large:x:999999:" + members(17<<20) + "\n", "Match Group large\nDenyUsers alice\n", unknown},
+		{"too many members", "large:x:999999:" + members(17<<20) + "\n", "AllowUsers alice\n", "done"},
+		{"many groups", many[:strings.Index(many, "many1000:")], "DenyGroups many999\n", "a group is listed in DenyGroups"},
+		{"too many groups", many, "DenyGroups many1999\n", unknown},
+		{"too many groups", many, "DenyGroups muggles\n", unknown},
+		{"too many groups", many, "", "done"},
+		{"long names", strings.ReplaceAll(many[:strings.Index(many, "many1000:")], "many", strings.Repeat("n", 200)), "DenyGroups muggles\n", unknown},
+		{"a group without a name", "", "DenyGroups muggles\n", "done"},
+	} {
+		b.Sh(t, "cp /etc/group.before /etc/group")
+		b.write(t, "/etc/group.more", c.group)
+		b.Sh(t, "cat /etc/group.more >>/etc/group")
+		gid := b.Sh(t, "id -g alice")
+		if c.group == "" {
+			b.Sh(t, "sed -i -E '/^alice:/s/^(([^:]*:){3})[0-9]*/\\154321/' /etc/passwd")
+		}
+		b.configure(t, c.conf)
+		if c.want == "done" {
+			b.climb(t, c.what+c.conf, "alice", step{byKey("alice", ed), "done"})
+		} else {
+			b.wantLogged(t, c.want, -1, func() {
+				b.climb(t, c.what+c.conf, "alice", step{byKey("alice", ed), "denied"}, step{byPassword("alice", password), "denied"})
+			})
+		}
+		b.Sh(t, "sed -i -E '/^alice:/s/^(([^:]*:){3})[0-9]*/\\1"+gid+"/' /etc/passwd")
 	}
 }
 
