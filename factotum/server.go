@@ -244,6 +244,8 @@ func (s *server) revoke(uid uint32, hashes []capproto.Hash) {
 	}
 }
 
+const needRestart = "a change of Become, CapabilityLifetime, CapDir, CapHash, MaxCapabilities, MetricsSocket, Socket or StatusSocket needs a restart"
+
 // reload takes a new configuration. What is open already stays where it is.
 func (s *server) reload(c config) error {
 	if err := check(c); err != nil {
@@ -262,7 +264,7 @@ func (s *server) reload(c config) error {
 	if c.Socket != s.conf.Socket || c.CapDir != s.conf.CapDir || c.CapHash != s.conf.CapHash || c.Become != s.conf.Become ||
 		c.MaxCapabilities != s.conf.MaxCapabilities || c.CapabilityLifetime != s.conf.CapabilityLifetime ||
 		c.StatusSocket != s.conf.StatusSocket || c.MetricsSocket != s.conf.MetricsSocket {
-		return errors.New("a change of Socket, CapDir, CapHash, Become, MaxCapabilities, CapabilityLifetime, StatusSocket or MetricsSocket needs a restart")
+		return errors.New(needRestart)
 	}
 	s.conf, s.fronts, s.ssh = c, fronts, ssh
 	return nil

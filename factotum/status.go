@@ -37,7 +37,9 @@ type counted struct{ prefix, metric, help string }
 var events = []counted{
 	{"user authenticated", "p9auth_authentications_total", "Users that were authenticated."},
 	{"login refused", "p9auth_refusals_total", "Proofs and accounts that were refused."},
-	{"Failed ", "p9auth_refusals_total", ""},
+	{"Failed password", "p9auth_refusals_total", ""},
+	{"Failed publickey", "p9auth_refusals_total", ""},
+	{"error: PAM: Authentication failure", "p9auth_refusals_total", ""}, // by keyboard-interactive
 	{"conversation refused", "p9auth_conversations_refused_total", "Conversations that were refused: no front end, or too many."},
 	{"conversation ended: protocol violation", "p9auth_protocol_violations_total", "Conversations in which a front end did what it must not."},
 	{"signature refused", "p9auth_signatures_refused_total", "SSH signatures that were wrong."},
@@ -108,8 +110,17 @@ type sessionInfo struct {
 	since                     time.Time
 }
 
-// gauges are the numbers of the moment.
-func (s *server) gauges() (conversations, sessions, workers, caps int) {
+// gauges are the metrics that are numbers of the moment, in the order in which
+// counts returns them.
+var gauges = []struct{ metric, help string }{
+	{"p9auth_conversations", "Conversations with front ends."},
+	{"p9auth_sessions", "PAM sessions that are open."},
+	{"p9auth_workers", "PAM workers."},
+	{"p9auth_capabilities", "Capabilities made in conversations that live."},
+}
+
+// counts are the numbers of the moment.
+func (s *server) counts() (conversations, sessions, workers, caps int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.capsOf {
@@ -121,7 +132,7 @@ func (s *server) gauges() (conversations, sessions, workers, caps int) {
 // status is the status as text.
 func (s *server) status() string {
 	var b strings.Builder
-	conversations, sessions, workers, caps := s.gauges()
+	conversations, sessions, workers, caps := s.counts()
 	fmt.Fprintf(&b, "factotum      pid %d, up %s, backend %s\n", os.Getpid(), time.Since(s.began).Round(time.Second), backend)
 	fmt.Fprintf(&b, "conversations %d\nsessions      %d\nworkers       %d\ncapabilities  %d of living conversations\n", conversations, sessions, workers, caps)
 	s.counters.mu.Lock()
@@ -150,17 +161,10 @@ func (s *server) status() string {
 // metrics are the counters and gauges in Prometheus' text format, 0.0.4.
 func (s *server) metrics() string {
 	var b strings.Builder
-	conversations, sessions, workers, caps := s.gauges()
-	for _, g := range []struct {
-		name, help string
-		n          int
-	}{
-		{"p9auth_conversations", "Conversations with front ends.", conversations},
-		{"p9auth_sessions", "PAM sessions that are open.", sessions},
-		{"p9auth_workers", "PAM workers.", workers},
-		{"p9auth_capabilities", "Capabilities made in conversations that live.", caps},
-	} {
-		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s gauge\n%s %d\n", g.name, g.help, g.name, g.name, g.n)
+	conversations, sessions, workers, caps := s.counts()
+	for i, n := range []int{conversations, sessions, workers, caps} {
+		g := gauges[i]
+		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s gauge\n%s %d\n", g.metric, g.help, g.metric, g.metric, n)
 	}
 	s.counters.mu.Lock()
 	defer s.counters.mu.Unlock()

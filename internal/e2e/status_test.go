@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -112,4 +114,33 @@ func TestStatusAndMetrics(t *testing.T) {
 	}
 	hold.Process.Kill()
 	hold.Wait()
+}
+
+// TestEachRefusalOfSSHIsCountedOnce whichever way somebody guesses.
+func TestEachRefusalOfSSHIsCountedOnce(t *testing.T) {
+	b := &bed{testbed.Up(t)}
+	b.write(t, "/etc/p9auth/factotum.conf", "FrontEnd _login login\nFrontEnd _sshfront sshd ssh\nMetricsSocket /run/new/metrics\n")
+	if err := syscall.Kill(b.factotum(t), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if !testbed.Eventually(func() bool { return len(b.Pids("factotum")) == 0 }) {
+		t.Fatal("factotum does not end")
+	}
+	b.restart(t)
+	port, err := os.ReadFile(filepath.Join(b.Dir, "ssh_port"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []struct{ user, method string }{
+		{"alice", "password"}, {"alice", "keyboard-interactive"}, {"nobody-here", "password"}, {"nobody-here", "keyboard-interactive"},
+	} {
+		cmd := b.Command("sshpass", "-p", "wrong", "ssh", "-F", "/dev/null", "-p", strings.TrimSpace(string(port)), "-o", "StrictHostKeyChecking=no",
+			"-o", "UserKnownHostsFile=/dev/null", "-o", "NumberOfPasswordPrompts=1", "-o", "PreferredAuthentications="+c.method, c.user+"@127.0.0.1", "true")
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "Permission denied") {
+			t.Fatalf("%s by %s: %v: %s", c.user, c.method, err, out)
+		}
+		if n := b.metrics(t)["p9auth_refusals_total"]; n != i+1 {
+			t.Errorf("after %s by %s: %d refusals, not %d", c.user, c.method, n, i+1)
+		}
+	}
 }
