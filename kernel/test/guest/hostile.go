@@ -229,11 +229,16 @@ func unloadRace(t *T) {
 	var wg sync.WaitGroup
 	for _, file := range []string{capuser, caphash, capuser, caphash} {
 		wg.Go(func() {
-			for {
+			for n := 0; ; n++ {
 				select {
 				case <-stop:
 					return
 				default:
+				}
+				// A pause now and then: without it a slow machine finds no
+				// moment at which nobody has a file open.
+				if n%8 == 0 {
+					time.Sleep(time.Millisecond)
 				}
 				if fd, err := unix.Open(file, unix.O_WRONLY, 0); err == nil {
 					unix.Write(fd, []byte(strings.Repeat("x", 32)))
@@ -242,6 +247,8 @@ func unloadRace(t *T) {
 			}
 		})
 	}
+	end := sync.OnceFunc(func() { close(stop); wg.Wait() })
+	defer end()
 	rounds := 100
 	if short() {
 		rounds = 30
@@ -253,7 +260,7 @@ func unloadRace(t *T) {
 			break
 		}
 		loaded++
-		for {
+		for begun := time.Now(); ; {
 			err := unload()
 			if err == nil {
 				break
@@ -261,11 +268,13 @@ func unloadRace(t *T) {
 			if err != unix.EWOULDBLOCK {
 				t.Fatalf("unload: %v", err)
 			}
+			if time.Since(begun) > time.Minute {
+				t.Fatalf("the module is in use at every try to unload it, for a minute")
+			}
 			busy++
 		}
 	}
-	close(stop)
-	wg.Wait()
+	end()
 	fmt.Printf("p9: note loaded %d times, %d tries to unload found it in use\n", loaded, busy)
 	t.must(load(""))
 }
