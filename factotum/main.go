@@ -57,7 +57,7 @@ func run(args []string) error {
 	test := fl.Bool("t", false, "")
 	caps := fl.String("c", "", "")
 	if err := fl.Parse(args); err != nil {
-		return err
+		return fmt.Errorf("%w; see factotum(8)", err)
 	}
 	if fl.NArg() == 1 && fl.Arg(0) == "status" && !*test && *caps == "" {
 		return showStatus(*file)

@@ -98,7 +98,7 @@ func parseArgs(args []string) (options, error) {
 		return nil
 	})
 	if err := fl.Parse(args); err != nil {
-		return o, err
+		return o, fmt.Errorf("%w; see p9login(1)", err)
 	}
 	o.name = fl.Arg(0)
 	if fl.NArg() > 1 {

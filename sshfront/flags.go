@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os/user"
 	"strconv"
@@ -61,21 +62,24 @@ func parseArgs(args []string) (options, error) {
 		}
 		if strings.HasPrefix(arg, "--") {
 			name, v, has := strings.Cut(arg, "=")
+			if name == "--help" {
+				return o, errHelp
+			}
 			p, ok := long[name]
 			if !ok {
-				return o, fmt.Errorf("%s is not an option\n%w", name, errUsage)
+				return o, fmt.Errorf("%s is not an option; see sshfront(8)", name)
 			}
 			if !has && len(args) > 0 {
 				v, args = args[0], args[1:]
 			}
 			if v == "" {
-				return o, fmt.Errorf("%s needs a path\n%w", name, errUsage)
+				return o, fmt.Errorf("%s needs a path; see sshfront(8)", name)
 			}
 			*p = v
 			continue
 		}
 		if len(arg) < 2 || arg[0] != '-' {
-			return o, fmt.Errorf("%q is not expected\n%w", arg, errUsage)
+			return o, fmt.Errorf("%q is not expected; see sshfront(8)", arg)
 		}
 		for i := 1; i < len(arg); i++ {
 			v := ""
@@ -84,7 +88,7 @@ func parseArgs(args []string) (options, error) {
 					v, args = args[0], args[1:]
 				}
 				if v == "" {
-					return o, fmt.Errorf("-%c needs a value\n%w", arg[i], errUsage)
+					return o, fmt.Errorf("-%c needs a value; see sshfront(8)", arg[i])
 				}
 			}
 			if err := o.set(arg[i], v); err != nil {
@@ -96,10 +100,10 @@ func parseArgs(args []string) (options, error) {
 		}
 	}
 	if len(args) > 0 {
-		return o, fmt.Errorf("%q is not expected\n%w", args[0], errUsage)
+		return o, fmt.Errorf("%q is not expected; see sshfront(8)", args[0])
 	}
 	if o.spec != "" && !o.dump {
-		return o, fmt.Errorf("-C says what to print with -T\n%w", errUsage)
+		return o, errors.New("-C says what to print with -T; see sshfront(8)")
 	}
 	return o, nil
 }
@@ -148,7 +152,7 @@ func (o *options) set(c byte, v string) error {
 		if why, ok := refused[c]; ok {
 			return fmt.Errorf("-%c is not supported: %s", c, why)
 		}
-		return fmt.Errorf("-%c is not an option\n%w", c, errUsage)
+		return fmt.Errorf("-%c is not an option; see sshfront(8)", c)
 	}
 	return nil
 }

@@ -98,7 +98,10 @@ func TestTheConfigurationIsCheckedAndPrinted(t *testing.T) {
 	if out, err := sshfront("-V"); err != nil || !strings.HasPrefix(out, "sshfront (p9auth)") {
 		t.Errorf("-V: %v: %s", err, out)
 	}
-	if out, err := sshfront("-Z"); err == nil || !strings.Contains(out, "usage: sshfront [-Dd") {
+	if out, err := sshfront("--help"); err != nil || !strings.HasPrefix(out, "usage: sshfront [-Dd") {
+		t.Errorf("--help: %v: %s", err, out)
+	}
+	if out, err := sshfront("-Z"); err == nil || out != "sshfront: -Z is not an option; see sshfront(8)\n" {
 		t.Errorf("-Z: %v: %s", err, out)
 	}
 }

@@ -34,8 +34,7 @@ import (
 	"p9auth/internal/sshuser"
 )
 
-// errUsage is an error that the usage text follows.
-var errUsage = errors.New("usage")
+var errHelp = errors.New("--help")
 
 func main() {
 	if len(os.Args) > 1 {
@@ -55,10 +54,11 @@ func main() {
 		}
 	}
 	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
-		if errors.Is(err, errUsage) {
-			fmt.Fprint(os.Stderr, usage)
+		if errors.Is(err, errHelp) {
+			fmt.Print(usage)
+			return
 		}
+		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
 		os.Exit(1)
 	}
 }
