@@ -139,11 +139,12 @@ func (c *conv) checkKey(blob []byte) error {
 	if host == a.remote.Addr().String() {
 		host = ""
 	}
-	if err := c.tell(capproto.NewMsg("key", "key", capproto.B64(blob), "settings", string(settings), "host", host, "addr", a.remote.Addr().String())); err != nil {
+	ends := fmt.Sprintf("%s %d %s %d", a.local.Addr(), a.local.Port(), a.remote.Addr(), a.remote.Port())
+	m := capproto.NewMsg("key", "key", capproto.B64(blob), "settings", string(settings), "host", host, "addr", a.remote.Addr().String(), "ends", ends)
+	if err := c.tell(m); err != nil {
 		return err
 	}
-	m, err := c.await()
-	if err != nil {
+	if m, err = c.await(); err != nil {
 		return err
 	}
 	for _, n := range m.All("note") {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -88,6 +90,7 @@ type keyCheck struct {
 	conf   *sshdconf.Settings
 	client authkeys.Client
 	key    ssh.PublicKey
+	ends   string   // the token %C
 	notes  []string // for the log
 }
 
@@ -100,7 +103,7 @@ func (k *keyCheck) note(format string, args ...any) {
 // key answers whether a key may log the account in, were a signature of it
 // presented.
 func (w *worker) key(m capproto.Msg) (capproto.Msg, error) {
-	k := &keyCheck{acct: w.acct, conf: new(sshdconf.Settings)}
+	k := &keyCheck{acct: w.acct, conf: new(sshdconf.Settings), ends: m.Get("ends")}
 	blob, err := capproto.UnB64(m.Get("key"))
 	if err != nil {
 		return capproto.Msg{}, err
@@ -132,7 +135,7 @@ func (w *worker) key(m capproto.Msg) (capproto.Msg, error) {
 }
 
 // allowed looks where sshd(8) looks, in the same order: the revoked keys, the
-// certificate authorities, and the user's own files.
+// user's own files, the certificate authorities, and AuthorizedKeysCommand.
 func (k *keyCheck) allowed() (authkeys.Options, bool) {
 	if k.revoked() {
 		return authkeys.Options{}, false
@@ -147,10 +150,20 @@ func (k *keyCheck) allowed() (authkeys.Options, bool) {
 			k.note("Refusing certificate ID %q: signed with %s, which CASignatureAlgorithms does not list", cert.KeyId, cert.Signature.Format)
 			return authkeys.Options{}, false
 		}
+	}
+	if o, ok := k.userFiles(cert); ok {
+		return o, true
+	}
+	if isCert {
 		if o, ok := k.trustedCA(cert); ok {
 			return o, true
 		}
 	}
+	return k.keysCommand(cert)
+}
+
+// userFiles looks into the files of AuthorizedKeysFile.
+func (k *keyCheck) userFiles(cert *ssh.Certificate) (authkeys.Options, bool) {
 	files, err := k.conf.KeysFiles(k.acct.name, k.acct.home, k.acct.uid)
 	if err != nil {
 		k.note("AuthorizedKeysFile: %v", err)
@@ -167,6 +180,59 @@ func (k *keyCheck) allowed() (authkeys.Options, bool) {
 		}
 	}
 	return options, found
+}
+
+// keysCommand looks into what AuthorizedKeysCommand prints.
+func (k *keyCheck) keysCommand(cert *ssh.Certificate) (authkeys.Options, bool) {
+	const keyword = "AuthorizedKeysCommand"
+	if k.conf.AuthorizedKeysCommand == "" {
+		return authkeys.Options{}, false
+	}
+	argv, err := k.conf.KeysCommand(k.tokens())
+	if err != nil {
+		k.note("%s: %v", keyword, err)
+		return authkeys.Options{}, false
+	}
+	if len(argv) == 1 {
+		argv = append(argv, k.acct.name)
+	}
+	out := k.output(keyword, argv, k.conf.AuthorizedKeysCommandUser)
+	return k.keysFile(keyword, bytes.NewReader(out), cert)
+}
+
+// principalsCommand looks into what AuthorizedPrincipalsCommand prints.
+func (k *keyCheck) principalsCommand(cert *ssh.Certificate) (authkeys.Options, string, bool) {
+	const keyword = "AuthorizedPrincipalsCommand"
+	argv, err := k.conf.PrincipalsCommand(k.tokens())
+	if err != nil {
+		k.note("%s: %v", keyword, err)
+		return authkeys.Options{}, "", false
+	}
+	out := k.output(keyword, argv, k.conf.AuthorizedPrincipalsCommandUser)
+	return k.principalsFile(keyword, bytes.NewReader(out), cert)
+}
+
+// tokens are the values of the tokens of both commands; those of a certificate
+// are there for a certificate only.
+func (k *keyCheck) tokens() sshdconf.Tokens {
+	t := sshdconf.Tokens{
+		'C': k.ends, 'D': "", 'U': utoa(k.acct.uid), 'u': k.acct.name, 'h': k.acct.home,
+		't': k.key.Type(), 'f': k.fingerprint(plain(k.key)), 'k': base64.StdEncoding.EncodeToString(k.key.Marshal()),
+	}
+	if cert, ok := k.key.(*ssh.Certificate); ok {
+		t['T'], t['F'] = cert.SignatureKey.Type(), k.fingerprint(cert.SignatureKey)
+		t['K'] = base64.StdEncoding.EncodeToString(cert.SignatureKey.Marshal())
+		t['i'], t['s'] = cert.KeyId, strconv.FormatUint(cert.Serial, 10)
+	}
+	return t
+}
+
+// fingerprint is a key's fingerprint by FingerprintHash.
+func (k *keyCheck) fingerprint(key ssh.PublicKey) string {
+	if k.conf.FingerprintHash == "md5" {
+		return "MD5:" + ssh.FingerprintLegacyMD5(key)
+	}
+	return ssh.FingerprintSHA256(key)
 }
 
 // revoked looks into RevokedKeys. A list that cannot be read revokes all keys.
@@ -201,8 +267,8 @@ func plain(key ssh.PublicKey) ssh.PublicKey {
 
 func sameKey(a, b ssh.PublicKey) bool { return bytes.Equal(a.Marshal(), b.Marshal()) }
 
-// trustedCA checks a certificate against TrustedUserCAKeys and the user's
-// AuthorizedPrincipalsFile.
+// trustedCA checks a certificate against TrustedUserCAKeys, the user's
+// AuthorizedPrincipalsFile and AuthorizedPrincipalsCommand.
 func (k *keyCheck) trustedCA(cert *ssh.Certificate) (authkeys.Options, bool) {
 	none := authkeys.Options{}
 	if k.conf.TrustedUserCAKeys == "" {
@@ -230,11 +296,16 @@ func (k *keyCheck) trustedCA(cert *ssh.Certificate) (authkeys.Options, bool) {
 	}
 	principal := k.acct.name
 	line.NoTouchRequired = true // there is no line: the certificate alone decides
-	if given {
+	if command := k.conf.AuthorizedPrincipalsCommand != ""; given || command {
 		found := false
-		k.userFile(file.Path, func(f *os.File) {
-			line, principal, found = k.principalsFile(file.Path, f, cert)
-		})
+		if given {
+			k.userFile(file.Path, func(f *os.File) {
+				line, principal, found = k.principalsFile(file.Path, f, cert)
+			})
+		}
+		if !found && command {
+			line, principal, found = k.principalsCommand(cert)
+		}
 		if !found {
 			k.note("Certificate does not contain an authorized principal")
 			return none, false

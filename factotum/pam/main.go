@@ -7,7 +7,8 @@
 // costs one conversation. It trusts factotum and the modules that the
 // administrator configured. It reads nothing from a front end: answers come
 // through factotum. Files of a user's own, such as authorized_keys, it opens
-// with that user's fsuid and groups.
+// with that user's fsuid and groups; a program that looks keys up it runs as the
+// user that the configuration names (command.go).
 //
 // PAM runs on the main thread only: modules write /proc/self/loginuid, which
 // only that thread may, and keyrings and fsuid are a thread's own.
@@ -21,6 +22,7 @@
 //	factotum says                          the worker answers
 //	lookup user= [addr=]                   account uid= gid= home= shell= [group=]... [nogroups=why], or nouser; and host=
 //	key key= settings= [host=] addr=       allowed options=, or denied; both with note=...
+//	    ends=, both ends of the connection
 //	begin service= user= [tty= rhost=      ok [log=], the name as logs may have it
 //	    confdir= env=... lastlog=yes] + tty
 //	authenticate [null=no]                 prompt style= text=..., then proven user=, or error
@@ -49,11 +51,13 @@ import (
 
 func init() { runtime.LockOSThread() }
 
+var ignored = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTERM}
+
 func main() {
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)).With("pid", os.Getpid()))
 	// The line of a terminal that was ours to give back may hang up; the
 	// session's end is what ends us.
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTERM)
+	signal.Ignore(ignored...)
 	restoreNoFile()
 	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // it holds passwords
 

@@ -88,6 +88,8 @@ AllowGroups more
 MaxAuthTries 3
 StrictModes no
 AuthorizedKeysFile /etc/keys/%u .ssh/x
+AuthorizedKeysCommand  /bin/true "a  b" %u # kept
+AuthorizedKeysCommandUser nobody
 AuthorizedPrincipalsFile /etc/p/%u
 TrustedUserCAKeys /etc/ca
 RevokedKeys /etc/krl
@@ -123,6 +125,8 @@ PermitListen 80 localhost:8080 *:9
 `},
 		"a Match that holds": {spec: "user=nobody,host=h.example.org,addr=192.0.2.9,laddr=127.0.0.1,lport=22", text: `
 PasswordAuthentication no
+AuthorizedKeysCommand /bin/true %u
+AuthorizedKeysCommandUser nobody
 AcceptEnv LANG
 AllowUsers x
 Subsystem sftp a
@@ -132,6 +136,8 @@ AcceptEnv OTHER
 MaxAuthTries 2
 Match Host *.example.org LocalPort 22
 MaxAuthTries 3
+AuthorizedKeysCommand none
+AuthorizedKeysCommandUser games
 Banner /b
 Match LocalAddress 10.0.0.0/8
 X11Forwarding yes
@@ -147,6 +153,11 @@ Match Group !nogroup,*
 PermitTTY no
 Match User=other
 PermitTTY no
+`},
+		// sshd 9.2 takes only one of the two commands.
+		"a command for principals": {text: `
+AuthorizedPrincipalsCommand /bin/true "%i" %s
+AuthorizedPrincipalsCommandUser %u
 `},
 		"lists relative to the defaults": {text: `
 PubkeyAcceptedAlgorithms -*cert*,rsa*

@@ -137,7 +137,11 @@ func parse(file string, overrides []string, src source) (*Config, error) {
 		}
 	}
 	if len(p.errs) == 0 {
-		if _, err := p.cfg.global(); err != nil {
+		b, err := p.cfg.global()
+		if err == nil {
+			err = p.cfg.checkCommands(b.s)
+		}
+		if err != nil {
 			p.errs = append(p.errs, err)
 		}
 	}
@@ -148,6 +152,22 @@ func parse(file string, overrides []string, src source) (*Config, error) {
 		return nil, errors.Join(p.errs...)
 	}
 	return p.cfg, nil
+}
+
+// checkCommands refuses a command without a user, as sshd does for what stands
+// outside of Match blocks; within, it is known only when somebody logs in.
+func (c *Config) checkCommands(s *Settings) error {
+	for _, x := range []struct{ keyword, command, user string }{
+		{"AuthorizedKeysCommand", s.AuthorizedKeysCommand, s.AuthorizedKeysCommandUser},
+		{"AuthorizedPrincipalsCommand", s.AuthorizedPrincipalsCommand, s.AuthorizedPrincipalsCommandUser},
+	} {
+		if x.command == "" || x.user != "" {
+			continue
+		}
+		i := slices.IndexFunc(c.lines, func(l line) bool { return l.kw.name == x.keyword && len(l.conds) == 0 })
+		return &Error{c.lines[i].file, c.lines[i].n, x.keyword + ": set without " + x.keyword + "User"}
+	}
+	return nil
 }
 
 // include1 reads one file for the line at sc.
@@ -284,14 +304,17 @@ func splitKeyword(text string) (name, rest string, err error) {
 // splitArgs splits arguments at blanks, with single and double quotes, the
 // escapes \\ \" \' and "\ ", and a comment from an argument that begins with
 // '#' (argv_split of OpenSSH).
-func splitArgs(s string) ([]string, error) {
+func splitArgs(s string) ([]string, error) { return splitWords(s, true) }
+
+// splitWords is splitArgs with comments, or without.
+func splitWords(s string, comments bool) ([]string, error) {
 	var args []string
 	for i := 0; i < len(s); {
 		if strings.IndexByte(blanks, s[i]) >= 0 {
 			i++
 			continue
 		}
-		if s[i] == '#' {
+		if s[i] == '#' && comments {
 			break
 		}
 		var arg []byte

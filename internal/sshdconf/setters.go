@@ -456,6 +456,41 @@ func checkUserFile(v string) error {
 	return err
 }
 
+// command reads a program and its arguments, from the rest of the line as it
+// stands.
+func command(tokens string, at func(*Settings) *string) kind {
+	return kind{raw: true, show: text(at), set: func(s *Settings, a *args) error {
+		if *at(s) = ""; strings.EqualFold(a.raw, "none") {
+			return nil
+		}
+		*at(s) = a.raw
+		try := Tokens{}
+		for _, c := range []byte(tokens) {
+			try[c] = ""
+		}
+		_, err := commandLine(a.raw, tokens, try)
+		return err
+	}}
+}
+
+// commandUser reads as whom the program runs.
+func commandUser(at func(*Settings) *string) kind {
+	return kind{show: text(at), set: func(s *Settings, a *args) error {
+		v, err := a.next()
+		if err != nil {
+			return err
+		}
+		if *at(s) = ""; strings.EqualFold(v, "none") {
+			return nil
+		}
+		if *at(s) = v; v == "root" {
+			return errors.New("no program is run as root; name a user who exists for this alone")
+		}
+		_, err = Expand(v, Tokens{'u': "user"})
+		return err
+	}}
+}
+
 func setRevoked(s *Settings, a *args) error {
 	vs, err := a.all()
 	if err != nil {

@@ -80,6 +80,10 @@ type Settings struct {
 	Banner                   string
 	ExposeAuthInfo           bool
 
+	// Programs, with the user as whom each runs, who may be %u; empty: none.
+	AuthorizedKeysCommand, AuthorizedKeysCommandUser             string
+	AuthorizedPrincipalsCommand, AuthorizedPrincipalsCommandUser string
+
 	// The session.
 	MaxSessions                int
 	AcceptEnv                  []string // patterns
@@ -353,4 +357,46 @@ func userFile(template, user, home string, uid uint32) (UserFile, error) {
 		p = t['h'] + "/" + p
 	}
 	return UserFile{path.Clean(p), glob}, nil
+}
+
+// keysTokens are those that AuthorizedKeysCommand takes, and principalsTokens
+// those of AuthorizedPrincipalsCommand.
+const (
+	keysTokens       = "CDUfhktu"
+	principalsTokens = keysTokens + "FKTis"
+)
+
+// KeysCommand returns the program of AuthorizedKeysCommand and its arguments.
+func (s *Settings) KeysCommand(t Tokens) ([]string, error) {
+	return commandLine(s.AuthorizedKeysCommand, keysTokens, t)
+}
+
+// PrincipalsCommand returns the program of AuthorizedPrincipalsCommand and its
+// arguments.
+func (s *Settings) PrincipalsCommand(t Tokens) ([]string, error) {
+	return commandLine(s.AuthorizedPrincipalsCommand, principalsTokens, t)
+}
+
+// commandLine splits a command, and then replaces the tokens in its arguments:
+// what comes from a token is never split.
+func commandLine(command, tokens string, t Tokens) ([]string, error) {
+	argv, err := splitWords(command, false)
+	if err != nil {
+		return nil, err
+	}
+	if len(argv) == 0 || !path.IsAbs(argv[0]) {
+		return nil, fmt.Errorf("%q is not an absolute path", clip(command))
+	}
+	take := Tokens{}
+	for _, c := range []byte(tokens) {
+		if v, ok := t[c]; ok {
+			take[c] = v
+		}
+	}
+	for i := range argv[1:] {
+		if argv[i+1], err = Expand(argv[i+1], take); err != nil {
+			return nil, err
+		}
+	}
+	return argv, nil
 }

@@ -177,7 +177,14 @@ func TestErrorsNameFileLineAndReason(t *testing.T) {
 		"UsePAM no":                           "PAM decides about every login",
 		"Compression yes":                     "no compression",
 		"ChrootDirectory /srv":                "needs a right that no session process has",
-		"AuthorizedKeysCommand /bin/x %u":     "factotum runs no program",
+		"AuthorizedKeysCommand /bin/x %u":     "set without AuthorizedKeysCommandUser",
+		"AuthorizedPrincipalsCommand /bin/x":  "set without AuthorizedPrincipalsCommandUser",
+		"AuthorizedKeysCommand x":             `"x" is not an absolute path`,
+		"AuthorizedKeysCommand /x %i":         "unknown token %i",
+		"AuthorizedPrincipalsCommand /x %q":   "unknown token %q",
+		"AuthorizedKeysCommand /x \"a":        "invalid quotes",
+		"AuthorizedKeysCommandUser root":      "no program is run as root",
+		"AuthorizedKeysCommandUser %h":        "unknown token %h",
 		"ModuliFile /etc/ssh/moduli":          "ModuliFile is not supported",
 		"SshdSessionPath /x":                  "there is no sshd-session program",
 		"HostbasedAuthentication yes":         "client host's word",
@@ -457,6 +464,40 @@ func TestTokensInUserFilesAreExpandedAndNeverBecomeWildcards(t *testing.T) {
 	}
 }
 
+func TestCommandsAreSplitBeforeTokensAreReplaced(t *testing.T) {
+	const user = "AuthorizedKeysCommandUser x\nAuthorizedPrincipalsCommandUser x\n"
+	all := Tokens{}
+	for _, c := range []byte(principalsTokens) {
+		all[c] = "<" + string(c) + ">"
+	}
+	all['u'] = `a "b' \ %k #`
+	for text, want := range map[string][]string{
+		`/x`:                      {"/x"},
+		`/x "a b"  c\ d 'e' #f`:   {"/x", "a b", "c d", "e", "#f"},
+		`/x%u %u "%u" -u=%u%%`:    {"/x%u", all['u'], all['u'], "-u=" + all['u'] + "%"},
+		`/x %C %D %U %f %h %k %t`: {"/x", "<C>", "<D>", "<U>", "<f>", "<h>", "<k>", "<t>"},
+		`"/x y" %C`:               {"/x y", "<C>"},
+		`/x %F %K %T %i %s`:       {"/x", "<F>", "<K>", "<T>", "<i>", "<s>"},
+	} {
+		s := mustParse(t, user+"AuthorizedPrincipalsCommand "+text+"\n").Global()
+		if got, err := s.PrincipalsCommand(all); err != nil || !slices.Equal(got, want) {
+			t.Errorf("AuthorizedPrincipalsCommand %s: %q, %v", text, got, err)
+		}
+		if strings.Contains(text, "%K") {
+			continue // no token of the other
+		}
+		s = mustParse(t, user+"AuthorizedKeysCommand "+text+"\n").Global()
+		if got, err := s.KeysCommand(all); err != nil || !slices.Equal(got, want) {
+			t.Errorf("AuthorizedKeysCommand %s: %q, %v", text, got, err)
+		}
+	}
+	// A key that is no certificate has none of a certificate's tokens.
+	s := mustParse(t, user+"AuthorizedPrincipalsCommand /x %i\n").Global()
+	if got, err := s.PrincipalsCommand(Tokens{'u': "a"}); err == nil {
+		t.Errorf("a token without a value gave %q", got)
+	}
+}
+
 func TestTheTestSpecificationIsThatOfSshd(t *testing.T) {
 	ci, err := ParseTestSpec("user=alice,host=h,addr=192.0.2.1,laddr=::1,lport=22,rdomain=0,invalid-user")
 	if err != nil || ci.User != "alice" || ci.Host != "h" || ci.LocalPort != 22 || !ci.InvalidUser || ci.LocalAddr.String() != "::1" {
@@ -472,6 +513,7 @@ func TestTheTestSpecificationIsThatOfSshd(t *testing.T) {
 func TestDumpIsReadBackToTheSameSettings(t *testing.T) {
 	text := "Port 2222\nAllowUsers a b\nPermitOpen a:1 [::1]:*\nIPQoS 0x13\nMatch all\nAuthenticationMethods publickey,password\n" +
 		"AuthorizedKeysFile x y\nPerSourcePenalties crash:1h noauth:0.5\nHostKey /k\nChannelTimeout session=5m\nRekeyLimit 1G 1h\nSubsystem s a b\n" +
+		"AuthorizedKeysCommand /x \"a  b\" %u\nAuthorizedKeysCommandUser %u\n" +
 		"SetEnv A=1\nForceCommand x  y\nPubkeyAuthOptions touch-required\nListenAddress 127.0.0.1\nFingerprintHash md5\nLogVerbose kex.c:*:1000\n"
 	s := mustParse(t, text).Global()
 	var b bytes.Buffer

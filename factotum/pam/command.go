@@ -1,0 +1,173 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/internal/authkeys"
+	"p9auth/internal/sshdconf"
+)
+
+// The programs of AuthorizedKeysCommand and AuthorizedPrincipalsCommand, which
+// the administrator configured. They run as the user that the configuration
+// names, never as root, with nothing of the worker's: no right, no descriptor,
+// no variable of its environment. They are given words that a client chose,
+// such as its key, as arguments, and never to a shell.
+
+const (
+	// commandTime is how long a program may run. No longer than factotum waits
+	// for a worker that it has given up (abandon): the worker ends it.
+	commandTime = 10 * time.Second
+	// maxComplaint is how much of a program's standard error is logged.
+	maxComplaint = 256
+)
+
+// output runs the program of a keyword and returns what it printed, or nil and
+// a note if the program may not be run, fails, or does not come to an end.
+func (k *keyCheck) output(keyword string, argv []string, user string) []byte {
+	out, err := k.run(argv, user)
+	if err != nil {
+		k.note("%s %s: %v", keyword, argv[0], err)
+		return nil
+	}
+	return out
+}
+
+func (k *keyCheck) run(argv []string, user string) ([]byte, error) {
+	who, err := k.runAs(user)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := who.groups()
+	if err != nil {
+		return nil, err
+	}
+	var program string
+	err = asUser(who, func() (err error) {
+		program, err = safeProgram(argv[0])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("unsafe: %w", err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Args = argv
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/games", "USER=" + who.name, "LOGNAME=" + who.name, "HOME=" + who.home}
+	stdout, stderr := &bounded{max: authkeys.MaxFile, strict: true}, &bounded{max: maxComplaint}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: who.uid, Gid: who.gid, Groups: groups},
+		Setsid:     true,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second // for who has ended, but left its output open to another
+	if err := start(cmd); err != nil {
+		return nil, err
+	}
+	err = cmd.Wait()
+	switch {
+	case err == nil:
+		return stdout.kept, nil
+	case stdout.full:
+		return nil, fmt.Errorf("it printed more than %d bytes", authkeys.MaxFile)
+	case errors.Is(err, exec.ErrWaitDelay):
+		cmd.Cancel() // to who is left of the process group
+		return nil, errors.New("it ended, but left its output open to another process")
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("it did not end within %v and was killed", commandTime)
+	}
+	return nil, fmt.Errorf("it failed: %w: %q", err, bytes.TrimSpace(stderr.kept))
+}
+
+// runAs finds the account that a program runs as.
+func (k *keyCheck) runAs(user string) (*account, error) {
+	name, err := sshdconf.Expand(user, sshdconf.Tokens{'u': k.acct.name})
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		return nil, errors.New("no user is configured to run it")
+	}
+	who, err := lookup(name)
+	if err != nil {
+		return nil, fmt.Errorf("user %q: %w", name, err)
+	}
+	if who.uid == 0 {
+		return nil, fmt.Errorf("user %q is root, as whom no program is run", name)
+	}
+	return who, nil
+}
+
+// safeProgram is the program at a path, without symbolic links. Nobody but root
+// can have put it there: it and all directories above it are root's, and nobody
+// else can write to them.
+func safeProgram(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	fd, err := unix.Open(real, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &os.PathError{Op: "open", Path: real, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), real)
+	defer f.Close()
+	return real, authkeys.CheckPath(f, real, "", 0)
+}
+
+// start starts a program that inherits no descriptor, ignores no signal, and is
+// not spared as factotum is where memory runs out.
+func start(cmd *exec.Cmd) error {
+	// Go closes its own descriptors, but not those that PAM's modules opened.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close_range: %w", err)
+	}
+	// An ignored signal would stay ignored; one that is caught does not.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, ignored...)
+	err := cmd.Start()
+	signal.Ignore(ignored...)
+	if err != nil {
+		return err
+	}
+	if b, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil && bytes.HasPrefix(b, []byte{'-'}) {
+		os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte{'0'}, 0)
+	}
+	return nil
+}
+
+// bounded keeps as much as max of what is written to it. If it is strict, more
+// is an error, otherwise it is forgotten.
+type bounded struct {
+	kept   []byte
+	max    int
+	strict bool
+	full   bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	n := min(len(p), b.max-len(b.kept))
+	b.kept = append(b.kept, p[:n]...)
+	b.full = b.full || n < len(p)
+	if b.full && b.strict {
+		return n, io.ErrShortWrite
+	}
+	return len(p), nil
+}
