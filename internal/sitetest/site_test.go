@@ -7,7 +7,6 @@ package sitetest
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -303,13 +302,4 @@ func (s *site) atConsole(t *testing.T, user, password string) *testbed.Term {
 	term.Expect("Password: ")
 	term.Send(password + "\n")
 	return term
-}
-
-// portIsOpen says whether somebody listens.
-func portIsOpen(port int) bool {
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err == nil {
-		c.Close()
-	}
-	return err == nil
 }
