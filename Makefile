@@ -33,6 +33,12 @@ test: deps
 	$(GO) test -count=1 $(TESTFLAGS) -tags '$(TAGS)' ./...
 	$(GO) test -count=1 $(TESTFLAGS) $(SSHSIG) ./sshfront ./internal/sshpatch
 
+# MANY MACHINES in p9auth(7), with servers that run in a testbed.
+test-site: deps
+	scripts/deps-site
+	$(MAKE) all
+	$(GO) test -count=1 $(TESTFLAGS) -tags '$(TAGS)' -v ./internal/sitetest
+
 check: build/go.mod
 	@test -z "$$(gofmt -l $(GOFILES))" || { gofmt -d $(GOFILES); exit 1; }
 	$(GO) vet ./...
@@ -117,4 +123,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all deps test check demo bench vm-test vm-boot kernel-grantid install deb clean
+.PHONY: all deps test test-site check demo bench vm-test vm-boot kernel-grantid install deb clean

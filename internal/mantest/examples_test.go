@@ -10,16 +10,6 @@ import (
 	"p9auth/internal/testbed"
 )
 
-// display is the nth literal display of a section, as a person reads it.
-func display(t *testing.T, page, heading string, n int) string {
-	t.Helper()
-	d := regexp.MustCompile(`(?s)\.Bd -literal[^\n]*\n(.*?)\.Ed\n`).FindAllStringSubmatch(Section(t, page, heading), -1)
-	if len(d) <= n {
-		t.Fatalf("%s, %s has %d displays", page, heading, len(d))
-	}
-	return strings.NewReplacer(`\e`, `\`, `\(aq`, "'", `\(dq`, `"`).Replace(d[n][1])
-}
-
 // installed makes a command of a page one of the testbed, where the programs
 // are elsewhere.
 func installed(b *testbed.Bed, command string) string {
@@ -30,7 +20,7 @@ func TestTheExampleInP9login1LogsIn(t *testing.T) {
 	b := testbed.Up(t)
 	term := b.Start(t, "bash", "--norc")
 	term.Expect(`# `)
-	term.Send(installed(b, display(t, "p9login.1", "EXAMPLES", 0)))
+	term.Send(installed(b, Displays(t, "p9login.1", "EXAMPLES")[0]))
 	term.Expect("login: ")
 	term.Send("alice\n")
 	term.Expect("Password: ")
@@ -100,7 +90,7 @@ func TestWhatToCheckInP9auth7(t *testing.T) {
 	term.Expect("Password: ")
 	term.Send("open-sesame\n")
 	term.Expect(`\$ `)
-	check := func(n int) string { return b.Sh(t, installed(b, display(t, "p9auth.7", "WHAT TO CHECK", n))) }
+	check := func(n int) string { return b.Sh(t, installed(b, Displays(t, "p9auth.7", "WHAT TO CHECK")[n])) }
 
 	// The machine's other processes are seen too: those of other testbeds, whose
 	// become has rights for a moment.

@@ -5,6 +5,7 @@ package mantest
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -48,6 +49,18 @@ func Section(tb testing.TB, page, heading string) string {
 	}
 	return text.String()
 }
+
+// Displays are the literal displays of a section, as a person reads them.
+func Displays(tb testing.TB, page, heading string) []string {
+	tb.Helper()
+	var all []string
+	for _, d := range display.FindAllStringSubmatch(Section(tb, page, heading), -1) {
+		all = append(all, strings.NewReplacer(`\e`, `\`, `\(aq`, "'", `\(dq`, `"`, `\&`, "").Replace(d[1]))
+	}
+	return all
+}
+
+var display = regexp.MustCompile(`(?s)\.Bd -literal[^\n]*\n(.*?)\.Ed\n`)
 
 // Items are the items of a section's lists that begin with a macro, such as Cm
 // or Fl, by the word after it, each with its text. A nested list's items count
