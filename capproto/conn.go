@@ -161,13 +161,21 @@ func (p *Packet) control(oob []byte) error {
 // a pipe, a terminal, or a file of the kernel's own such as a pidfd. What is
 // asked of any other is asked of its file system, which may be a hostile one
 // that never answers: os.NewFile asks poll(2), in a way that stops the whole
-// process. This asks nobody: AT_STATX_DONT_SYNC.
+// process. statx(2) asks nobody: AT_STATX_DONT_SYNC. sshfront's sandbox has
+// fstat(2) alone.
 func harmless(fd int) bool {
-	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st); err != nil {
+	var stx unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &stx)
+	mode := uint32(stx.Mode)
+	if err == unix.EPERM {
+		var st unix.Stat_t
+		err = unix.Fstat(fd, &st)
+		mode = st.Mode
+	}
+	if err != nil {
 		return false
 	}
-	switch st.Mode & unix.S_IFMT {
+	switch mode & unix.S_IFMT {
 	case unix.S_IFSOCK, unix.S_IFIFO, unix.S_IFCHR:
 		return true
 	}
