@@ -464,7 +464,10 @@ func TestSFTPDoesNotReachMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { sleep.Process.Kill(); sleep.Wait() })
-	exe := func() string { l, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", sleep.Process.Pid)); return filepath.Base(l) }
+	exe := func() string {
+		l, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", sleep.Process.Pid))
+		return filepath.Base(l)
+	}
 	if !testbed.Eventually(func() bool { return exe() == "sleep" }) {
 		t.Fatal("sleep is not there: ", exe())
 	}
