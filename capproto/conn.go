@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -137,7 +138,15 @@ func (p *Packet) control(oob []byte) error {
 				return fmt.Errorf("%w: %v", ErrPacket, err)
 			}
 			for _, fd := range fds {
+				if !harmless(fd) {
+					unix.Close(fd) // may wait, as long as its file system likes
+					err = fmt.Errorf("%w: a descriptor of a file on disk", ErrPacket)
+					continue
+				}
 				p.Files = append(p.Files, os.NewFile(uintptr(fd), "passed"))
+			}
+			if err != nil {
+				return err
 			}
 		case unix.SCM_CREDENTIALS:
 			if p.Cred, err = unix.ParseUnixCredentials(&cm); err != nil {
@@ -146,4 +155,30 @@ func (p *Packet) control(oob []byte) error {
 		}
 	}
 	return nil
+}
+
+// harmless says whether a descriptor is of a kind that is passed here: a socket,
+// a pipe, a terminal, or a file of the kernel's own such as a pidfd. What is
+// asked of any other is asked of its file system, which may be a hostile one
+// that never answers: os.NewFile asks poll(2), in a way that stops the whole
+// process. statx(2) asks nobody: AT_STATX_DONT_SYNC. sshfront's sandbox has
+// fstat(2) alone.
+func harmless(fd int) bool {
+	var stx unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &stx)
+	mode := uint32(stx.Mode)
+	if err == unix.EPERM {
+		var st unix.Stat_t
+		err = unix.Fstat(fd, &st)
+		mode = st.Mode
+	}
+	if err != nil {
+		return false
+	}
+	switch mode & unix.S_IFMT {
+	case unix.S_IFSOCK, unix.S_IFIFO, unix.S_IFCHR:
+		return true
+	}
+	l, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	return err == nil && strings.HasPrefix(l, "anon_inode:")
 }

@@ -28,7 +28,7 @@ type conv struct {
 	requests chan capproto.Packet
 	gone     chan error // why no more requests come
 	grace    *time.Timer
-	leaving  sync.WaitGroup // workers that were told to end
+	leaving  sync.WaitGroup // workers that were told to end, and who reads requests
 
 	sender    *unix.Ucred // who sends the packets
 	front     frontEnd    // what that front end may do
@@ -68,7 +68,9 @@ func (c *conv) run() {
 	c.gone = make(chan error, 1)
 	quit := make(chan struct{})
 	defer close(quit)
-	go func() {
+	// To close what was passed may take as long as its file system likes: until
+	// then the conversation keeps its place.
+	c.leaving.Go(func() {
 		for {
 			p, err := c.conn.Recv()
 			if err != nil {
@@ -82,7 +84,7 @@ func (c *conv) run() {
 				return
 			}
 		}
-	}()
+	})
 	c.grace = time.NewTimer(c.conf.LoginGraceTime)
 	defer c.grace.Stop()
 	for {

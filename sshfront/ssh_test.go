@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
+
 	"p9auth/internal/testbed"
 )
 
@@ -449,5 +451,56 @@ func TestSSHKills(t *testing.T) {
 	fmt.Fprintln(in)
 	if !wait(otherOut, "still") {
 		t.Error("bob's session did not survive")
+	}
+}
+
+// An account that may use sftp only must not run programs by it: whoever can
+// write to the memory of a process decides what it does.
+func TestSFTPDoesNotReachMemory(t *testing.T) {
+	need(t, "python3", "ssh")
+	s := newSite(t)
+	sleep := s.Command(testbed.As("alice", "sleep", "60")...)
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sleep.Process.Kill(); sleep.Wait() })
+	exe := func() string {
+		l, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", sleep.Process.Pid))
+		return filepath.Base(l)
+	}
+	if !testbed.Eventually(func() bool { return exe() == "sleep" }) {
+		t.Fatal("sleep is not there: ", exe())
+	}
+	out, err := s.run(t, fmt.Sprintf(`/usr/bin/python3 - <<'E'
+import os, paramiko
+c = paramiko.SSHClient()
+c.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+c.connect("127.0.0.1", int(os.environ["port"]), "alice", key_filename=os.environ["keys"]+"/alice", look_for_keys=False, allow_agent=False)
+f = c.open_sftp()
+with f.open("/proc/self/stat", "r") as x:
+    parent = x.read().decode().rsplit(")", 1)[1].split()[1]
+def tries(what, path):
+    try:
+        f.open(path, "r+").close()
+        print(what, "is open")
+    except OSError:
+        print(what, "is closed")
+tries("its own memory", "/proc/self/mem")
+tries("the user process's", "/proc/%%s/mem" %% parent)
+tries("another program's", "/proc/%d/mem")
+f.mkdir("from"); f.mkdir("to"); f.open("from/x", "w").close()
+f.posix_rename("from/x", "to/x"); f.rename("to/x", "from/y"); print("renamed", f.listdir("from"))
+c.close()
+E`, sleep.Process.Pid))
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	want := "its own memory is closed\nthe user process's is closed\nanother program's is closed\nrenamed ['y']\n"
+	if abi, err := landlocksys.LandlockGetABIVersion(); err != nil || abi < 2 {
+		want = strings.Replace(want, "another program's is closed", "another program's is open", 1)
+		t.Logf("no landlock here: what else runs as the user is not protected (%d, %v)", abi, err)
+	}
+	if out != want {
+		t.Errorf("printed %s", out)
 	}
 }

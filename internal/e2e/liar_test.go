@@ -57,6 +57,9 @@ var lies = map[string]func(args []string){
 	"log-in":          logIn,
 	"orphan":          orphan,
 	"converse":        converse,
+	"stalls":          stalls,
+	"asks":            asks,
+	"refused":         refused,
 }
 
 // violations counts the protocol violations that factotum must have logged.

@@ -48,6 +48,11 @@ func Main() {
 }
 
 func run() error {
+	// A user who may have sftp only must not reach our memory by it, nor what
+	// the link carries.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
+	}
 	// Programs get their descriptors one by one.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close_range: %w", err)

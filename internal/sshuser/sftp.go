@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/landlock-lsm/go-landlock/landlock"
+	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"github.com/pkg/sftp"
 	"golang.org/x/sys/unix"
 
@@ -129,6 +131,9 @@ func serveSFTP(args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := keepFromMemory(); err != nil {
+		return err
+	}
 	if o.umask >= 0 {
 		unix.Umask(o.umask)
 	}
@@ -161,6 +166,28 @@ func serveSFTP(args []string) error {
 	}
 	if err := srv.Serve(); err != nil && !errors.Is(err, io.EOF) {
 		return err
+	}
+	return nil
+}
+
+// keepFromMemory makes files all that the client reaches. By /proc/PID/mem it
+// could have a process run anything, where the user may have sftp only. Our own
+// memory is not to be opened (proc(5)), and under landlock no other process's
+// is, see landlock(7). That forbids us to execute, too, which we never do; to
+// move files from one directory to another must be allowed by name. A kernel
+// may lack landlock.
+func keepFromMemory() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
+	}
+	refer := landlock.AccessFSSet(landlocksys.AccessFSRefer)
+	// 2 is the first version with which files can be moved.
+	if v, err := landlocksys.LandlockGetABIVersion(); err != nil || v < 2 {
+		return nil
+	}
+	err := landlock.MustConfig(refer | landlocksys.AccessFSExecute).RestrictPaths(landlock.PathAccess(refer, "/"))
+	if err != nil {
+		return fmt.Errorf("landlock: %w", err)
 	}
 	return nil
 }
