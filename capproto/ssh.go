@@ -3,6 +3,7 @@ package capproto
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 )
@@ -27,6 +28,7 @@ type SSHServer struct {
 	HostCerts [][]byte
 	Settings  json.RawMessage
 	Banner    string // to be shown before authentication; may be empty
+	AskBanner bool   // Client.Banner has it instead, since it depends on the user
 }
 
 // StartSSH begins a conversation over an SSH connection, whose socket it
@@ -36,7 +38,7 @@ func (c *Client) StartSSH(conn *os.File) (*SSHServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &SSHServer{Settings: json.RawMessage(m.Get("settings")), Banner: m.Get("banner")}
+	s := &SSHServer{Settings: json.RawMessage(m.Get("settings")), Banner: m.Get("banner"), AskBanner: m.Get("ask") == "banner"}
 	for _, k := range m.All("hostkey") {
 		b, err := UnB64(k)
 		if err != nil {
@@ -92,6 +94,17 @@ func (c *Client) Auth(p Proof) error {
 	}
 	_, err := c.rpc(m)
 	return err
+}
+
+// Banner names the user, for good, and returns what is to be shown to them
+// before authentication. It is for SSHServer.AskBanner, before any Auth.
+func (c *Client) Banner(user string) (string, error) {
+	err := c.Auth(Proof{User: user, Method: "none"})
+	var e *Error
+	if errors.As(err, &e) && e.Code == CodeDenied && (e.Methods != nil || e.Banner != "") {
+		return e.Banner, nil
+	}
+	return "", err
 }
 
 // Ticket returns a ticket with which another process of the same uid can take

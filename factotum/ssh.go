@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -91,25 +92,48 @@ func (c *conv) startSSH(p capproto.Packet) (capproto.Msg, error) {
 		return capproto.Msg{}, err
 	}
 	m.Add("settings", string(settings))
-	if a.conf.Banner != "" {
-		if b, err := readSmall(a.conf.Banner); err != nil {
-			c.log.Error("the banner is not shown", "error", err.Error())
-		} else if strings.IndexByte(b, 0) < 0 {
-			m.Add("banner", b)
-		}
+	if srv.conf.BannerAwaitsUser() {
+		m.Add("ask", "banner")
+	} else if b := c.banner(); b != "" {
+		m.Add("banner", b)
 	}
 	c.state = offering
 	return m, nil
 }
 
+// banner reads the file of Banner, as root: the administrator named it. sshd's
+// monitor does the same.
+func (c *conv) banner() string {
+	path := c.ssh.conf.Banner
+	if path == "" {
+		return ""
+	}
+	b, err := readSmall(path)
+	if err == nil && strings.IndexByte(b, 0) >= 0 {
+		err = fmt.Errorf("%s has a NUL byte", path)
+	}
+	if err != nil {
+		c.log.Error("the banner is not shown", "error", err.Error())
+		return ""
+	}
+	return b
+}
+
 // readSmall reads a file of the administrator's of at most 64 KiB.
 func readSmall(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	if err == nil && len(b) > 64<<10 {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO must not hold us
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSmall+1))
+	if err == nil && len(b) > maxSmall {
 		err = fmt.Errorf("%s is longer than 64 KiB", path)
 	}
 	return string(b), err
 }
+
+const maxSmall = 64 << 10
 
 // tcpAddrs is between which addresses a connected TCP socket is.
 func tcpAddrs(f *os.File) (remote, local netip.AddrPort, err error) {
@@ -211,7 +235,11 @@ func (c *conv) auth(p capproto.Packet) (capproto.Msg, error) {
 	a.attempts++
 	if method == "none" {
 		if a.attempts == 1 {
-			return capproto.Msg{}, a.denied()
+			e := a.denied()
+			if a.srv.conf.BannerAwaitsUser() {
+				e.Banner = c.banner()
+			}
+			return capproto.Msg{}, e
 		}
 		return c.failed("none", "none")
 	}

@@ -52,7 +52,7 @@ func (a *sshConv) next() []string {
 	return m
 }
 
-func (a *sshConv) denied() error {
+func (a *sshConv) denied() *capproto.Error {
 	m := a.next()
 	if m == nil {
 		m = []string{}

@@ -214,11 +214,9 @@ func (c *speaker) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig, e
 		Config: ssh.Config{
 			KeyExchanges: s.KexAlgorithms, Ciphers: s.Ciphers, MACs: s.MACs, RekeyThreshold: s.RekeyLimit.Bytes,
 		},
-		MaxAuthTries:  c.settings.MaxAuthTries,
-		ServerVersion: "SSH-2.0-p9auth",
-		BannerCallback: func(ssh.ConnMetadata) string {
-			return server.Banner
-		},
+		MaxAuthTries:            c.settings.MaxAuthTries,
+		ServerVersion:           "SSH-2.0-p9auth",
+		BannerCallback:          func(m ssh.ConnMetadata) string { return c.banner(server, m) },
 		PublicKeyAuthAlgorithms: plainAlgorithms(c.settings.PubkeyAcceptedAlgorithms),
 	}
 	if s.VersionAddendum != "" {
@@ -249,6 +247,23 @@ func (c *speaker) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig, e
 	}
 	c.authenticate(sc)
 	return sc, nil
+}
+
+// banner is what the client is shown first. factotum has it, since it knows
+// which Match blocks hold for the user, at whose first request this is called.
+func (c *speaker) banner(server *capproto.SSHServer, m ssh.ConnMetadata) string {
+	if !server.AskBanner {
+		return server.Banner
+	}
+	b, err := c.factotum.Banner(m.User())
+	if err == nil {
+		return b
+	}
+	var why *ssh.BannerError
+	if errors.As(c.verdict(m, err), &why) {
+		return why.Message
+	}
+	return ""
 }
 
 // plainAlgorithms are those that the library is to let through: it compares

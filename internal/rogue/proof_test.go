@@ -34,6 +34,7 @@ func TestWhatProvesAUser(t *testing.T) {
 		"an expired password":               b.expired,
 		"an account that may not be used":   b.account,
 		"questions of keyboard-interactive": b.questions,
+		"Banner":                            b.banner,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b.sshfront = b.puppet(t, "_sshfront")
@@ -757,4 +758,53 @@ func (b *bed) questions(t *testing.T) {
 		t.Errorf("message %q", m.Get("message"))
 	}
 	k.close()
+}
+
+// banner asks for the banner, in the answer to start or to a first method=none.
+func (b *bed) banner(t *testing.T) {
+	b.write(t, "/etc/ssh/banner", "for all")
+	b.write(t, "/etc/ssh/banner-alice", "for alice")
+	b.Sh(t, "head -c 65537 /dev/zero | tr '\\0' x >/etc/ssh/banner-long; printf 'a\\0b' >/etc/ssh/banner-nul; [ -e /etc/ssh/banner-pipe ] || mkfifo /etc/ssh/banner-pipe")
+	for _, c := range []struct{ conf, user, start, ask, none, logged string }{
+		{"", "alice", "", "", "", ""},
+		{"Banner /etc/ssh/banner", "alice", "for all", "", "", ""},
+		{"Match Address 127.0.0.1\nBanner /etc/ssh/banner", "alice", "for all", "", "", ""},
+		{"Banner /etc/ssh/banner\nMatch User alice\nBanner /etc/ssh/banner-alice", "alice", "", "banner", "for alice", ""},
+		{"Banner /etc/ssh/banner\nMatch User alice\nBanner /etc/ssh/banner-alice", "bob", "", "banner", "for all", ""},
+		{"Banner /etc/ssh/banner\nMatch User alice\nBanner /etc/ssh/banner-alice", "mallory", "", "banner", "for all", ""},
+		{"Banner /etc/ssh/banner\nMatch User alice\nBanner none", "alice", "", "banner", "", ""},
+		{"Match Group wizards\nBanner /etc/ssh/banner-alice", "alice", "", "banner", "for alice", ""},
+		{"Match Group wizards\nBanner /etc/ssh/banner-alice", "bob", "", "banner", "", ""},
+		{"Match Group wizards\nBanner /etc/ssh/banner-alice", "mallory", "", "banner", "", ""},
+		{"Match invalid-user\nBanner /etc/ssh/banner", "mallory", "", "banner", "for all", ""},
+		{"Match User alice\nBanner /etc/ssh/missing", "alice", "", "banner", "", "the banner is not shown"},
+		{"Match User alice\nBanner /etc/ssh/banner-long", "alice", "", "banner", "", "is longer than 64 KiB"},
+		{"Match User alice\nBanner /etc/ssh/banner-nul", "alice", "", "banner", "", "has a NUL byte"},
+		{"Banner /etc/ssh/banner-pipe", "alice", "", "", "", ""},
+	} {
+		b.configure(t, c.conf)
+		b.wantLogged(t, c.logged, -1, func() {
+			k := b.sshfront.connect(t)
+			if k.started.Get("banner") != c.start || k.started.Get("ask") != c.ask {
+				t.Errorf("%q: start gives the banner %q, ask=%s", c.conf, k.started.Get("banner"), k.started.Get("ask"))
+			}
+			none := func(k *talk) capproto.Msg { return k.ask("auth", "user", c.user, "method", "none") }
+			m := none(k)
+			k.wantReply(c.conf, m, "denied")
+			if m.Get("banner") != c.none {
+				t.Errorf("%q: %s has the banner %q", c.conf, c.user, m.Get("banner"))
+			}
+			// It names the user, and it proves nothing; the banner comes once.
+			k.wantNothing()
+			k = b.sshfront.connect(t)
+			none(k)
+			if m := none(k); m.Get("banner") != "" {
+				t.Errorf("%q: a second banner", c.conf)
+			}
+			k.wantEnd("another user", k.password("root", password), capproto.CodeProtocol)
+		})
+	}
+	b.configure(t, "Match User alice\nBanner /etc/ssh/banner-alice")
+	b.climb(t, "after the banner", "alice", step{func(k *talk) capproto.Msg { return k.ask("auth", "user", "alice", "method", "none") }, "denied"},
+		step{byPassword("alice", password), "done"})
 }

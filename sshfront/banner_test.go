@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"p9auth/internal/testbed"
+)
+
+// TestTheBannerIsThatOfTheRealSshd has OpenSSH's client show the banner for
+// several users, with sshfront and with Debian's sshd at the other end.
+func TestTheBannerIsThatOfTheRealSshd(t *testing.T) {
+	need(t, "ssh", "sshpass", "/usr/sbin/sshd")
+	s := newSite(t)
+	s.Sh(t, "mkdir -p /run/sshd; for x in all alice wizards nobody; do echo the banner for $x >/etc/ssh/banner-$x; done; "+
+		"printf 'no newline, \\303\\244\\n\\nsecond line' >/etc/ssh/banner-bob")
+	theirs := fmt.Sprint(30000 + os.Getpid()%2000)
+	show := func(port, user string) string {
+		// Nobody gets in: the banner is all that is shown, but for the refusal.
+		cmd := exec.Command("timeout", "30", "ssh", "-n", "-F", "none", "-p", port, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+			"-o", "LogLevel=INFO", "-o", "BatchMode=yes", "-o", "PubkeyAuthentication=no", "-o", "GlobalKnownHostsFile=/dev/null", user+"@127.0.0.1", "true")
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			t.Fatalf("%s is logged in without a proof", user)
+		}
+		var lines []string
+		for l := range strings.Lines(string(out)) {
+			if !strings.HasPrefix(l, "Warning: Permanently added") && !strings.Contains(l, "Permission denied") {
+				lines = append(lines, l)
+			}
+		}
+		return strings.Join(lines, "")
+	}
+	shown := 0
+	for _, conf := range []string{
+		"Banner none",
+		"Banner /etc/ssh/banner-all",
+		"Banner /etc/ssh/banner-all\nMatch User alice\nBanner /etc/ssh/banner-alice\nMatch User bob\nBanner /etc/ssh/banner-bob",
+		"Match Group wizards\nBanner /etc/ssh/banner-wizards\nMatch User mallory\nBanner /etc/ssh/banner-nobody",
+		"Banner /etc/ssh/banner-all\nMatch User !alice,*\nBanner none",
+		"Match Address 127.0.0.1 User a*\nBanner /etc/ssh/banner-alice",
+	} {
+		s.Sh(t, fmt.Sprintf("printf '%%b\\n' %q >/etc/p9auth/sshd_config", strings.ReplaceAll(conf, "\n", `\n`)))
+		s.Sh(t, fmt.Sprintf("printf '%%b\\n' %q >/run/sshd/config", fmt.Sprintf(`Port %s\nListenAddress 127.0.0.1\nUsePAM yes\nPidFile none\n`, theirs)+strings.ReplaceAll(conf, "\n", `\n`)))
+		before := strings.Count(s.Log(), "configuration read again")
+		if err := syscall.Kill(s.Pids("factotum")[0], syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		if !testbed.Eventually(func() bool { return strings.Count(s.Log(), "configuration read again") > before }) {
+			t.Fatal("factotum does not take the configuration")
+		}
+		sshd := s.Command("/usr/sbin/sshd", "-D", "-e", "-f", "/run/sshd/config")
+		if err := sshd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if !testbed.Eventually(func() bool { return exec.Command("bash", "-c", "</dev/tcp/127.0.0.1/"+theirs).Run() == nil }) {
+			t.Fatal("sshd does not listen")
+		}
+		for _, user := range []string{"alice", "bob", "mallory"} {
+			got, want := show(s.port, user), show(theirs, user)
+			if got != want {
+				t.Errorf("%q: %s is shown %q, by sshd %q", conf, user, got, want)
+			}
+			if want != "" {
+				shown++
+			}
+		}
+		sshd.Process.Kill()
+		sshd.Wait()
+	}
+	if shown < 9 {
+		t.Errorf("%d banners were shown", shown)
+	}
+
+	// A connection that is refused for its user says why.
+	s.Sh(t, "printf 'Match User alice\\nBanner /etc/ssh/banner-alice\\nRefuseConnection yes\\n' >/etc/p9auth/sshd_config")
+	before := strings.Count(s.Log(), "configuration read again")
+	if err := syscall.Kill(s.Pids("factotum")[0], syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	testbed.Eventually(func() bool { return strings.Count(s.Log(), "configuration read again") > before })
+	if got := show(s.port, "alice"); !strings.Contains(got, "this server refuses your connection") {
+		t.Errorf("a refused user is shown %q", got)
+	}
+	s.noneLeft(t)
+}
