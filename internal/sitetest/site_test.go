@@ -155,7 +155,7 @@ var daemons = map[string]daemon{
 		"true"},
 	"systemd-journal-remote.socket": {[]string{"systemd-socket-activate", "-l", "19532", "/usr/lib/systemd/systemd-journal-remote", "--listen-https=-3", "--output=/var/log/journal/remote/"},
 		"true"},
-	"rsyslog":                  {[]string{"sh", "-c", "rsyslogd -N1 >&2 && exec rsyslogd -n -iNONE"}, "test -S /run/systemd/journal/syslog"},
+	"rsyslog":                  {[]string{"systemd-socket-activate", "-d", "-l", "/run/systemd/journal/syslog", "rsyslogd", "-n", "-iNONE"}, "test -S /run/systemd/journal/syslog"},
 	"collector":                {[]string{"rsyslogd", "-n", "-iNONE", "-f", "/etc/site/collector.conf"}, "true"},
 	"prometheus-node-exporter": {[]string{"setpriv", "--reuid", "prometheus", "--clear-groups", "prometheus-node-exporter"}, "curl -sf http://localhost:9100/metrics"},
 }
