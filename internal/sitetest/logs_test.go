@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -22,9 +23,13 @@ const (
 	bySyslog
 )
 
+// hierarchies finds the control groups by which journald knows a unit: those of
+// version 2 and of systemd's own hierarchy.
+const hierarchies = `mounts=$(awk '$0 ~ / - cgroup2 / || $0 ~ / - cgroup .*name=systemd/ { print $5 }' /proc/self/mountinfo)`
+
 // journal starts systemd-journald, as a machine has it: with /dev/log, in a /dev
-// of the testbed's own, and with factotum and sshfront writing to it, as units of
-// systemd do.
+// of the testbed's own, and with factotum and sshfront writing to it from where
+// systemd would put them.
 func (s *site) journal(t *testing.T) {
 	t.Helper()
 	s.Sh(t, `mkdir /run/dev && mount -t tmpfs -o mode=755 dev /run/dev && cd /dev
@@ -53,7 +58,12 @@ printf '[Journal]\nReadKMsg=no\nAudit=no\n' >/etc/systemd/journald.conf.d/site.c
 			t.Fatalf("%s does not end", u.name)
 		}
 		stream, id := s.stream(t, u.identifier, u.unit)
-		cmd := s.Command(u.argv...)
+		slice := fmt.Sprintf("p9authtest%d.slice", os.Getpid())
+		cmd := s.Command(append([]string{"sh", "-c", hierarchies + `
+for m in $mounts; do
+	mkdir -p "$m/$0" && echo $$ >"$m/$0/cgroup.procs" || exit
+done
+exec "$@"`, slice + "/" + u.unit}, u.argv...)...)
 		cmd.Stderr, cmd.Dir = stream, "/"
 		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "JOURNAL_STREAM=" + id}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -61,7 +71,16 @@ printf '[Journal]\nReadKMsg=no\nAudit=no\n' >/etc/systemd/journald.conf.d/site.c
 			t.Fatal(err)
 		}
 		stream.Close()
-		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		t.Cleanup(func() {
+			cmd.Process.Kill()
+			cmd.Wait()
+			if !testbed.Eventually(func() bool {
+				return exec.Command("sh", "-c", hierarchies+`; for m in $mounts; do rmdir "$m/$0"; done`, slice+"/"+u.unit).Run() == nil
+			}) {
+				t.Errorf("a control group is left: %s/%s", slice, u.unit)
+			}
+			exec.Command("sh", "-c", hierarchies+`; for m in $mounts; do rmdir "$m/$0"; done`, slice).Run()
+		})
 		s.wantInJournal(t, "-u "+u.unit, u.ready)
 	}
 }
