@@ -69,7 +69,7 @@ for u in nslcd systemd-journal-upload systemd-journal-remote prometheus; do
 	id $u >/dev/null 2>&1 || useradd --system --no-create-home --shell /usr/sbin/nologin $u
 done
 [ -s /etc/machine-id ] || systemd-id128 new >/etc/machine-id
-mkdir -p /run/nslcd /etc/site && chown nslcd /run/nslcd
+mkdir -p /run/nslcd /etc/site /var/log/journal/remote /var/lib/systemd/journal-upload && chown systemd-journal-upload /var/lib/systemd/journal-upload && chown nslcd /run/nslcd
 cd /etc/site
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=example.com CA' -keyout ca.key -out ca.pem 2>/dev/null
 for h in ldap logs vm; do
@@ -147,9 +147,16 @@ type daemon struct {
 }
 
 var daemons = map[string]daemon{
-	"slapd":                    {[]string{"slapd", "-h", "ldaps://ldap.example.com/", "-f", "/etc/site/slapd.conf", "-d", "0"}, "ldapsearch -x -H ldaps://ldap.example.com/ -b dc=example,dc=com -s base"},
-	"nslcd":                    {[]string{"nslcd", "-n"}, "getent passwd carol"},
-	"sssd":                     {[]string{"sssd", "-i", "--logger=stderr"}, "getent passwd carol"},
+	"slapd":            {[]string{"slapd", "-h", "ldaps://ldap.example.com/", "-f", "/etc/site/slapd.conf", "-d", "0"}, "ldapsearch -x -H ldaps://ldap.example.com/ -b dc=example,dc=com -s base"},
+	"nslcd":            {[]string{"nslcd", "-n"}, "getent passwd carol"},
+	"sssd":             {[]string{"sssd", "-i", "--logger=stderr"}, "getent passwd carol"},
+	"systemd-journald": {[]string{"/usr/lib/systemd/systemd-journald"}, "test -S /run/systemd/journal/stdout"},
+	"systemd-journal-upload": {[]string{"setpriv", "--reuid", "systemd-journal-upload", "--groups", "systemd-journal", "/usr/lib/systemd/systemd-journal-upload", "--save-state=/var/lib/systemd/journal-upload/state"},
+		"true"},
+	"systemd-journal-remote.socket": {[]string{"systemd-socket-activate", "-l", "19532", "/usr/lib/systemd/systemd-journal-remote", "--listen-https=-3", "--output=/var/log/journal/remote/"},
+		"true"},
+	"rsyslog":                  {[]string{"systemd-socket-activate", "-d", "-l", "/run/systemd/journal/syslog", "rsyslogd", "-n", "-iNONE"}, "test -S /run/systemd/journal/syslog"},
+	"collector":                {[]string{"rsyslogd", "-n", "-iNONE", "-f", "/etc/site/collector.conf"}, "true"},
 	"prometheus-node-exporter": {[]string{"setpriv", "--reuid", "prometheus", "--clear-groups", "prometheus-node-exporter"}, "curl -sf http://localhost:9100/metrics"},
 }
 
@@ -260,15 +267,11 @@ type ssh struct {
 // run runs a command by ssh and returns what it and ssh print.
 func (c ssh) run(t *testing.T, s *site, command string) (string, error) {
 	t.Helper()
-	port, err := os.ReadFile(filepath.Join(s.Dir, "ssh_port"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var argv []string
 	if c.password != "" {
 		argv = []string{"sshpass", "-p", c.password}
 	}
-	argv = append(argv, "ssh", "-F", "/dev/null", "-p", strings.TrimSpace(string(port)), "-o", "NumberOfPasswordPrompts=1", "-o", "PreferredAuthentications="+c.method)
+	argv = append(argv, "ssh", "-F", "/dev/null", "-p", s.port(t), "-o", "NumberOfPasswordPrompts=1", "-o", "PreferredAuthentications="+c.method)
 	argv = append(argv, c.options...)
 	out, err := s.Command(append(argv, c.user+"@vm.example.com", command)...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
