@@ -158,6 +158,9 @@ func (w *worker) adopt(p capproto.Packet) error {
 	if err != nil {
 		return fmt.Errorf("adopt: pid: %w", err)
 	}
+	if w.tty != nil {
+		w.tty.isOf(pid) // and does it lead?
+	}
 	return w.serve(&session{p.Files[0], pid})
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,7 @@ type terminal struct {
 	uid, gid int
 	mode     uint32
 	rdev     uint64
+	led      bool // the session's process leads the session of the terminal
 }
 
 // openTerminal remembers the terminal's owner and mode. f stays the caller's.
@@ -63,13 +65,18 @@ func (t *terminal) give(a *account, d logindefs.Defs) error {
 // been, and somebody else have logged in there since.
 func (t *terminal) isOf(pid int) bool {
 	ps, err := proc.ReadStat(pid)
-	return err == nil && uint64(ps.TTY) == t.rdev
+	if err != nil || uint64(ps.TTY) != t.rdev {
+		return false
+	}
+	t.led = ps.Session == pid
+	return true
 }
 
 // back gives the terminal to whom it was before, unless it is the user's no
 // longer, and hangs it up: what the user has left behind must not read what the
 // next one types. When a session's process ends the kernel hangs up as well, but
-// until now the user could open the terminal again.
+// until now the user could open the terminal again. A login that somebody has
+// started in their own session there leaves the line to them.
 func (t *terminal) back(user *account) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(t.f.Fd()), &st); err != nil {
@@ -80,6 +87,13 @@ func (t *terminal) back(user *account) error {
 	}
 	if err := t.set(t.uid, t.gid, t.mode); err != nil {
 		return err
+	}
+	if !t.led {
+		return nil
+	}
+	if m := unix.Major(t.rdev); m >= 136 && m <= 143 { // the slave of a pty
+		// To hang it up throws away what the other end has not read yet.
+		time.Sleep(300 * time.Millisecond)
 	}
 	fd, err := unix.Open(procFD(t.f), unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err == unix.EIO || err == unix.ENXIO {

@@ -77,7 +77,7 @@ func TestATerminalIsItsSessionsAlone(t *testing.T) {
 }
 
 // keeper is a program that a user leaves behind. It opens the terminal again and
-// again, as long as it may, also after the end of the user's session. A second
+// again, as long as it may, also after the end of the user's session. Some seconds
 // later it notes of how many descriptors of the terminal it could still read
 // what others type there.
 const keeper = `
@@ -95,7 +95,7 @@ for i in range(500):
     except OSError: break
     if i == 0: print("keeps", flush=True)
     time.sleep(0.02)
-time.sleep(1)
+time.sleep(3)
 with open(out + ".new", "w") as f: f.write("%d %d" % (len(kept), sum(map(alive, kept))))
 os.rename(out + ".new", out)
 `
