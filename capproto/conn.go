@@ -7,6 +7,9 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +23,8 @@ type Conn struct {
 	c   *net.UnixConn
 	buf []byte
 	oob []byte
+
+	discarded sync.WaitGroup // descriptors that are being closed
 }
 
 // NewConn wraps a socket whose peer sends packets of at most max bytes.
@@ -91,26 +96,24 @@ func (p *Packet) Close() {
 // are not a message.
 func (c *Conn) Recv() (Packet, error) {
 	var p Packet
-	n, oobn, flags, _, err := c.c.ReadMsgUnix(c.buf, c.oob)
+	n, flags, err := c.receive(&p)
 	if errors.Is(err, unix.ECONNRESET) {
 		// The peer has closed and not read all of ours. The kernel says so
 		// once, before it hands out what the peer said last.
-		n, oobn, flags, _, err = c.c.ReadMsgUnix(c.buf, c.oob)
+		n, flags, err = c.receive(&p)
 	}
 	if err != nil {
+		p.Close()
 		if errors.Is(err, unix.ECONNRESET) {
 			err = io.EOF
 		}
 		return p, err
 	}
 	if n == 0 {
+		p.Close() // an empty packet may carry some, too
 		return p, io.EOF
 	}
 	defer clear(c.buf[:n])
-	if err := p.control(c.oob[:oobn]); err != nil {
-		p.Close()
-		return p, err
-	}
 	if n == len(c.buf) || flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 		p.Close()
 		return p, fmt.Errorf("%w: too large", ErrPacket)
@@ -121,8 +124,36 @@ func (c *Conn) Recv() (Packet, error) {
 	return p, err
 }
 
+// receive receives the bytes of a packet, and its control messages. Meanwhile no
+// child is made: when it is executed it would have to close the descriptors that
+// control refuses, too.
+func (c *Conn) receive(p *Packet) (n, flags int, err error) {
+	raw, err := c.c.SyscallConn()
+	if err != nil {
+		return 0, 0, err
+	}
+	e := raw.Read(func(fd uintptr) bool {
+		syscall.ForkLock.RLock()
+		defer syscall.ForkLock.RUnlock()
+		var oobn int
+		for {
+			if n, oobn, flags, _, err = unix.Recvmsg(int(fd), c.buf, c.oob, unix.MSG_CMSG_CLOEXEC); err != unix.EINTR {
+				break
+			}
+		}
+		if err == nil {
+			err = c.control(p, c.oob[:oobn])
+		}
+		return err != unix.EAGAIN
+	})
+	if e != nil {
+		err = e
+	}
+	return n, flags, err
+}
+
 // control reads the control messages of a packet.
-func (p *Packet) control(oob []byte) error {
+func (c *Conn) control(p *Packet, oob []byte) error {
 	cms, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return fmt.Errorf("%w: control message: %v", ErrPacket, err)
@@ -139,7 +170,7 @@ func (p *Packet) control(oob []byte) error {
 			}
 			for _, fd := range fds {
 				if !harmless(fd) {
-					unix.Close(fd) // may wait, as long as its file system likes
+					c.discard(fd)
 					err = fmt.Errorf("%w: a descriptor of a file on disk", ErrPacket)
 					continue
 				}
@@ -156,6 +187,21 @@ func (p *Packet) control(oob []byte) error {
 	}
 	return nil
 }
+
+// discard closes a descriptor, which may take as long as its file system likes.
+// It returns when the number is free, which is at once.
+func (c *Conn) discard(fd int) {
+	link := fmt.Sprintf("/proc/self/fd/%d", fd)
+	is, err := os.Readlink(link)
+	c.discarded.Go(func() { unix.Close(fd) })
+	for now := is; err == nil && now == is; now, err = os.Readlink(link) {
+		time.Sleep(10 * time.Microsecond)
+	}
+}
+
+// Wait waits until what was passed and refused is closed. Who serves strangers
+// counts them among the living until then.
+func (c *Conn) Wait() { c.discarded.Wait() }
 
 // harmless says whether a descriptor is of a kind that is passed here: a socket,
 // a pipe, a terminal, or a file of the kernel's own such as a pidfd. What is

@@ -2,12 +2,14 @@ package capproto
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -163,6 +165,45 @@ func TestConnClosesFilesOfABadPacket(t *testing.T) {
 	if n, _ := r.Read(make([]byte, 1)); n != 0 {
 		t.Error("the descriptor is still open")
 	}
+}
+
+func TestConnClosesFilesOfAnEmptyPacket(t *testing.T) {
+	a, b := pair(t)
+	r, w, _ := os.Pipe()
+	defer r.Close()
+	raw, _ := a.Unix().SyscallConn()
+	raw.Control(func(fd uintptr) {
+		// The functions of package unix would add a byte.
+		oob := unix.UnixRights(int(w.Fd()))
+		msg := unix.Msghdr{Control: &oob[0]}
+		msg.SetControllen(len(oob))
+		if _, _, e := unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&msg)), 0); e != 0 {
+			t.Error(e)
+		}
+	})
+	w.Close()
+	if _, err := b.Recv(); !errors.Is(err, io.EOF) {
+		t.Fatalf("got %v", err)
+	}
+	r.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Error("the descriptor is still open: ", err)
+	}
+}
+
+func TestConnRefusesAFileOnDisk(t *testing.T) {
+	a, b := pair(t)
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Send(NewMsg("attr"), f); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := b.Recv(); !errors.Is(err, ErrPacket) || len(p.Files) != 0 {
+		t.Errorf("got %v, %d files", err, len(p.Files))
+	}
+	b.Wait()
 }
 
 func TestDialSaysThatFactotumIsNotThere(t *testing.T) {

@@ -68,9 +68,8 @@ func (c *conv) run() {
 	c.gone = make(chan error, 1)
 	quit := make(chan struct{})
 	defer close(quit)
-	// To close what was passed may take as long as its file system likes: until
-	// then the conversation keeps its place.
 	c.leaving.Go(func() {
+		defer c.conn.Wait()
 		for {
 			p, err := c.conn.Recv()
 			if err != nil {

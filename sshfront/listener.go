@@ -487,6 +487,7 @@ func (c *connection) judge(st *os.ProcessState, timeout bool) (o offence, offend
 func (c *connection) serve() {
 	defer c.l.wg.Done()
 	defer close(c.served)
+	defer c.control.Wait()
 	defer c.control.Close()
 	for {
 		p, err := c.control.Recv()

@@ -121,6 +121,10 @@ func (w *worker) opened(s *session, pid int, before effects, defs logindefs.Defs
 		return m, err
 	}
 	if w.tty != nil {
+		// The modules may have taken their time.
+		if !w.tty.isOf(pid) {
+			return m, &capproto.Error{Code: capproto.CodeAccount, Text: "the terminal is in other hands; log in again"}
+		}
 		if err := w.tty.give(w.acct, defs); err != nil {
 			return m, err
 		}
@@ -153,6 +157,9 @@ func (w *worker) adopt(p capproto.Packet) error {
 	pid, err := strconv.Atoi(p.Get("pid"))
 	if err != nil {
 		return fmt.Errorf("adopt: pid: %w", err)
+	}
+	if w.tty != nil {
+		w.tty.isOf(pid) // and does it lead?
 	}
 	return w.serve(&session{p.Files[0], pid})
 }
@@ -192,7 +199,7 @@ func (w *worker) serve(s *session) error {
 func (w *worker) close(pid int) {
 	wtmp := utmp.Size(utmp.WtmpPath)
 	if w.tty != nil {
-		if err := w.tty.back(); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := w.tty.back(w.acct); err != nil && !errors.Is(err, unix.ENOENT) {
 			slog.Warn("the terminal is not given back", "error", err.Error())
 		}
 	}

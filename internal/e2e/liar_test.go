@@ -60,6 +60,8 @@ var lies = map[string]func(args []string){
 	"stalls":          stalls,
 	"asks":            asks,
 	"refused":         refused,
+	"loses-late":      losesLate,
+	"loses-open":      losesOpen,
 }
 
 // violations counts the protocol violations that factotum must have logged.
