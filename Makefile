@@ -37,14 +37,16 @@ test: deps
 test-site: deps
 	scripts/deps-site
 	$(MAKE) all
-	$(GO) test -count=1 $(TESTFLAGS) -tags '$(TAGS)' -v ./internal/sitetest
+	$(GO) test -count=1 $(TESTFLAGS) -tags 'site $(TAGS)' -v ./internal/sitetest
 
 check: build/go.mod
 	@test -z "$$(gofmt -l $(GOFILES))" || { gofmt -d $(GOFILES); exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags capdev ./...
+	$(GO) vet -tags site ./internal/sitetest
 	$(GO) vet $(SSHSIG) ./sshfront ./internal/sshpatch
 	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -tags site ./internal/sitetest
 	@out=$$(mandoc -Tlint -W warning $$(git ls-files 'man/*')) && test -z "$$out" || { echo "$$out"; exit 1; }
 
 demo: deps

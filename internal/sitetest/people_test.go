@@ -1,3 +1,5 @@
+//go:build site
+
 package sitetest
 
 import (
@@ -161,8 +163,29 @@ func (s *site) people(t *testing.T, page []string) {
 
 // withoutDirectory is what the page says of a directory that does not answer.
 func (s *site) withoutDirectory(t *testing.T, client string) {
-	s.stop("slapd")
-	alice := ssh{"alice", "password", anyHost, password}
+	conf := s.Sh(t, "cat /etc/p9auth/sshd_config")
+	rule := func(rule string) {
+		s.write(t, "/etc/p9auth/sshd_config", rule+"\n"+conf+"\n")
+		s.systemctl(t, "reload", "factotum")
+	}
+	alice := ssh{"alice", "publickey", append([]string{"-i", s.Dir + "/keys/alice"}, anyHost...), ""}
+	if client == "nslcd" {
+		rule("AllowGroups visitors")
+		alice.wantPrints(t, s, "id -un", "alice")
+		rule("DenyGroups visitors")
+		alice.wantRefused(t, s)
+		s.stop("slapd")
+		alice.wantPrints(t, s, "id -un", "alice")
+		rule("AllowGroups visitors")
+		alice.wantRefused(t, s)
+	} else { // the directory's groups are for its own people
+		rule("DenyGroups visitors")
+		alice.wantPrints(t, s, "id -un", "alice")
+		rule("AllowGroups visitors")
+		alice.wantRefused(t, s)
+		s.stop("slapd")
+	}
+	rule("")
 	alice.wantPrints(t, s, "id -un", "alice")
 	term := s.atConsole(t, "alice", password)
 	term.Expect(`\$ `)
