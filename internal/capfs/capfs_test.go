@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 	case "nnp":
 		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		redeemArgs()
-	case "write":
+	case "write", "keep":
 		// Redeem, tell the name, wait.
 		fd, err := unix.Open(os.Args[1], unix.O_RDWR, 0)
 		if err == nil {
@@ -47,6 +48,15 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		fmt.Print(string(b[:n]))
+		if how == "keep" {
+			// A handle on the executable outlives the execution.
+			exe := filepath.Join(filepath.Dir(os.Args[1]), strings.TrimSpace(string(b[:n])))
+			if _, err = unix.Open(exe, unix.O_PATH, 0); err == nil {
+				err = unix.Exec(exe, []string{"become", "", "/bin/cat", "cat"}, nil)
+			}
+			fmt.Println(err)
+			os.Exit(1)
+		}
 		io.Copy(io.Discard, os.Stdin)
 	default:
 		redeemArgs()
@@ -402,6 +412,54 @@ func TestAGrantIsExecutedSoonOrNever(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Error("the grant lives on")
+}
+
+func TestAnExecutableThatIsHeldIsForgotten(t *testing.T) {
+	s := serve(t, Options{Exec: 100 * time.Millisecond})
+	pidfds := func() (n int) {
+		fds, _ := filepath.Glob("/proc/self/fd/*")
+		for _, fd := range fds {
+			if l, _ := os.Readlink(fd); l == "anon_inode:[pidfd]" {
+				n++
+			}
+		}
+		return n
+	}
+	before := pidfds()
+	c := s.command("keep", 1500, s.grant(1500, 2000, 2000).Reveal())
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Wait()
+	defer in.Close()
+	b := make([]byte, 100)
+	if n, err := out.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), "become.") {
+		t.Fatalf("%q, %v", b[:n], err)
+	}
+	fmt.Fprintln(in, "here")
+	if n, err := out.Read(b); err != nil || string(b[:n]) != "here\n" { // cat, as the user
+		t.Fatalf("%q, %v", b[:n], err)
+	}
+	exes, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", c.Process.Pid))
+	if !slices.ContainsFunc(exes, func(p string) bool { l, _ := os.Readlink(p); return strings.Contains(l, "/become.") }) {
+		t.Fatal("it holds no executable")
+	}
+	// The process of exec.Cmd has a pidfd of its own.
+	for range 500 {
+		if pidfds() <= before+1 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("%d pidfds, %d before: who holds executables can use up factotum's descriptors", pidfds(), before)
 }
 
 func TestNoNewPrivsIsNamedAndCostsNothing(t *testing.T) {

@@ -91,6 +91,7 @@ type file struct {
 	owner  *proc.Handle
 	start  uint64 // when the owner started
 	state  int
+	late   bool // the time to be executed in is over
 	timer  *time.Timer
 }
 
@@ -575,12 +576,21 @@ func (fs *FS) file(node uint64) *file {
 	return fs.nodes[node]
 }
 
-// expire ends a grant that was not executed in time.
+// expire ends a grant that was not executed in time. One that was is forgotten
+// some time later, when become has long ended, if the kernel has not done so:
+// who holds a descriptor of each must not use up ours.
 func (fs *FS) expire(f *file) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if f.state == fresh && fs.nodes[f.node] != nil {
+	switch {
+	case fs.nodes[f.node] == nil:
+	case f.state == fresh:
 		fs.opt.Log.Warn("grant expired: redeemed, but not executed in time", "pid", f.owner.PID)
+		fs.drop(f)
+	case !f.late:
+		f.late = true
+		f.timer.Reset(10 * fs.opt.Exec)
+	default:
 		fs.drop(f)
 	}
 }

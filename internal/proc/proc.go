@@ -139,9 +139,13 @@ func Open(pid int) (*Handle, error) {
 // File is the pidfd, for passing on.
 func (h *Handle) File() *os.File { return h.f }
 
-// Alive says whether the process has not ended.
+// Alive says whether the process has not ended. A handle that is closed says
+// no: poll(2) would leave it out.
 func (h *Handle) Alive() bool {
 	p := []unix.PollFd{{Fd: int32(h.f.Fd()), Events: unix.POLLIN}}
+	if p[0].Fd < 0 {
+		return false
+	}
 	for {
 		n, err := unix.Poll(p, 0)
 		if err != unix.EINTR {

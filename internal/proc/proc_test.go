@@ -56,3 +56,17 @@ func FuzzParse(f *testing.F) {
 		parseStatus(s)
 	})
 }
+
+func TestAClosedHandleIsOfNoLivingProcess(t *testing.T) {
+	h, err := Open(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !h.Alive() {
+		t.Error("this process is dead")
+	}
+	h.Close()
+	if h.Alive() {
+		t.Error("a closed handle says that the process lives")
+	}
+}
