@@ -9,7 +9,6 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -132,19 +131,14 @@ func safeProgram(path string) (string, error) {
 	return real, authkeys.CheckPath(f, real, "", 0)
 }
 
-// start starts a program that inherits no descriptor, ignores no signal, and is
-// not spared as factotum is where memory runs out.
+// start starts a program that inherits no descriptor, and is not spared as
+// factotum is where memory runs out.
 func start(cmd *exec.Cmd) error {
 	// Go closes its own descriptors, but not those that PAM's modules opened.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close_range: %w", err)
 	}
-	// An ignored signal would stay ignored; one that is caught does not.
-	caught := make(chan os.Signal, 1)
-	signal.Notify(caught, ignored...)
-	err := cmd.Start()
-	signal.Ignore(ignored...)
-	if err != nil {
+	if err := cmd.Start(); err != nil {
 		return err
 	}
 	if b, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil && bytes.HasPrefix(b, []byte{'-'}) {

@@ -51,13 +51,12 @@ import (
 
 func init() { runtime.LockOSThread() }
 
-var ignored = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTERM}
-
 func main() {
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)).With("pid", os.Getpid()))
 	// The line of a terminal that was ours to give back may hang up; the
-	// session's end is what ends us.
-	signal.Ignore(ignored...)
+	// session's end is what ends us. They are caught and forgotten, as what
+	// modules execute would go on ignoring an ignored signal.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTERM)
 	restoreNoFile()
 	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // it holds passwords
 

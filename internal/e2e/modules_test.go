@@ -249,3 +249,16 @@ awk '$0 ~ / - cgroup2 / || $0 ~ / - cgroup .*name=systemd/ {print $5}' /proc/sel
 	}
 	b.out(t, term)
 }
+
+func TestWhatModulesExecuteIgnoresNoSignal(t *testing.T) {
+	b := up(t)
+	b.write(t, "/run/hook", "#!/bin/sh\ngrep -E '^Sig(Ign|Blk)' /proc/self/status >/run/hook.$PAM_TYPE\n")
+	b.Sh(t, "chmod 755 /run/hook; for t in auth account session; do echo $t required pam_exec.so /run/hook >>/etc/pam.d/login; done")
+	b.out(t, b.in(t, "alice"))
+	b.wantNoWorker(t)
+	for _, typ := range []string{"auth", "account", "open_session", "close_session"} {
+		if got := b.Sh(t, "cat /run/hook."+typ); got != "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000" {
+			t.Errorf("%s: %s", typ, got)
+		}
+	}
+}
