@@ -85,7 +85,7 @@ func (c *Client) rpc(m Msg, files ...*os.File) (Msg, error) {
 	case VerbMore:
 		return Msg{}, &Partial{splitMethods(p.Msg)}
 	case VerbError:
-		return Msg{}, &Error{Code: p.Get("code"), Text: p.Get("text"), Methods: splitMethods(p.Msg), Banner: p.Get("banner")}
+		return Msg{}, &Error{Code: p.Get("code"), Text: p.Get("text"), Methods: splitMethods(p.Msg)}
 	}
 	return Msg{}, fmt.Errorf("%w: reply %s to %s", ErrPacket, p.Verb, m.Verb)
 }

@@ -43,17 +43,20 @@ package capproto
 //	start proto=ssh                                        idle → ssh
 //	    Begins an SSH conversation; the packet carries the TCP socket, whose
 //	    addresses factotum asks the kernel for. Answer: ok [hostkey=B]...
-//	    [hostcert=B]... settings=J [banner=T] [ask=banner], with B the public
-//	    part of a host key, or a host certificate, as RFC 4253 section 6.6
-//	    encodes it, and J the configuration that holds for the address
-//	    (sshdconf.Settings). With ask=banner the banner depends on the user.
+//	    [hostcert=B]... settings=J, with B the public part of a host key, or
+//	    a host certificate, as RFC 4253 section 6.6 encodes it, and J the
+//	    configuration that holds for the address (sshdconf.Settings).
 //	sign key=B alg=A data=B                                any state after ssh
 //	    Signs an exchange hash (RFC 4253 section 8) with a host key. The first
 //	    hash is the session id, for good; others are signed only once the
 //	    user is proven. Answer: ok sig=B.
+//	user name=U                                            ssh
+//	    Names the user, once, for good. Answer: ok settings=J methods=M,M
+//	    [banner=T], with the configuration that holds for the user, what may be
+//	    tried first, and what is to be shown before.
 //	auth user=U method=M ...                               ssh, talking
 //	    Offers a proof (RFC 4252). The first user stays the user.
-//	        method=none                             has the banner= of the user
+//	        method=none
 //	        method=password data=P
 //	        method=publickey alg=A key=B            would the key do? ok if so
 //	        method=publickey alg=A key=B sig=B      the signature over the bytes
@@ -62,7 +65,7 @@ package capproto
 //	    Answers, and those of read at its end:
 //	        done                                    → admitted
 //	        more methods=M,M                        proven in part; → ssh
-//	        error code=denied methods=M,M [banner=T]    → ssh
+//	        error code=denied methods=M,M           → ssh
 //	    A user whose password has expired gets more
 //	    methods=keyboard-interactive, which then asks for the new one.
 //	ticket                                                 admitted → spent
@@ -110,6 +113,7 @@ const (
 	VerbWrite    = "write"
 	VerbSession  = "session"
 	VerbAuthInfo = "authinfo"
+	VerbUser     = "user"
 	VerbAttr     = "attr"
 
 	VerbSign   = "sign"
@@ -324,7 +328,6 @@ type Error struct {
 	Code    string   // one of the Code constants
 	Text    string   // a sentence for a person
 	Methods []string // of ssh: what may still be tried
-	Banner  string   // of ssh, to a first method=none: to be shown
 }
 
 func (e *Error) Error() string { return e.Text }
@@ -334,9 +337,6 @@ func (e *Error) Msg() Msg {
 	m := NewMsg(VerbError, "code", e.Code, "text", e.Text)
 	if e.Methods != nil {
 		m.Add("methods", strings.Join(e.Methods, ","))
-	}
-	if e.Banner != "" {
-		m.Add("banner", e.Banner)
 	}
 	return m
 }

@@ -3,7 +3,6 @@ package capproto
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 )
@@ -27,8 +26,6 @@ type SSHServer struct {
 	HostKeys  [][]byte
 	HostCerts [][]byte
 	Settings  json.RawMessage
-	Banner    string // to be shown before authentication; may be empty
-	AskBanner bool   // Client.Banner has it instead, since it depends on the user
 }
 
 // StartSSH begins a conversation over an SSH connection, whose socket it
@@ -38,7 +35,7 @@ func (c *Client) StartSSH(conn *os.File) (*SSHServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &SSHServer{Settings: json.RawMessage(m.Get("settings")), Banner: m.Get("banner"), AskBanner: m.Get("ask") == "banner"}
+	s := &SSHServer{Settings: json.RawMessage(m.Get("settings"))}
 	for _, k := range m.All("hostkey") {
 		b, err := UnB64(k)
 		if err != nil {
@@ -96,15 +93,22 @@ func (c *Client) Auth(p Proof) error {
 	return err
 }
 
-// Banner names the user, for good, and returns what is to be shown to them
-// before authentication. It is for SSHServer.AskBanner, before any Auth.
-func (c *Client) Banner(user string) (string, error) {
-	err := c.Auth(Proof{User: user, Method: "none"})
-	var e *Error
-	if errors.As(err, &e) && e.Code == CodeDenied && (e.Methods != nil || e.Banner != "") {
-		return e.Banner, nil
+// An SSHUser is what an SSH server needs to know of the user that the client has
+// named: the settings that hold for them (JSON of sshdconf.Settings), the
+// methods that may be tried first, and what is to be shown before.
+type SSHUser struct {
+	Settings json.RawMessage
+	Methods  []string
+	Banner   string
+}
+
+// User names the user, for good. It comes before any Auth, or not at all.
+func (c *Client) User(name string) (*SSHUser, error) {
+	m, err := c.rpc(NewMsg(VerbUser, "name", name))
+	if err != nil {
+		return nil, err
 	}
-	return "", err
+	return &SSHUser{json.RawMessage(m.Get("settings")), splitMethods(m), m.Get("banner")}, nil
 }
 
 // Ticket returns a ticket with which another process of the same uid can take

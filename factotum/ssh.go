@@ -92,11 +92,6 @@ func (c *conv) startSSH(p capproto.Packet) (capproto.Msg, error) {
 		return capproto.Msg{}, err
 	}
 	m.Add("settings", string(settings))
-	if srv.conf.BannerAwaitsUser() {
-		m.Add("ask", "banner")
-	} else if b := c.banner(); b != "" {
-		m.Add("banner", b)
-	}
 	c.state = offering
 	return m, nil
 }
@@ -204,6 +199,31 @@ func (c *conv) sign(p capproto.Packet) (capproto.Msg, error) {
 	return capproto.NewMsg(capproto.VerbOK, "sig", capproto.B64(ssh.Marshal(sig))), nil
 }
 
+// nameUser takes the user's name before there is a proof, and says what holds
+// for the user. An account that does not exist differs in nothing but the Match
+// blocks that hold, as with sshd.
+func (c *conv) nameUser(p capproto.Packet) (capproto.Msg, error) {
+	a := c.ssh
+	if a == nil || a.sessionID == nil {
+		return capproto.Msg{}, violation("user before the key exchange")
+	}
+	if a.identified {
+		return capproto.Msg{}, violation("the user is named already")
+	}
+	if err := c.identify(p.Get("name")); err != nil {
+		return capproto.Msg{}, err
+	}
+	settings, err := json.Marshal(a.conf)
+	if err != nil {
+		return capproto.Msg{}, err
+	}
+	m := capproto.NewMsg(capproto.VerbOK, "settings", string(settings), "methods", strings.Join(a.next(), ","))
+	if b := c.banner(); b != "" {
+		m.Add("banner", b)
+	}
+	return m, nil
+}
+
 // auth judges one proof of RFC 4252.
 func (c *conv) auth(p capproto.Packet) (capproto.Msg, error) {
 	a := c.ssh
@@ -235,11 +255,7 @@ func (c *conv) auth(p capproto.Packet) (capproto.Msg, error) {
 	a.attempts++
 	if method == "none" {
 		if a.attempts == 1 {
-			e := a.denied()
-			if a.srv.conf.BannerAwaitsUser() {
-				e.Banner = c.banner()
-			}
-			return capproto.Msg{}, e
+			return capproto.Msg{}, a.denied()
 		}
 		return c.failed("none", "none")
 	}

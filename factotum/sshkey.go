@@ -34,7 +34,7 @@ func (c *conv) publickey(p capproto.Packet) (capproto.Msg, error) {
 		c.log.Info("public key refused", "user", a.user, "rhost", a.host, "reason", err.Error())
 		return c.failed("publickey", "publickey")
 	}
-	detail := keyDetail(keyName(key), ssh.FingerprintSHA256(underKey(key)))
+	detail := keyDetail(keyName(key), a.fingerprint(key))
 	// A key counts once, with whatever certificates.
 	bare := underKey(key).Marshal()
 	if a.barred || slices.ContainsFunc(a.usedKeys, func(k []byte) bool { return bytes.Equal(k, bare) }) {
@@ -57,7 +57,7 @@ func (c *conv) publickey(p capproto.Packet) (capproto.Msg, error) {
 		err = a.verify(alg, key, blob, sig)
 	}
 	if err != nil {
-		c.log.Warn("signature refused", "user", a.user, "rhost", a.host, "key", ssh.FingerprintSHA256(underKey(key)), "reason", err.Error())
+		c.log.Warn("signature refused", "user", a.user, "rhost", a.host, "key", a.fingerprint(key), "reason", err.Error())
 		return c.failed("publickey", detail)
 	}
 	a.usedKeys = append(a.usedKeys, bare)
@@ -66,6 +66,11 @@ func (c *conv) publickey(p capproto.Packet) (capproto.Msg, error) {
 	// to the last one's, as with sshd.
 	a.proofs = append(a.proofs, "publickey "+key.Type()+" "+capproto.B64(blob))
 	return c.succeeded("publickey", detail)
+}
+
+// fingerprint is that of a key, or of a certificate's.
+func (a *sshConv) fingerprint(key ssh.PublicKey) string {
+	return authkeys.Fingerprint(underKey(key), a.conf.FingerprintHash)
 }
 
 func underKey(key ssh.PublicKey) ssh.PublicKey {

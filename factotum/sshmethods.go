@@ -52,7 +52,7 @@ func (a *sshConv) next() []string {
 	return m
 }
 
-func (a *sshConv) denied() *capproto.Error {
+func (a *sshConv) denied() error {
 	m := a.next()
 	if m == nil {
 		m = []string{}

@@ -54,6 +54,7 @@ var verbs = map[string]struct {
 	capproto.VerbSession:  {proven, false, nil, 0, (*conv).session},
 	capproto.VerbAuthInfo: {open, false, nil, 0, (*conv).authinfo},
 	capproto.VerbSign:     {anySSH, true, []string{"key", "alg", "data"}, 0, (*conv).sign},
+	capproto.VerbUser:     {offering, true, []string{"name"}, 0, (*conv).nameUser},
 	capproto.VerbAuth:     {offering | talking, true, []string{"user", "method", "data", "alg", "key", "sig"}, 0, (*conv).auth},
 	capproto.VerbTicket:   {admitted, true, nil, 0, (*conv).giveTicket},
 	capproto.VerbAttach:   {idle, true, []string{"ticket"}, 0, (*conv).attach},

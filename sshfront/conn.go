@@ -39,12 +39,17 @@ func connectionMain() {
 // A speaker speaks SSH with the one client of this process.
 type speaker struct {
 	conf     *connConfig
-	settings sshdconf.Settings // factotum's, for the address
+	settings sshdconf.Settings // factotum's, for the address, then for the user
 	factotum *capproto.Client
 	tcp      *net.TCPConn
 	remote   *net.TCPAddr
 
+	all     ssh.ServerAuthCallbacks
 	partial func(methods []string) error // the library's error that asks for more
+
+	named    bool     // factotum was told the user's name
+	methods  []string // that are to be offered first
+	greeting string   // to be shown first
 
 	tried bool // the client offered a proof
 	over  bool // factotum has ended the conversation
@@ -99,12 +104,16 @@ func serveConnection(conf *connConfig) (int, error) {
 		return exitFailure, err
 	}
 	meter := sshchan.NewMeter(quick)
+	before := c.settings.RekeyLimit.Bytes
 	conn, chans, reqs, err := ssh.NewServerConn(meter, sc)
 	if err != nil {
 		return c.ended(err), nil
 	}
 	defer conn.Close()
 	quick.done()
+	if c.settings.RekeyLimit.Bytes != before {
+		sshchan.Rekey(conn) // the user's limit counts from a key exchange on
+	}
 	if err := ctl.authenticated(conn.User()); err != nil {
 		logf(sshdconf.LogDebug1, "the listener has ended: %v", err)
 	}
@@ -212,11 +221,14 @@ func (c *speaker) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig, e
 	s := &c.conf.Settings // these keywords depend on no Match
 	sc := &ssh.ServerConfig{
 		Config: ssh.Config{
-			KeyExchanges: s.KexAlgorithms, Ciphers: s.Ciphers, MACs: s.MACs, RekeyThreshold: s.RekeyLimit.Bytes,
+			KeyExchanges: s.KexAlgorithms, Ciphers: s.Ciphers, MACs: s.MACs, RekeyThreshold: c.settings.RekeyLimit.Bytes,
 		},
-		MaxAuthTries:            c.settings.MaxAuthTries,
-		ServerVersion:           "SSH-2.0-p9auth",
-		BannerCallback:          func(m ssh.ConnMetadata) string { return c.banner(server, m) },
+		MaxAuthTries:  max(1, c.settings.MaxAuthTries),
+		ServerVersion: "SSH-2.0-p9auth",
+		BannerCallback: func(m ssh.ConnMetadata) string {
+			c.name(m)
+			return c.greeting
+		},
 		PublicKeyAuthAlgorithms: plainAlgorithms(c.settings.PubkeyAcceptedAlgorithms),
 	}
 	if s.VersionAddendum != "" {
@@ -249,21 +261,48 @@ func (c *speaker) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig, e
 	return sc, nil
 }
 
-// banner is what the client is shown first. factotum has it, since it knows
-// which Match blocks hold for the user, at whose first request this is called.
-func (c *speaker) banner(server *capproto.SSHServer, m ssh.ConnMetadata) string {
-	if !server.AskBanner {
-		return server.Banner
+// name tells factotum the user's name, at the client's first request, and learns
+// what holds for that user: Match blocks may differ from those for the address.
+func (c *speaker) name(m ssh.ConnMetadata) {
+	if c.named {
+		return
 	}
-	b, err := c.factotum.Banner(m.User())
+	c.named = true
+	var settings sshdconf.Settings
+	u, err := c.factotum.User(m.User())
 	if err == nil {
-		return b
+		err = json.Unmarshal(u.Settings, &settings)
 	}
-	var why *ssh.BannerError
-	if errors.As(c.verdict(m, err), &why) {
-		return why.Message
+	if err != nil {
+		var why *ssh.BannerError
+		if errors.As(c.verdict(m, err), &why) {
+			c.greeting = why.Message
+		}
+		return
 	}
-	return ""
+	c.settings, c.methods, c.greeting = settings, u.Methods, u.Banner
+	if c.conf.LogLevel == c.conf.Settings.LogLevel { // neither -d nor -q
+		setupLog(settings.LogLevel, settings.LogVerbose)
+	}
+}
+
+const leastRekey = 256 // bytes, of the library
+
+// forUser makes the library go by the user's settings.
+func (c *speaker) forUser(m ssh.ConnMetadata, sc *ssh.ServerConfig) {
+	c.name(m)
+	sc.MaxAuthTries = max(1, c.settings.MaxAuthTries)
+	if sc.RekeyThreshold = c.settings.RekeyLimit.Bytes; sc.RekeyThreshold > 0 {
+		sc.RekeyThreshold = max(sc.RekeyThreshold, leastRekey)
+	}
+	sc.PublicKeyAuthAlgorithms = plainAlgorithms(c.settings.PubkeyAcceptedAlgorithms)
+	c.offer(sc, c.methods)
+}
+
+// offer has the library offer methods.
+func (c *speaker) offer(sc *ssh.ServerConfig, methods []string) {
+	next := c.callbacks(c.all, methods)
+	sc.PasswordCallback, sc.PublicKeyCallback, sc.KeyboardInteractiveCallback = next.PasswordCallback, next.PublicKeyCallback, next.KeyboardInteractiveCallback
 }
 
 // plainAlgorithms are those that the library is to let through: it compares
@@ -350,16 +389,17 @@ func (c *speaker) authenticate(sc *ssh.ServerConfig) {
 			return nil, c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal()}))
 		}
 	}
-	next := c.callbacks(callbacks, c.methods())
-	sc.PasswordCallback, sc.PublicKeyCallback, sc.KeyboardInteractiveCallback = next.PasswordCallback, next.PublicKeyCallback, next.KeyboardInteractiveCallback
+	c.all, c.methods = callbacks, c.firstMethods()
+	c.offer(sc, c.methods)
+	setUserCallback(sc, c.forUser)
 	c.partial = func(methods []string) error {
 		return &ssh.PartialSuccessError{Next: c.callbacks(callbacks, methods)}
 	}
 }
 
-// methods are those that the settings allow at first. factotum decides for
-// itself, as the user's settings may differ.
-func (c *speaker) methods() []string {
+// firstMethods are those that the settings for the address allow at first. Where
+// the library has been patched, those for the user take their place.
+func (c *speaker) firstMethods() []string {
 	var m []string
 	s := &c.settings
 	first := func(name string) bool {

@@ -16,3 +16,9 @@ func setVerifySignature(c *ssh.ServerConfig, f func(conn ssh.ConnMetadata, alg s
 	c.VerifySignatureCallback = f
 	return true
 }
+
+// setUserCallback has f change the library's configuration for the user, at the
+// client's first request.
+func setUserCallback(c *ssh.ServerConfig, f func(ssh.ConnMetadata, *ssh.ServerConfig)) {
+	c.UserCallback = f
+}

@@ -20,3 +20,7 @@ func setVerifySignature(c *ssh.ServerConfig, _ func(conn ssh.ConnMetadata, alg s
 	}
 	return false
 }
+
+// setUserCallback cannot do anything: the methods that are offered are those for
+// the address. factotum still decides by the user's.
+func setUserCallback(*ssh.ServerConfig, func(ssh.ConnMetadata, *ssh.ServerConfig)) {}

@@ -229,10 +229,7 @@ func (k *keyCheck) tokens() sshdconf.Tokens {
 
 // fingerprint is a key's fingerprint by FingerprintHash.
 func (k *keyCheck) fingerprint(key ssh.PublicKey) string {
-	if k.conf.FingerprintHash == "md5" {
-		return "MD5:" + ssh.FingerprintLegacyMD5(key)
-	}
-	return ssh.FingerprintSHA256(key)
+	return authkeys.Fingerprint(key, k.conf.FingerprintHash)
 }
 
 // revoked looks into RevokedKeys. A list that cannot be read revokes all keys.
@@ -245,13 +242,13 @@ func (k *keyCheck) revoked() bool {
 			f.Close()
 			if err == nil {
 				if list.IsRevoked(k.key) {
-					k.note("Authentication key %s %s revoked by file %s", k.key.Type(), ssh.FingerprintSHA256(plain(k.key)), path)
+					k.note("Authentication key %s %s revoked by file %s", k.key.Type(), k.fingerprint(plain(k.key)), path)
 					return true
 				}
 				continue
 			}
 		}
-		k.note("error checking authentication key %s in revoked keys file %s: %v", ssh.FingerprintSHA256(plain(k.key)), path, err)
+		k.note("error checking authentication key %s in revoked keys file %s: %v", k.fingerprint(plain(k.key)), path, err)
 		return true
 	}
 	return false
@@ -400,7 +397,7 @@ func (k *keyCheck) certificate(cert *ssh.Certificate, principal string, line aut
 	if err != nil {
 		return refuse(err)
 	}
-	k.note("Accepted certificate ID %q (serial %d) signed by %s CA %s", cert.KeyId, cert.Serial, cert.SignatureKey.Type(), ssh.FingerprintSHA256(cert.SignatureKey))
+	k.note("Accepted certificate ID %q (serial %d) signed by %s CA %s", cert.KeyId, cert.Serial, cert.SignatureKey.Type(), k.fingerprint(cert.SignatureKey))
 	return merged, true
 }
 

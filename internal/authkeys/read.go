@@ -225,3 +225,12 @@ func lines(r io.Reader, f func(n int, line string) error) ([]error, error) {
 	}
 	return bad, nil
 }
+
+// Fingerprint is a key's fingerprint by a hash of FingerprintHash in
+// sshd_config(5), as sshd's log has it.
+func Fingerprint(key ssh.PublicKey, hash string) string {
+	if hash == "md5" {
+		return "MD5:" + ssh.FingerprintLegacyMD5(key)
+	}
+	return ssh.FingerprintSHA256(key)
+}

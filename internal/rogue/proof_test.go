@@ -34,7 +34,7 @@ func TestWhatProvesAUser(t *testing.T) {
 		"an expired password":               b.expired,
 		"an account that may not be used":   b.account,
 		"questions of keyboard-interactive": b.questions,
-		"Banner":                            b.banner,
+		"what is said of a user":            b.userVerb,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b.sshfront = b.puppet(t, "_sshfront")
@@ -760,51 +760,78 @@ func (b *bed) questions(t *testing.T) {
 	k.close()
 }
 
-// banner asks for the banner, in the answer to start or to a first method=none.
-func (b *bed) banner(t *testing.T) {
+// userVerb has factotum say what holds for a user before there is a proof.
+func (b *bed) userVerb(t *testing.T) {
 	b.write(t, "/etc/ssh/banner", "for all")
 	b.write(t, "/etc/ssh/banner-alice", "for alice")
 	b.Sh(t, "head -c 65537 /dev/zero | tr '\\0' x >/etc/ssh/banner-long; printf 'a\\0b' >/etc/ssh/banner-nul; [ -e /etc/ssh/banner-pipe ] || mkfifo /etc/ssh/banner-pipe")
-	for _, c := range []struct{ conf, user, start, ask, none, logged string }{
-		{"", "alice", "", "", "", ""},
-		{"Banner /etc/ssh/banner", "alice", "for all", "", "", ""},
-		{"Match Address 127.0.0.1\nBanner /etc/ssh/banner", "alice", "for all", "", "", ""},
-		{"Banner /etc/ssh/banner\nMatch User alice\nBanner /etc/ssh/banner-alice", "alice", "", "banner", "for alice", ""},
-		{"Banner /etc/ssh/banner\nMatch User alice\nBanner /etc/ssh/banner-alice", "bob", "", "banner", "for all", ""},
-		{"Banner /etc/ssh/banner\nMatch User alice\nBanner /etc/ssh/banner-alice", "mallory", "", "banner", "for all", ""},
-		{"Banner /etc/ssh/banner\nMatch User alice\nBanner none", "alice", "", "banner", "", ""},
-		{"Match Group wizards\nBanner /etc/ssh/banner-alice", "alice", "", "banner", "for alice", ""},
-		{"Match Group wizards\nBanner /etc/ssh/banner-alice", "bob", "", "banner", "", ""},
-		{"Match Group wizards\nBanner /etc/ssh/banner-alice", "mallory", "", "banner", "", ""},
-		{"Match invalid-user\nBanner /etc/ssh/banner", "mallory", "", "banner", "for all", ""},
-		{"Match User alice\nBanner /etc/ssh/missing", "alice", "", "banner", "", "the banner is not shown"},
-		{"Match User alice\nBanner /etc/ssh/banner-long", "alice", "", "banner", "", "is longer than 64 KiB"},
-		{"Match User alice\nBanner /etc/ssh/banner-nul", "alice", "", "banner", "", "has a NUL byte"},
-		{"Banner /etc/ssh/banner-pipe", "alice", "", "", "", ""},
+	const all = "publickey,password,keyboard-interactive"
+	const forAlice = "Banner /etc/ssh/banner\nPasswordAuthentication no\nMaxAuthTries 3\nMatch User alice\nBanner /etc/ssh/banner-alice\nPasswordAuthentication yes\nMaxAuthTries 9"
+	for _, c := range []struct {
+		conf, user, methods, banner string
+		tries                       int
+		logged                      string
+	}{
+		{"", "alice", all, "", 6, ""},
+		{"Banner /etc/ssh/banner", "alice", all, "for all", 6, ""},
+		{"Match Address 127.0.0.1\nBanner /etc/ssh/banner", "alice", all, "for all", 6, ""},
+		{forAlice, "alice", all, "for alice", 9, ""},
+		{forAlice, "bob", "publickey,keyboard-interactive", "for all", 3, ""},
+		{forAlice, "mallory", "publickey,keyboard-interactive", "for all", 3, "Invalid user mallory"},
+		{"Match User alice\nAuthenticationMethods publickey,password", "alice", "publickey", "", 6, ""},
+		{"Match User alice\nAuthenticationMethods publickey,password", "bob", all, "", 6, ""},
+		{"PubkeyAuthentication no\nPasswordAuthentication no\nKbdInteractiveAuthentication no", "alice", "", "", 6, ""},
+		{"Banner /etc/ssh/banner\nMatch User alice\nBanner none", "alice", all, "", 6, ""},
+		{"Match Group wizards\nBanner /etc/ssh/banner-alice", "alice", all, "for alice", 6, ""},
+		{"Match Group wizards\nBanner /etc/ssh/banner-alice", "bob", all, "", 6, ""},
+		{"Match Group wizards\nBanner /etc/ssh/banner-alice", "mallory", all, "", 6, ""},
+		{"DenyUsers alice", "alice", all, "", 6, "listed in DenyUsers"},
+		{"Match invalid-user\nBanner /etc/ssh/banner", "mallory", all, "for all", 6, ""},
+		{"Banner /etc/ssh/missing", "alice", all, "", 6, "the banner is not shown"},
+		{"Match User alice\nBanner /etc/ssh/banner-long", "alice", all, "", 6, "is longer than 64 KiB"},
+		{"Match User alice\nBanner /etc/ssh/banner-nul", "alice", all, "", 6, "has a NUL byte"},
+		{"Banner /etc/ssh/banner-pipe", "alice", all, "", 6, ""},
 	} {
 		b.configure(t, c.conf)
 		b.wantLogged(t, c.logged, -1, func() {
 			k := b.sshfront.connect(t)
-			if k.started.Get("banner") != c.start || k.started.Get("ask") != c.ask {
-				t.Errorf("%q: start gives the banner %q, ask=%s", c.conf, k.started.Get("banner"), k.started.Get("ask"))
+			m := k.want("ok", "user", "name", c.user)
+			var set struct{ MaxAuthTries int }
+			if err := json.Unmarshal([]byte(m.Get("settings")), &set); err != nil || set.MaxAuthTries != c.tries {
+				t.Errorf("%q: %s has MaxAuthTries %d: %v", c.conf, c.user, set.MaxAuthTries, err)
 			}
-			none := func(k *talk) capproto.Msg { return k.ask("auth", "user", c.user, "method", "none") }
-			m := none(k)
-			k.wantReply(c.conf, m, "denied")
-			if m.Get("banner") != c.none {
-				t.Errorf("%q: %s has the banner %q", c.conf, c.user, m.Get("banner"))
+			if m.Get("banner") != c.banner || m.Get("methods") != c.methods {
+				t.Errorf("%q: %s has the banner %q, methods %s", c.conf, c.user, m.Get("banner"), m.Get("methods"))
 			}
-			// It names the user, and it proves nothing; the banner comes once.
+			// It proves nothing.
 			k.wantNothing()
-			k = b.sshfront.connect(t)
-			none(k)
-			if m := none(k); m.Get("banner") != "" {
-				t.Errorf("%q: a second banner", c.conf)
-			}
-			k.wantEnd("another user", k.password("root", password), capproto.CodeProtocol)
 		})
 	}
-	b.configure(t, "Match User alice\nBanner /etc/ssh/banner-alice")
-	b.climb(t, "after the banner", "alice", step{func(k *talk) capproto.Msg { return k.ask("auth", "user", "alice", "method", "none") }, "denied"},
-		step{byPassword("alice", password), "done"})
+	b.configure(t, "")
+	named := func(k *talk) capproto.Msg { return k.ask("user", "name", "alice") }
+	b.climb(t, "a password afterwards", "alice", step{named, "ok"}, step{byPassword("alice", password), "done"})
+	for what, then := range map[string]func(*talk) capproto.Msg{
+		"the same user again": named,
+		"another user":        func(k *talk) capproto.Msg { return k.ask("user", "name", "bob") },
+		"another user's try":  byPassword("bob", password),
+	} {
+		b.wantLogged(t, "protocol violation", 1, func() {
+			k := b.sshfront.connect(t)
+			k.t = t
+			k.wantReply("the user", named(k), "ok")
+			k.wantEnd(what, then(k), capproto.CodeProtocol)
+		})
+	}
+	for what, f := range map[string]func(*talk) capproto.Msg{
+		"after a proof": func(k *talk) capproto.Msg { k.password("alice", "wrong"); return named(k) },
+		"no name":       func(k *talk) capproto.Msg { return k.ask("user") },
+		"an empty name": func(k *talk) capproto.Msg { return k.ask("user", "name", "") },
+		"a long name":   func(k *talk) capproto.Msg { return k.ask("user", "name", strings.Repeat("a", 257)) },
+	} {
+		b.wantLogged(t, "protocol violation", 1, func() {
+			k := b.sshfront.connect(t)
+			k.t = t
+			k.wantEnd(what, f(k), capproto.CodeProtocol)
+		})
+	}
 }

@@ -281,8 +281,6 @@ type talk struct {
 	c    *capproto.Conn
 	keys [][]byte // the host keys
 	sid  []byte   // the session id
-
-	started capproto.Msg // the answer to start
 }
 
 // dial begins a conversation.
@@ -417,7 +415,6 @@ func (p *puppet) start(t *testing.T, from string) *talk {
 	if m.Verb != capproto.VerbOK {
 		t.Fatalf("start: %s", show(m))
 	}
-	k.started = m
 	for _, s := range m.All("hostkey") {
 		b, err := capproto.UnB64(s)
 		if err != nil {

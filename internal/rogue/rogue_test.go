@@ -422,8 +422,8 @@ func (b *bed) turns(t *testing.T) {
 	b.install(t, "alice", ed.line(""))
 	allowed := map[string][]string{
 		"idle":      {"start", "attach", "attr"},
-		"ssh":       {"sign", "attr"}, // no auth before the key exchange
-		"exchanged": {"auth", "attr"}, // no second sign
+		"ssh":       {"sign", "attr"},         // no auth before the key exchange
+		"exchanged": {"auth", "user", "attr"}, // no second sign
 		"talking":   {"auth", "read", "attr"},
 		"asked":     {"auth", "write", "attr"},
 		"admitted":  {"sign", "ticket", "attr"},
@@ -446,6 +446,7 @@ func (b *bed) turns(t *testing.T) {
 			return k.sign(host, ssh.KeyAlgoED25519, random(32))
 		},
 		"auth":     func(k *talk) capproto.Msg { return k.login("alice", ed) },
+		"user":     func(k *talk) capproto.Msg { return k.ask("user", "name", "alice") },
 		"read":     func(k *talk) capproto.Msg { return k.ask("read") },
 		"write":    func(k *talk) capproto.Msg { return k.ask("write", "data", password) },
 		"session":  func(k *talk) capproto.Msg { return k.ask("session") },

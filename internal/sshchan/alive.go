@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // A Meter is a connection that counts what is read from it. Give it to
@@ -26,8 +28,19 @@ func (m *Meter) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Rekey starts a key exchange. It returns false where the SSH library, which
+// internal/sshpatch changes for that, has no way to.
+func Rekey(conn *ssh.ServerConn) bool {
+	c, ok := conn.Conn.(interface{ RequestKeyExchange() })
+	if ok {
+		c.RequestKeyExchange()
+	}
+	return ok
+}
+
 // watchClient ends the connection of a client that does not answer
-// (ClientAliveInterval) or has no channel (UnusedConnectionTimeout).
+// (ClientAliveInterval) or has no channel (UnusedConnectionTimeout), and makes
+// new keys when those in use are old (RekeyLimit).
 func (s *server) watchClient() {
 	set := s.settings()
 	if set == nil {
@@ -38,6 +51,12 @@ func (s *server) watchClient() {
 		t := time.NewTicker(set.ClientAliveInterval)
 		defer t.Stop()
 		silent = t.C
+	}
+	var old <-chan time.Time
+	if set.RekeyLimit.Interval > 0 {
+		t := time.NewTicker(set.RekeyLimit.Interval)
+		defer t.Stop()
+		old = t.C
 	}
 	idle := time.NewTimer(time.Hour)
 	idle.Stop()
@@ -66,6 +85,11 @@ func (s *server) watchClient() {
 		case <-unused:
 			s.end(ErrUnused)
 			return
+		case <-old:
+			if !Rekey(s.conn) {
+				s.opt.Log("RekeyLimit: this build of sshfront cannot make new keys by time: build it with make")
+				old = nil
+			}
 		case <-answered:
 			asking, missed = false, 0
 		case <-silent:

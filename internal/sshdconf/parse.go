@@ -501,21 +501,6 @@ func (c *Config) For(ci ConnInfo) (*Settings, error) {
 	return b.finish(), nil
 }
 
-// BannerAwaitsUser reports whether what Banner says can depend on what is known
-// only once the client has named its user: who that is, or the client's name,
-// which is looked up then.
-func (c *Config) BannerAwaitsUser() bool {
-	return slices.ContainsFunc(c.lines, func(l line) bool {
-		return l.kw.name == "Banner" && slices.ContainsFunc(l.conds, (*cond).awaitsUser)
-	})
-}
-
-func (x *cond) awaitsUser() bool {
-	return slices.ContainsFunc(x.crit, func(c criterion) bool {
-		return slices.Contains([]string{"user", "group", "invalid-user", "host"}, c.attr)
-	})
-}
-
 // Global returns the settings outside of all Match blocks: the listener's.
 func (c *Config) Global() *Settings {
 	b, err := c.global()

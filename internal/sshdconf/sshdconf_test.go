@@ -464,27 +464,6 @@ func TestTokensInUserFilesAreExpandedAndNeverBecomeWildcards(t *testing.T) {
 	}
 }
 
-func TestABannerAwaitsTheUserWhereAMatchBlockAsksForThem(t *testing.T) {
-	for text, want := range map[string]bool{
-		"":                                       false,
-		"Banner /b":                              false,
-		"Banner /b\nMatch User a\nMaxSessions 1": false,
-		"Match Address 127.0.0.1\nBanner /b":     false,
-		"Match LocalPort 22 LocalAddress *\nBanner /b": false,
-		"Match all\nBanner /b":                         false,
-		"Match User a\nBanner /b":                      true,
-		"Match Address 127.0.0.1 User a\nBanner none":  true,
-		"Match Group a\nBanner /b":                     true,
-		"Match Host a\nBanner /b":                      true,
-		"Match invalid-user\nBanner /b":                true,
-		"Banner /b\nMatch User a\nBanner /c":           true,
-	} {
-		if got := mustParse(t, text+"\n").BannerAwaitsUser(); got != want {
-			t.Errorf("%q: %v", text, got)
-		}
-	}
-}
-
 func TestCommandsAreSplitBeforeTokensAreReplaced(t *testing.T) {
 	const user = "AuthorizedKeysCommandUser x\nAuthorizedPrincipalsCommandUser x\n"
 	all := Tokens{}

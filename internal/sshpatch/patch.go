@@ -48,6 +48,54 @@ var edits = []edit{
 	// this attempt, not the connection. PartialSuccessError and BannerError
 	// mean what they mean from PublicKeyCallback.
 	VerifySignatureCallback func(conn ConnMetadata, algo string, pubKey PublicKey, signedData []byte, sig *Signature) error
+
+	// UserCallback, if non-nil, is called at the client's first request, when
+	// conn has the user's name, before BannerCallback. It may change config
+	// for this connection: the callbacks of authentication, MaxAuthTries,
+	// PublicKeyAuthAlgorithms, and RekeyThreshold, which counts from the next
+	// key exchange on.
+	UserCallback func(conn ConnMetadata, config *ServerConfig)
+`,
+	},
+	{
+		file: "ssh/server.go",
+		what: "where the user's name is known",
+		old: `
+		s.user = userAuthReq.User
+
+		if !calledBannerCallback`,
+		new: `
+		s.user = userAuthReq.User
+
+		if authAttempts == 1 && config.UserCallback != nil {
+			config.UserCallback(s, config)
+			authConfig = ServerAuthCallbacks{
+				PasswordCallback:            config.PasswordCallback,
+				PublicKeyCallback:           config.PublicKeyCallback,
+				KeyboardInteractiveCallback: config.KeyboardInteractiveCallback,
+				GSSAPIWithMICConfig:         config.GSSAPIWithMICConfig,
+			}
+		}
+
+		if !calledBannerCallback`,
+	},
+	{
+		file: "ssh/connection.go",
+		what: "the type connection",
+		old: `
+type connection struct {
+	transport connTransport
+`,
+		new: `
+// RequestKeyExchange starts a key exchange, unless one is under way.
+func (c *connection) RequestKeyExchange() {
+	if t, ok := c.transport.(*handshakeTransport); ok {
+		t.requestKeyExchange()
+	}
+}
+
+type connection struct {
+	transport connTransport
 `,
 	},
 	{
