@@ -52,8 +52,9 @@ package capproto
 //	    user is proven. Answer: ok sig=B.
 //	user name=U                                            ssh
 //	    Names the user, once, for good. Answer: ok settings=J methods=M,M
-//	    [banner=T], with the configuration that holds for the user, what may be
-//	    tried first, and what is to be shown before.
+//	    [banner=T] [invalid=yes], with the configuration that holds for the
+//	    user, what may be tried first, what is to be shown before, and whether
+//	    no such user may log in, whatever the proof.
 //	auth user=U method=M ...                               ssh, talking
 //	    Offers a proof (RFC 4252). The first user stays the user.
 //	        method=none

@@ -95,11 +95,13 @@ func (c *Client) Auth(p Proof) error {
 
 // An SSHUser is what an SSH server needs to know of the user that the client has
 // named: the settings that hold for them (JSON of sshdconf.Settings), the
-// methods that may be tried first, and what is to be shown before.
+// methods that may be tried first, what is to be shown before, and whether no
+// proof will do, since there is no such user or they may not log in.
 type SSHUser struct {
 	Settings json.RawMessage
 	Methods  []string
 	Banner   string
+	Invalid  bool
 }
 
 // User names the user, for good. It comes before any Auth, or not at all.
@@ -108,7 +110,7 @@ func (c *Client) User(name string) (*SSHUser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &SSHUser{json.RawMessage(m.Get("settings")), splitMethods(m), m.Get("banner")}, nil
+	return &SSHUser{json.RawMessage(m.Get("settings")), splitMethods(m), m.Get("banner"), m.Get("invalid") == "yes"}, nil
 }
 
 // Ticket returns a ticket with which another process of the same uid can take

@@ -221,6 +221,9 @@ func (c *conv) nameUser(p capproto.Packet) (capproto.Msg, error) {
 	if b := c.banner(); b != "" {
 		m.Add("banner", b)
 	}
+	if a.barred {
+		m.Add("invalid", "yes") // for the penalties: it must not show otherwise
+	}
 	return m, nil
 }
 
@@ -334,6 +337,11 @@ func (c *conv) identify(user string) error {
 	}
 	a.barred = !a.valid
 	if conf.RefuseConnection {
+		invalid := ""
+		if a.barred {
+			invalid = "invalid user "
+		}
+		c.sshlog(slog.LevelInfo, "administratively prohibited connection for %s%s from %s port %d", invalid, safe(user), a.remote.Addr(), a.remote.Port())
 		return &fatal{&capproto.Error{Code: capproto.CodeDenied, Text: "this server refuses your connection"}}
 	}
 	return nil

@@ -51,8 +51,10 @@ type speaker struct {
 	methods  []string // that are to be offered first
 	greeting string   // to be shown first
 
-	tried bool // the client offered a proof
-	over  bool // factotum has ended the conversation
+	tried   bool // the client offered a proof
+	invalid bool // it named a user who cannot log in
+	refused bool // RefuseConnection holds for its user
+	over    bool // factotum has ended the conversation
 }
 
 // serveConnection speaks SSH with the client. It returns the exit status.
@@ -148,8 +150,13 @@ func (c *speaker) ended(err error) int {
 		why = "Disconnected from"
 	}
 	logf(sshdconf.LogInfo, "%s %s port %d [preauth]", why, c.remote.IP, c.remote.Port)
-	if c.tried {
+	switch {
+	case c.tried:
 		return exitAuthFail
+	case c.refused:
+		return exitRefused
+	case c.invalid:
+		return exitInvalidUser
 	}
 	return exitNoAuth
 }
@@ -274,13 +281,14 @@ func (c *speaker) name(m ssh.ConnMetadata) {
 		err = json.Unmarshal(u.Settings, &settings)
 	}
 	if err != nil {
+		c.refused = capproto.CodeOf(err) == capproto.CodeDenied
 		var why *ssh.BannerError
 		if errors.As(c.verdict(m, err), &why) {
 			c.greeting = why.Message
 		}
 		return
 	}
-	c.settings, c.methods, c.greeting = settings, u.Methods, u.Banner
+	c.settings, c.methods, c.greeting, c.invalid = settings, u.Methods, u.Banner, u.Invalid
 	if c.conf.LogLevel == c.conf.Settings.LogLevel { // neither -d nor -q
 		setupLog(settings.LogLevel, settings.LogVerbose)
 	}

@@ -78,7 +78,7 @@ const (
 	exitGrace       = 3 // LoginGraceTime exceeded
 	exitAuthFail    = 5 // tried to authenticate and failed
 	exitRefused     = 6 // RefuseConnection
-	exitInvalidUser = 7 // tried to authenticate as a user that does not exist
+	exitInvalidUser = 7 // named a user that does not exist or may not log in, and did not try
 	exitNoAuth      = 8 // did not try
 )
 

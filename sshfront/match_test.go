@@ -117,3 +117,36 @@ func TestMatchBlocksForTheUserCountFromTheFirstRequest(t *testing.T) {
 	s.WantLog(t, `Accepted publickey for alice from 127\.0\.0\.1 port \d+ ssh2: ED25519 MD5:[0-9a-f:]{47}`)
 	s.noneLeft(t)
 }
+
+// What a client is penalized for is what sshd would say of it.
+func TestWhatAClientIsPenalizedFor(t *testing.T) {
+	need(t, "ssh", "sshpass")
+	s := newSite(t)
+	s.configure(t, "LogLevel DEBUG1\nPerSourcePenalties no\nMatch User bob\nRefuseConnection yes")
+	if err := syscall.Kill(s.Pids("sshfront")[0], syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	log := func() string { return s.Sh(t, "cat "+s.Dir+"/log/sshfront") }
+	if !testbed.Eventually(func() bool { return strings.Count(log(), "Server listening") > 1 }) {
+		t.Fatal("sshfront does not take the configuration")
+	}
+	none := "ssh -n -p $port $options -o PreferredAuthentications=none "
+	wrong := "sshpass -p wrong ssh -n -p $port $options -o PubkeyAuthentication=no -o NumberOfPasswordPrompts=1 "
+	for _, c := range []struct{ what, script, want string }{
+		{"nothing is tried", none + "alice@127.0.0.1", "exited with status 8"},
+		{"nothing is tried, for nobody", none + "mallory@127.0.0.1", "exited after auth attempt by invalid user"},
+		{"a wrong password", wrong + "alice@127.0.0.1", "exited after unsuccessful auth attempt"},
+		{"a wrong password, for nobody", wrong + "mallory@127.0.0.1", "exited after unsuccessful auth attempt"},
+		{"a user who is refused", none + "bob@127.0.0.1", "prohibited by RefuseConnection"},
+		{"no request", "exec 3<>/dev/tcp/127.0.0.1/$port; read -u 3 x; exec 3>&-; false", "exited with status 8"},
+	} {
+		before := strings.Count(log(), c.want)
+		if out, err := s.run(t, c.script); err == nil {
+			t.Errorf("%s: %s", c.what, out)
+		}
+		if !testbed.Eventually(func() bool { return strings.Count(log(), c.want) == before+1 }) {
+			t.Errorf("%s is not logged as %q: %s", c.what, c.want, log())
+		}
+	}
+	s.noneLeft(t)
+}

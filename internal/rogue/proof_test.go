@@ -803,10 +803,18 @@ func (b *bed) userVerb(t *testing.T) {
 			if m.Get("banner") != c.banner || m.Get("methods") != c.methods {
 				t.Errorf("%q: %s has the banner %q, methods %s", c.conf, c.user, m.Get("banner"), m.Get("methods"))
 			}
+			if got, want := m.Get("invalid") == "yes", c.user == "mallory" || c.conf == "DenyUsers alice"; got != want {
+				t.Errorf("%q: %s is invalid: %v", c.conf, c.user, got)
+			}
 			// It proves nothing.
 			k.wantNothing()
 		})
 	}
+	b.configure(t, "Match User alice\nRefuseConnection yes")
+	b.wantLogged(t, "administratively prohibited connection for alice from 127.0.0.1", 1, func() {
+		k := b.sshfront.connect(t)
+		k.wantEnd("RefuseConnection", k.ask("user", "name", "alice"), capproto.CodeDenied)
+	})
 	b.configure(t, "")
 	named := func(k *talk) capproto.Msg { return k.ask("user", "name", "alice") }
 	b.climb(t, "a password afterwards", "alice", step{named, "ok"}, step{byPassword("alice", password), "done"})
