@@ -257,7 +257,9 @@ func TestWhatModulesExecuteIgnoresNoSignal(t *testing.T) {
 	b.out(t, b.in(t, "alice"))
 	b.wantNoWorker(t)
 	for _, typ := range []string{"auth", "account", "open_session", "close_session"} {
-		if got := b.Sh(t, "cat /run/hook."+typ); got != "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000" {
+		// The 32nd is the C library's own; it is as whoever runs the tests has it.
+		got := strings.Replace(b.Sh(t, "cat /run/hook."+typ), "SigIgn:\t0000000080000000", "SigIgn:\t0000000000000000", 1)
+		if got != "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000" {
 			t.Errorf("%s: %s", typ, got)
 		}
 	}
