@@ -135,23 +135,37 @@ func tcpAddrs(f *os.File) (remote, local netip.AddrPort, err error) {
 	if t, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || t != unix.IPPROTO_TCP {
 		return remote, local, errors.New("the descriptor is no TCP socket")
 	}
-	nc, err := net.FileConn(f)
-	if err != nil {
+	// Not by package net, which would change the socket's options.
+	r, err1 := unix.Getpeername(int(f.Fd()))
+	l, err2 := unix.Getsockname(int(f.Fd()))
+	if err1 != nil || err2 != nil {
 		return remote, local, errors.New("the descriptor is no TCP connection")
 	}
-	defer nc.Close()
-	r, ok1 := nc.RemoteAddr().(*net.TCPAddr)
-	l, ok2 := nc.LocalAddr().(*net.TCPAddr)
-	if !ok1 || !ok2 || r == nil || l == nil {
-		return remote, local, errors.New("the descriptor is no TCP connection")
-	}
-	remote, local = r.AddrPort(), l.AddrPort()
-	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
-	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
+	remote, local = addrPort(r), addrPort(l)
 	if !remote.IsValid() || !local.IsValid() {
 		return remote, local, errors.New("the descriptor is no TCP connection")
 	}
 	return remote, local, nil
+}
+
+// addrPort is an address of the kernel's, without the form of IPv4 that IPv6
+// sockets have.
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		a := netip.AddrFrom16(sa.Addr).Unmap()
+		if sa.ZoneId != 0 {
+			zone := strconv.Itoa(int(sa.ZoneId))
+			if i, err := net.InterfaceByIndex(int(sa.ZoneId)); err == nil {
+				zone = i.Name
+			}
+			a = a.WithZone(zone)
+		}
+		return netip.AddrPortFrom(a, uint16(sa.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // connInfo is what Match may ask for, as far as it is known.

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 
 	"p9auth/internal/testbed"
@@ -36,10 +35,7 @@ func TestTheBannerIsThatOfTheRealSshd(t *testing.T) {
 		return strings.Join(lines, "")
 	}
 	// Who never offers a proof is turned away after a while.
-	s.Sh(t, "echo PerSourcePenalties no >/etc/p9auth/sshd_config")
-	if err := syscall.Kill(s.Pids("sshfront")[0], syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
+	s.reload(t, "PerSourcePenalties no")
 	shown := 0
 	for _, conf := range []string{
 		"Banner none",

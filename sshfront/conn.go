@@ -78,6 +78,9 @@ func serveConnection(conf *connConfig) (int, error) {
 	if c.remote == nil {
 		return exitOK, nil // it has gone already
 	}
+	if err := setKeepAlive(c.tcp, conf.Settings.TCPKeepAlive); err != nil {
+		logf(sshdconf.LogError, "TCPKeepAlive: %v", err)
+	}
 	if c.factotum, err = capproto.Dial(conf.RPC); err != nil {
 		return exitFailure, err
 	}

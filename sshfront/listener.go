@@ -282,7 +282,6 @@ func (l *listener) take(c *net.TCPConn) bool {
 		}
 	}
 	config := l.config
-	c.SetKeepAlive(l.conf.TCPKeepAlive)
 	// Starting under the lock keeps the memfd from being closed by a reload.
 	err := conn.start(c, config)
 	l.mu.Unlock()

@@ -81,7 +81,7 @@ func bind(a netip.AddrPort) (*net.TCPListener, error) {
 	if a.Addr().Is4() {
 		network = "tcp4"
 	}
-	lc := net.ListenConfig{KeepAlive: -1} // TCPKeepAlive decides
+	lc := net.ListenConfig{KeepAlive: -1} // see setKeepAlive
 	lc.SetMultipathTCP(false)
 	s, err := lc.Listen(context.Background(), network, a.String())
 	if err != nil {
@@ -116,6 +116,30 @@ func stdinConn() (*net.TCPConn, error) {
 		}
 	}
 	return t, nil
+}
+
+// setKeepAlive has TCP ask a silent client whether it is there, after the times
+// that the system has for that, or not at all. Go has short times of its own
+// for each socket that it gets, after which a client would be lost whose network
+// is away for some minutes.
+func setKeepAlive(c *net.TCPConn, on bool) error {
+	fresh, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fresh)
+	conf := net.KeepAliveConfig{Enable: on}
+	for opt, seconds := range map[int]*time.Duration{unix.TCP_KEEPIDLE: &conf.Idle, unix.TCP_KEEPINTVL: &conf.Interval} {
+		n, err := unix.GetsockoptInt(fresh, unix.IPPROTO_TCP, opt)
+		if err != nil {
+			return os.NewSyscallError("getsockopt", err)
+		}
+		*seconds = time.Duration(n) * time.Second
+	}
+	if conf.Count, err = unix.GetsockoptInt(fresh, unix.IPPROTO_TCP, unix.TCP_KEEPCNT); err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	return c.SetKeepAliveConfig(conf)
 }
 
 func sameFile(a, b int) bool {
