@@ -137,8 +137,17 @@ func TestAShellAtATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	// What is typed before the prompt is shown amid what comes before it.
+	var b []byte
+	for buf := make([]byte, 4096); !bytes.HasSuffix(b, []byte("$ ")); {
+		n, err := f.Read(buf)
+		if b = append(b, buf[:n]...); err != nil {
+			t.Fatalf("%v: there is no prompt in %q", err, b)
+		}
+	}
 	io.WriteString(f, "stty size; echo $0; pwd; exit 7\n")
-	b, _ := io.ReadAll(f) // until EIO
+	rest, _ := io.ReadAll(f) // until EIO
+	b = append(b, rest...)
 	cmd.Wait()
 	for _, want := range []string{"Last login: long ago\r\ntwo\r\nlines\r\n", "44 99\r\n", "-bash\r\n", "\r\n" + h.home + "\r\n"} {
 		if !bytes.Contains(b, []byte(want)) {
