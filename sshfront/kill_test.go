@@ -39,7 +39,7 @@ func TestSSHKillsWhileAuthenticating(t *testing.T) {
 	}
 	have := s.all()
 
-	for _, which := range []string{"connection", "worker", "client"} {
+	for _, which := range []string{"connection", "worker", "client", "factotum"} {
 		t.Run(which, func(t *testing.T) {
 			dir := t.TempDir()
 			asked := filepath.Join(dir, "asked")
@@ -68,7 +68,8 @@ func TestSSHKillsWhileAuthenticating(t *testing.T) {
 					cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 					argv := strings.Split(string(cmd), "\x00")
 					is := which == "connection" && len(argv) > 1 && argv[1] == "connection" || which == "worker" && strings.HasSuffix(argv[0], "factotum-pam")
-					if is && !slices.Contains(have, pid) {
+					is = is && !slices.Contains(have, pid) || which == "factotum" && strings.HasSuffix(argv[0], "/factotum")
+					if is {
 						killed++
 						syscall.Kill(pid, syscall.SIGKILL)
 					}
@@ -88,6 +89,17 @@ func TestSSHKillsWhileAuthenticating(t *testing.T) {
 				return true
 			}) {
 				t.Errorf("there is left: %v", s.Processes())
+			}
+			if which == "factotum" {
+				if out, err := s.run(t, `$ssh -o BatchMode=yes alice@127.0.0.1 id -un`); err == nil {
+					t.Errorf("a login without factotum: %s", out)
+				}
+				if out, err := exec.Command(filepath.Join(s.Top, "scripts", "testbed"), "start-factotum", s.Dir).CombinedOutput(); err != nil {
+					t.Fatalf("start factotum again: %v: %s", err, out)
+				}
+				if !testbed.Eventually(func() bool { return strings.Count(s.Log(), "factotum is ready") == 2 }) {
+					t.Fatal("factotum does not start again")
+				}
 			}
 			if out, err := s.run(t, `$ssh alice@127.0.0.1 id -un`); err != nil || out != "alice\n" {
 				t.Errorf("a login after that: %v: %s", err, out)
