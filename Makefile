@@ -59,11 +59,14 @@ vm-test:
 	$(GO) run ./kernel/test/vm $(VMFLAGS)
 
 # A Debian with the package, booted with systemd in qemu, see dist/test.
+SUITES  ?= bookworm trixie
 vm-boot:
 	scripts/deps boot
 	$(MAKE) deb
-	dist/test/image build/boot build/p9auth_$(VERSION)_$(ARCH).deb
-	$(GO) run ./dist/test/vmboot $(VMFLAGS)
+	for s in $(SUITES); do \
+		dist/test/image build/boot/$$s $$s build/p9auth_$(VERSION)_$(ARCH).deb && \
+		$(GO) run ./dist/test/vmboot -dir build/boot/$$s $(VMFLAGS) || exit 1; \
+	done
 
 # A kernel with CAP_GRANT_ID, from Debian's linux-source: ten minutes and more.
 kernel-grantid:

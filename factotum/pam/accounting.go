@@ -76,6 +76,9 @@ func (w *worker) recordLogin(pid int, before history, defs logindefs.Defs) {
 	if !recorded(before.wtmp, utmp.UserProcess, line) {
 		complain(utmp.WtmpPath, utmp.Append(utmp.WtmpPath, r))
 	}
+	if w.inWtmpdb() {
+		complain(wtmpdbPath, wtmpdbLogin(w.acct.name, line, w.rhost, now))
+	}
 	if w.ttyName == sshTTY {
 		w.lastLogin(before.last, now, defs)
 	}
@@ -107,6 +110,9 @@ func (w *worker) recordLogout(pid int, wtmp int64) {
 		return
 	}
 	now := time.Now()
+	if w.inWtmpdb() {
+		complain(wtmpdbPath, wtmpdbLogout(line, now))
+	}
 	complain(utmp.UtmpPath, utmp.End(utmp.UtmpPath, pid, line, now))
 	if !recorded(wtmp, utmp.DeadProcess, line) {
 		complain(utmp.WtmpPath, utmp.Append(utmp.WtmpPath, utmp.Record{Type: utmp.DeadProcess, PID: pid, Line: line, ID: recordID(line, pid), Time: now}))
