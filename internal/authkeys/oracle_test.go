@@ -38,6 +38,9 @@ func TestTheRealSshdLetsInWhomWeLetIn(t *testing.T) {
 	l.Close()
 	conf := fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nHostKey %s/host\nPidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"+
 		"AuthenticationMethods publickey\nAuthorizedKeysFile %s/keys\nMaxStartups 100\nPermitUserEnvironment yes\n", port, dir, dir)
+	if exec.Command("/usr/sbin/sshd", "-T", "-f", "none", "-h", dir+"/host", "-o", "PerSourcePenalties=no").Run() == nil { // since OpenSSH 9.8
+		conf += "PerSourcePenalties no\n"
+	}
 	if err := os.WriteFile(dir+"/conf", []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -187,6 +187,9 @@ CASignatureAlgorithms ^rsa-sha2-512
 			if err := s.Dump(&ours); err != nil {
 				t.Fatal(err)
 			}
+			if !strings.Contains(real, "invaliduser:") { // OpenSSH 10.0 has no such penalty
+				ours = *bytes.NewBufferString(strings.Replace(ours.String(), " invaliduser:5", "", 1))
+			}
 			got, want := byKeyword(ours.String()), byKeyword(real)
 			compared := 0
 			for kw, v := range want {

@@ -4,6 +4,7 @@ package testbed
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -186,11 +187,19 @@ func (b *Bed) Start(tb testing.TB, argv ...string) *Term {
 	return t
 }
 
+// copy reads what the screen shows. util-linux's login hangs the terminal up and
+// opens it anew, so only one that stays hung up for a second is.
 func (t *Term) copy() {
 	defer close(t.done)
 	buf := make([]byte, 4096)
+	last := time.Now()
 	for {
 		n, err := t.pty.Read(buf)
+		if errors.Is(err, unix.EIO) && time.Since(last) < time.Second {
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
+		last = time.Now()
 		t.mu.Lock()
 		t.all = append(t.all, buf[:n]...)
 		t.eof = err != nil

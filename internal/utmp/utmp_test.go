@@ -49,6 +49,9 @@ func TestLastAndWhoReadIt(t *testing.T) {
 	if out := tool(t, "who", path); !strings.HasPrefix(out, "alice") || !strings.Contains(out, "pts/77") || !strings.Contains(out, "(192.0.2.7)") {
 		t.Errorf("who: %s", out)
 	}
+	if _, err := exec.LookPath("utmpdump"); err != nil {
+		t.Skip("Debian 13 has no utmpdump, and a last that does not read wtmp")
+	}
 	dump := tool(t, "utmpdump", path)
 	for _, want := range []string{"[7]", "[alice", "[pts/77", "[192.0.2.7", "[s/77]", "[192.0.2.7      ]"} {
 		if !strings.Contains(dump, want) {
