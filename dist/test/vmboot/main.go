@@ -560,7 +560,10 @@ func remove() {
 		return vm.login("root", `# $`)
 	})
 	claim("p9auth-switch moves everything back", func() error {
-		return want(vm.sh("p9auth-switch all off; echo status $?; p9auth-switch status"), `status 0[\s\S]*ssh: off\nport 22: SSH-2.0-OpenSSH\S*.*\nconsole: off`)
+		if err := want(vm.sh("p9auth-switch all off; echo status $?; p9auth-switch status"), `status 0[\s\S]*ssh: off\nport 22: SSH-2.0-OpenSSH\S*.*\nconsole: off`); err != nil {
+			return err
+		}
+		return want(vm.sh("systemctl is-active ssh.service; systemctl is-enabled ssh.service"), `^active\nenabled$`)
 	})
 	claim("and over once more", func() error {
 		return want(vm.sh("p9auth-switch all on; echo status $?; p9auth-switch status"), `status 0[\s\S]*ssh: on\nport 22: SSH-2.0-p9auth`)
