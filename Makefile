@@ -6,7 +6,7 @@ TAGS    := $(BACKEND)
 TESTFLAGS ?=
 STATIC   = CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w'
 # What hands SSH signatures to factotum, and uses the copy of golang.org/x/crypto
-# that internal/sshpatch makes.
+# that tools/sshpatch makes.
 SSHTAGS  = sshsig $(TAGS)
 SSHSIG   = -modfile=build/go.mod -tags '$(SSHTAGS)'
 STATICSSH = CGO_ENABLED=0 $(GO) build -trimpath $(SSHSIG) -ldflags '-s -w'
@@ -20,9 +20,9 @@ all: build/go.mod
 	$(STATICSSH) -o $(BIN)/sshfront ./sshfront
 	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=pie -tags '$(TAGS)' -ldflags '-s -w' -o $(BIN)/factotum-pam ./factotum/pam
 
-build/go.mod: go.mod go.sum internal/sshpatch/main.go internal/sshpatch/patch.go
+build/go.mod: go.mod go.sum tools/sshpatch/main.go tools/sshpatch/patch.go
 	mkdir -p build
-	$(GO) run ./internal/sshpatch -out build
+	$(GO) run ./tools/sshpatch -out build
 
 # What building needs comes before what is built.
 deps:
@@ -31,49 +31,49 @@ deps:
 test: deps
 	$(MAKE) all
 	$(GO) test -count=1 $(TESTFLAGS) -tags '$(TAGS)' ./...
-	$(GO) test -count=1 $(TESTFLAGS) $(SSHSIG) ./sshfront ./internal/sshpatch
+	$(GO) test -count=1 $(TESTFLAGS) $(SSHSIG) ./sshfront ./tools/sshpatch
 
 # MANY MACHINES in p9auth(7), with servers that run in a testbed.
 test-site: deps
 	scripts/deps-site
 	$(MAKE) all
-	$(GO) test -count=1 $(TESTFLAGS) -tags 'site $(TAGS)' -v ./internal/sitetest
+	$(GO) test -count=1 $(TESTFLAGS) -tags 'site $(TAGS)' -v ./test/site
 
 check: build/go.mod
 	@test -z "$$(gofmt -l $(GOFILES))" || { gofmt -d $(GOFILES); exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags capdev ./...
-	$(GO) vet -tags site ./internal/sitetest
-	$(GO) vet $(SSHSIG) ./sshfront ./internal/sshpatch
+	$(GO) vet -tags site ./test/site
+	$(GO) vet $(SSHSIG) ./sshfront ./tools/sshpatch
 	$(GO) tool staticcheck ./...
-	$(GO) tool staticcheck -tags site ./internal/sitetest
+	$(GO) tool staticcheck -tags site ./test/site
 	@out=$$(mandoc -Tlint -W warning $$(git ls-files 'man/*')) && test -z "$$out" || { echo "$$out"; exit 1; }
 
 demo: deps
 	$(MAKE) all
-	$(STATIC) -o build/demo ./internal/demo
+	$(STATIC) -o build/demo ./tools/demo
 	scripts/demo
 
 # The kernel module under Debian's kernels in qemu, see kernel/README.md.
 vm-test:
-	$(GO) run ./kernel/test/vm $(VMFLAGS)
+	$(GO) run ./test/vm/kernel/vm $(VMFLAGS)
 
-# A Debian with the package, booted with systemd in qemu, see dist/test.
+# A Debian with the package, booted with systemd in qemu, see test/vm/debian.
 SUITES  ?= bookworm trixie
 vm-boot:
 	scripts/deps boot
 	$(MAKE) deb
 	for s in $(SUITES); do \
-		dist/test/image build/boot/$$s $$s build/p9auth_$(VERSION)_$(ARCH).deb && \
-		$(GO) run ./dist/test/vmboot -dir build/boot/$$s $(VMFLAGS) || exit 1; \
+		test/vm/debian/image build/boot/$$s $$s build/p9auth_$(VERSION)_$(ARCH).deb && \
+		$(GO) run ./test/vm/debian -dir build/boot/$$s $(VMFLAGS) || exit 1; \
 	done
 
 # A kernel with CAP_GRANT_ID, from Debian's linux-source: ten minutes and more.
 kernel-grantid:
 	scripts/deps kernel
-	kernel/test/fetch build/vm
-	kernel/test/grantid build/vm
-	$(GO) run ./kernel/test/vm -kernels grantid $(VMFLAGS)
+	test/vm/kernel/fetch build/vm
+	test/vm/kernel/grantid build/vm
+	$(GO) run ./test/vm/kernel/vm -kernels grantid $(VMFLAGS)
 
 # Timings, of which nothing is asserted: see scripts/bench-ssh.
 bench: all

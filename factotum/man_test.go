@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"p9auth/capproto"
-	"p9auth/internal/mantest"
+	"p9auth/test/manual"
 )
 
 // defaultOf is a keyword's default, as factotum.conf(5) says it.
@@ -50,20 +50,20 @@ func defaultOf(t *testing.T, keyword string) string {
 }
 
 func TestTheManualHasEachKeywordWithItsDefaultAndRange(t *testing.T) {
-	page := mantest.Items(mantest.Section(t, "factotum.conf.5", "KEYWORDS"), "Cm")
+	page := manual.Items(manual.Section(t, "factotum.conf.5", "KEYWORDS"), "Cm")
 	for word, text := range page {
 		if _, ok := keywords[strings.ToLower(word)]; !ok {
 			t.Errorf("factotum.conf(5) has %s, which factotum does not know", word)
 			continue
 		}
 		want := "Default: " + defaultOf(t, word)
-		if got := mantest.Words(text); !regexp.MustCompile(regexp.QuoteMeta(want) + `\b`).MatchString(got) {
+		if got := manual.Words(text); !regexp.MustCompile(regexp.QuoteMeta(want) + `\b`).MatchString(got) {
 			t.Errorf("factotum.conf(5), %s: does not say %q: %s", word, want, got)
 		}
 		// What is out of range is told the range.
 		var c config
 		if err := keywords[strings.ToLower(word)](&c, "0"); err != nil {
-			if r := regexp.MustCompile(`from \d+ to \d+`).FindString(err.Error()); !strings.Contains(mantest.Words(text), r) {
+			if r := regexp.MustCompile(`from \d+ to \d+`).FindString(err.Error()); !strings.Contains(manual.Words(text), r) {
 				t.Errorf("factotum.conf(5), %s: does not say %q", word, r)
 			}
 		}
@@ -83,7 +83,7 @@ func TestTheManualHasEachKeywordWithItsDefaultAndRange(t *testing.T) {
 // lines that factotum.conf(5) shows messages for.
 func TestTheManualHasTheMessagesOfABadConfiguration(t *testing.T) {
 	const top = "# one\nFrontEnd _login login\n"
-	shown := strings.ReplaceAll(mantest.Section(t, "factotum.conf.5", "DIAGNOSTICS"), `\(dq`, `"`)
+	shown := strings.ReplaceAll(manual.Section(t, "factotum.conf.5", "DIAGNOSTICS"), `\(dq`, `"`)
 	for _, text := range []string{
 		top + "LogLevle debug",
 		"Socket /s\n" + top + "Socket /t",
@@ -110,7 +110,7 @@ func TestTheManualHasTheMessagesOfABadConfiguration(t *testing.T) {
 // TestTheExamplesInTheManualAreConfigurations reads the displays of
 // factotum.conf(5).
 func TestTheExamplesInTheManualAreConfigurations(t *testing.T) {
-	displays := regexp.MustCompile(`(?s)\n\.Bd [^\n]*\n(.*?)\.Ed\n`).FindAllStringSubmatch(mantest.Section(t, "factotum.conf.5", "EXAMPLES"), -1)
+	displays := regexp.MustCompile(`(?s)\n\.Bd [^\n]*\n(.*?)\.Ed\n`).FindAllStringSubmatch(manual.Section(t, "factotum.conf.5", "EXAMPLES"), -1)
 	if len(displays) != 2 {
 		t.Errorf("%d examples", len(displays))
 	}
@@ -124,8 +124,8 @@ func TestTheExamplesInTheManualAreConfigurations(t *testing.T) {
 // TestTheManualHasEachVerb compares the requests of factotum(8) with the table:
 // verbs, the states they are allowed in, and their attributes.
 func TestTheManualHasEachVerb(t *testing.T) {
-	page, ssh := mantest.Section(t, "factotum.8", "Requests"), mantest.Section(t, "factotum.8", "Requests of SSH")
-	both := map[bool]map[string]string{false: mantest.Items(page, "Cm"), true: mantest.Items(ssh, "Cm")}
+	page, ssh := manual.Section(t, "factotum.8", "Requests"), manual.Section(t, "factotum.8", "Requests of SSH")
+	both := map[bool]map[string]string{false: manual.Items(page, "Cm"), true: manual.Items(ssh, "Cm")}
 	for verb, v := range verbs {
 		text := both[v.onlySSH][verb]
 		if text == "" {
@@ -166,7 +166,7 @@ func TestTheManualHasEachVerb(t *testing.T) {
 
 // TestTheManualHasTheBoundsOfThePackets and of a conversation.
 func TestTheManualHasTheBoundsOfThePackets(t *testing.T) {
-	page := mantest.Words(mantest.Source(t, "factotum.8"))
+	page := manual.Words(manual.Source(t, "factotum.8"))
 	for _, want := range []string{
 		fmt.Sprintf("at most %d attributes", capproto.MaxAttrs),
 		fmt.Sprintf("a request has at most %d bytes, a reply at most %d.", capproto.MaxRequest, capproto.MaxReply),
@@ -179,7 +179,7 @@ func TestTheManualHasTheBoundsOfThePackets(t *testing.T) {
 	for _, code := range []string{
 		capproto.CodeDenied, capproto.CodeAccount, capproto.CodeLimit, capproto.CodeTimeout, capproto.CodeProtocol, capproto.CodeInternal,
 	} {
-		if _, ok := mantest.Items(mantest.Section(t, "factotum.8", "Errors"), "Cm")[code]; !ok {
+		if _, ok := manual.Items(manual.Section(t, "factotum.8", "Errors"), "Cm")[code]; !ok {
 			t.Errorf("factotum(8) does not have the code %s", code)
 		}
 	}
@@ -187,7 +187,7 @@ func TestTheManualHasTheBoundsOfThePackets(t *testing.T) {
 
 // TestTheManualHasEachMetric and says which message of the log it counts.
 func TestTheManualHasEachMetric(t *testing.T) {
-	items := mantest.Items(mantest.Section(t, "factotum.8", "Status and metrics"), "Li")
+	items := manual.Items(manual.Section(t, "factotum.8", "Status and metrics"), "Li")
 	known := map[string]bool{}
 	for _, g := range gauges {
 		known[g.metric] = true
@@ -218,7 +218,7 @@ func TestTheStatusLooksAsInTheManual(t *testing.T) {
 	for _, m := range []string{"user authenticated", "error: PAM: Authentication failure for alice from 192.0.2.7", "session opened"} {
 		s.counters.count(m)
 	}
-	text := regexp.MustCompile(`(?s)\.Bd -literal[^\n]*\n(.*?)\.Ed\n`).FindStringSubmatch(mantest.Section(t, "factotum.8", "Status and metrics"))
+	text := regexp.MustCompile(`(?s)\.Bd -literal[^\n]*\n(.*?)\.Ed\n`).FindStringSubmatch(manual.Section(t, "factotum.8", "Status and metrics"))
 	shape := func(s string) string {
 		s = regexp.MustCompile(`, up [0-9hms]+`).ReplaceAllString(s, ", up 0s")
 		return regexp.MustCompile(`[1-9]`).ReplaceAllString(regexp.MustCompile(`pid \d+`).ReplaceAllString(s, "pid 0"), "0")
@@ -230,7 +230,7 @@ func TestTheStatusLooksAsInTheManual(t *testing.T) {
 
 // TestTheManualSaysWhatNeedsARestart as the message does.
 func TestTheManualSaysWhatNeedsARestart(t *testing.T) {
-	words := mantest.Words(mantest.Section(t, "factotum.conf.5", "KEYWORDS"))
+	words := manual.Words(manual.Section(t, "factotum.conf.5", "KEYWORDS"))
 	_, page, _ := strings.Cut(words, "A change of ")
 	page, _, _ = strings.Cut(page, " takes effect when factotum is restarted.")
 	if got := strings.ReplaceAll(page, " ,", ","); !strings.Contains(needRestart, "a change of "+got+" needs a restart") {

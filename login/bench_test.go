@@ -14,7 +14,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/internal/capuse"
-	"p9auth/internal/testbed"
+	"p9auth/test/testbed"
 )
 
 const redeemEnv = "P9AUTH_BENCH_REDEEM"

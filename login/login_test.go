@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"p9auth/internal/proc"
-	"p9auth/internal/testbed"
+	"p9auth/test/testbed"
 )
 
 const password = "open-sesame"

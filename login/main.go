@@ -30,8 +30,8 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/internal/capuse"
-	"p9auth/internal/drop"
 	"p9auth/internal/logindefs"
+	"p9auth/internal/privs"
 )
 
 const usage = `usage: login [-Hp] [-h host] [-o key=value]... [--] [name]
@@ -166,13 +166,13 @@ func login(o options) error {
 // takes us over later can say -f no more: it must be the first request.
 func connect(o options) (*capproto.Client, error) {
 	if !o.preauth && o.host == "" {
-		if err := drop.To(o.user); err != nil {
+		if err := privs.DropTo(o.user); err != nil {
 			return nil, err
 		}
 		return capproto.Dial(o.socket)
 	}
 	client, dialErr := capproto.Dial(o.socket)
-	if err := drop.To(o.user); err != nil {
+	if err := privs.DropTo(o.user); err != nil {
 		return nil, err
 	}
 	if dialErr != nil || o.preauth {

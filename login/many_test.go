@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"p9auth/capproto"
-	"p9auth/internal/testbed"
+	"p9auth/test/testbed"
 )
 
 // TestManyLoginsAtOnce logs alice in on 200 terminals at the same time.

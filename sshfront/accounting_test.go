@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"p9auth/internal/testbed"
+	"p9auth/test/testbed"
 )
 
 // What who, last, lastb and lastlog say of logins, by console and by ssh.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"p9auth/internal/testbed"
+	"p9auth/test/testbed"
 )
 
 // TestTheBannerIsThatOfTheRealSshd has OpenSSH's client show the banner for

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
-	"p9auth/internal/sshchan"
 	"p9auth/internal/sshdconf"
-	"p9auth/internal/sshuser"
+	"p9auth/sshfront/internal/channels"
+	sshuser "p9auth/sshfront/internal/user"
 )
 
 // connectionMain is the connection process.
@@ -108,7 +108,7 @@ func serveConnection(conf *connConfig) (int, error) {
 	if err != nil {
 		return exitFailure, err
 	}
-	meter := sshchan.NewMeter(quick)
+	meter := channels.NewMeter(quick)
 	before := c.settings.RekeyLimit.Bytes
 	conn, chans, reqs, err := ssh.NewServerConn(meter, sc)
 	if err != nil {
@@ -117,7 +117,7 @@ func serveConnection(conf *connConfig) (int, error) {
 	defer conn.Close()
 	quick.done()
 	if c.settings.RekeyLimit.Bytes != before {
-		sshchan.Rekey(conn) // the user's limit counts from a key exchange on
+		channels.Rekey(conn) // the user's limit counts from a key exchange on
 	}
 	if err := ctl.authenticated(conn.User()); err != nil {
 		logf(sshdconf.LogDebug1, "the listener has ended: %v", err)
@@ -126,7 +126,7 @@ func serveConnection(conf *connConfig) (int, error) {
 	if err != nil {
 		return exitFailure, err
 	}
-	err = sshchan.Serve(conn, chans, reqs, user, sshchan.Options{
+	err = channels.Serve(conn, chans, reqs, user, channels.Options{
 		Log:         func(format string, a ...any) { logf(sshdconf.LogVerbose, format, a...) },
 		Interactive: c.setQoS,
 		Meter:       meter,

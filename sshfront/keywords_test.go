@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"p9auth/internal/testbed"
+	"p9auth/test/testbed"
 )
 
 // reload has both daemons take an sshd_config.

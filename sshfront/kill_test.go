@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"p9auth/internal/testbed"
+	"p9auth/test/testbed"
 )
 
 // TestSSHKillsWhileAuthenticating kills what takes part in a login while the

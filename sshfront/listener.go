@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
-	"p9auth/internal/drop"
+	"p9auth/internal/privs"
 	"p9auth/internal/sshdconf"
 )
 
@@ -77,7 +77,7 @@ func listen(o options, c *sshdconf.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := drop.To(o.user); err != nil {
+	if err := privs.DropTo(o.user); err != nil {
 		return err
 	}
 	if l.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {

@@ -15,7 +15,7 @@
 //   - The session process, one for each login, runs as _sshfront outside the
 //     sandbox, since it redeems the capability. It is started by the listener
 //     and reads nothing but a ticket before it becomes
-//   - the user process (internal/sshuser), which runs as the user and does
+//   - the user process (sshfront/internal/user), which runs as the user and does
 //     everything that is done on the user's behalf.
 //
 // All of them trust factotum and the kernel. None holds a right, a host key,
@@ -31,7 +31,7 @@ import (
 	"time"
 
 	"p9auth/internal/sshdconf"
-	"p9auth/internal/sshuser"
+	sshuser "p9auth/sshfront/internal/user"
 )
 
 var errHelp = errors.New("--help")

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"p9auth/internal/testbed"
+	"p9auth/test/testbed"
 )
 
 // configure has factotum take an sshd_config. sshfront is told of what concerns

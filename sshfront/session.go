@@ -11,7 +11,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/internal/capuse"
 	"p9auth/internal/sshdconf"
-	"p9auth/internal/sshuser"
+	sshuser "p9auth/sshfront/internal/user"
 )
 
 // sessionMain is the session process. It becomes the user process, or says on

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// errNoSignatures is why a build without internal/sshpatch takes no key.
+// errNoSignatures is why a build without tools/sshpatch takes no key.
 var errNoSignatures = errors.New("this build of sshfront cannot take public keys, as its SSH library does not hand out signatures: build it with make")
 
 // setVerifySignature would have f decide on signatures, but without the build
-// step of internal/sshpatch there is no way: it returns false, and every key
+// step of tools/sshpatch there is no way: it returns false, and every key
 // is refused with errNoSignatures from then on.
 func setVerifySignature(c *ssh.ServerConfig, _ func(conn ssh.ConnMetadata, alg string, key ssh.PublicKey, signed []byte, sig *ssh.Signature) error) bool {
 	c.PublicKeyCallback = func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) {

@@ -18,7 +18,7 @@ import (
 
 	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 
-	"p9auth/internal/testbed"
+	"p9auth/test/testbed"
 )
 
 // The whole suite under the clients that people use. All of it happens in one

@@ -1,6 +1,6 @@
 package main
 
-import "p9auth/internal/sshuser"
+import sshuser "p9auth/sshfront/internal/user"
 
 // userMain is the user process.
 func userMain() { sshuser.Main() }

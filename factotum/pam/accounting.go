@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/factotum/pam/internal/records"
 	"p9auth/internal/logindefs"
-	"p9auth/internal/utmp"
 )
 
 // What login(1) and sshd(8) write into utmp, wtmp, btmp and lastlog. Modules
@@ -27,7 +27,7 @@ const sshTTY = "ssh"
 // whatever terminals its user opens later: they are the user's own doing.
 func (w *worker) line(pid int) string {
 	if w.ttyName == sshTTY {
-		return utmp.SSHLine(pid)
+		return records.SSHLine(pid)
 	}
 	return strings.TrimPrefix(w.ttyName, "/dev/")
 }
@@ -35,7 +35,7 @@ func (w *worker) line(pid int) string {
 // recordID is ut_id for a line: as login has it, or a number that no two
 // processes share.
 func recordID(line string, pid int) string {
-	if utmp.IsSSH(line) {
+	if records.IsSSH(line) {
 		return base64.RawURLEncoding.EncodeToString([]byte{byte(pid >> 16), byte(pid >> 8), byte(pid)})
 	}
 	if len(line) > 3 {
@@ -53,13 +53,13 @@ func complain(what string, err error) {
 // A history is what was known before the session's modules ran.
 type history struct {
 	wtmp int64
-	last utmp.Last
+	last records.Last
 }
 
 func (w *worker) history() history {
-	last, err := utmp.LastLogin(utmp.LastlogPath, w.acct.uid)
-	complain(utmp.LastlogPath, err)
-	return history{utmp.Size(utmp.WtmpPath), last}
+	last, err := records.LastLogin(records.LastlogPath, w.acct.uid)
+	complain(records.LastlogPath, err)
+	return history{records.Size(records.WtmpPath), last}
 }
 
 // recordLogin writes the records of a session that is open.
@@ -71,10 +71,10 @@ func (w *worker) recordLogin(pid int, before history, defs logindefs.Defs) {
 	}
 	now := time.Now()
 	sid, _ := unix.Getsid(pid)
-	r := utmp.Record{Type: utmp.UserProcess, PID: pid, Line: line, ID: recordID(line, pid), User: w.acct.name, Host: w.rhost, SID: sid, Time: now}
-	complain(utmp.UtmpPath, utmp.Put(utmp.UtmpPath, r))
-	if !recorded(before.wtmp, utmp.UserProcess, line) {
-		complain(utmp.WtmpPath, utmp.Append(utmp.WtmpPath, r))
+	r := records.Record{Type: records.UserProcess, PID: pid, Line: line, ID: recordID(line, pid), User: w.acct.name, Host: w.rhost, SID: sid, Time: now}
+	complain(records.UtmpPath, records.Put(records.UtmpPath, r))
+	if !recorded(before.wtmp, records.UserProcess, line) {
+		complain(records.WtmpPath, records.Append(records.WtmpPath, r))
 	}
 	if w.inWtmpdb() {
 		complain(wtmpdbPath, wtmpdbLogin(w.acct.name, line, w.rhost, now))
@@ -86,8 +86,8 @@ func (w *worker) recordLogin(pid int, before history, defs logindefs.Defs) {
 
 // lastLogin tells the user of their last login and notes this one. At the
 // console that is a module's, as with Debian's login.
-func (w *worker) lastLogin(before utmp.Last, now time.Time, defs logindefs.Defs) {
-	if last, err := utmp.LastLogin(utmp.LastlogPath, w.acct.uid); err != nil || last != before {
+func (w *worker) lastLogin(before records.Last, now time.Time, defs logindefs.Defs) {
+	if last, err := records.LastLogin(records.LastlogPath, w.acct.uid); err != nil || last != before {
 		return
 	}
 	if most := defs.Int("LASTLOG_UID_MAX", -1); most >= 0 && int64(w.acct.uid) > int64(most) {
@@ -100,7 +100,7 @@ func (w *worker) lastLogin(before utmp.Last, now time.Time, defs logindefs.Defs)
 		}
 		w.conn.Send(capproto.NewMsg("prompt", "style", string(capproto.Info), "text", clean(text, 512)))
 	}
-	complain(utmp.LastlogPath, utmp.SetLastLogin(utmp.LastlogPath, w.acct.uid, utmp.Last{Line: sshTTY, Host: w.rhost, Time: now}))
+	complain(records.LastlogPath, records.SetLastLogin(records.LastlogPath, w.acct.uid, records.Last{Line: sshTTY, Host: w.rhost, Time: now}))
 }
 
 // recordLogout ends the records of a session whose modules have closed it.
@@ -113,15 +113,15 @@ func (w *worker) recordLogout(pid int, wtmp int64) {
 	if w.inWtmpdb() {
 		complain(wtmpdbPath, wtmpdbLogout(line, now))
 	}
-	complain(utmp.UtmpPath, utmp.End(utmp.UtmpPath, pid, line, now))
-	if !recorded(wtmp, utmp.DeadProcess, line) {
-		complain(utmp.WtmpPath, utmp.Append(utmp.WtmpPath, utmp.Record{Type: utmp.DeadProcess, PID: pid, Line: line, ID: recordID(line, pid), Time: now}))
+	complain(records.UtmpPath, records.End(records.UtmpPath, pid, line, now))
+	if !recorded(wtmp, records.DeadProcess, line) {
+		complain(records.WtmpPath, records.Append(records.WtmpPath, records.Record{Type: records.DeadProcess, PID: pid, Line: line, ID: recordID(line, pid), Time: now}))
 	}
 }
 
 // recorded says whether wtmp got such a record since it had a length.
 func recorded(since int64, typ int, line string) bool {
-	for _, r := range utmp.Since(utmp.WtmpPath, since) {
+	for _, r := range records.Since(records.WtmpPath, since) {
 		if r.Type == typ && r.Line == line {
 			return true
 		}
@@ -157,7 +157,7 @@ func (w *worker) recordFailure() {
 		name = nameForLog(name)
 	}
 	w.auditLogin(0, name, false)
-	complain(utmp.BtmpPath, utmp.Append(utmp.BtmpPath, utmp.Record{Type: utmp.LoginProcess, PID: os.Getpid(), Line: line, User: name, Host: w.rhost, Time: time.Now()}))
+	complain(records.BtmpPath, records.Append(records.BtmpPath, records.Record{Type: records.LoginProcess, PID: os.Getpid(), Line: line, User: name, Host: w.rhost, Time: time.Now()}))
 }
 
 // auditLogin tells the kernel's audit of a login or of a failed one, in the

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/factotum/pam/internal/records"
 	"p9auth/internal/logindefs"
-	"p9auth/internal/utmp"
 )
 
 // Bounds of the environment that modules may give to a user.
@@ -197,7 +197,7 @@ func (w *worker) serve(s *session) error {
 // close gives the terminal back and undoes what open did, as the man page of
 // each function wants it.
 func (w *worker) close(pid int) {
-	wtmp := utmp.Size(utmp.WtmpPath)
+	wtmp := records.Size(records.WtmpPath)
 	if w.tty != nil {
 		if err := w.tty.back(w.acct); err != nil && !errors.Is(err, unix.ENOENT) {
 			slog.Warn("the terminal is not given back", "error", err.Error())

@@ -31,7 +31,7 @@ import (
 	"syscall"
 	"unsafe"
 
-	"p9auth/internal/grant"
+	"p9auth/internal/becomerecord"
 )
 
 func init() { runtime.LockOSThread() }
@@ -88,7 +88,7 @@ func environ() []string {
 }
 
 // record reads the grant at the end of the program's own file.
-func record() grant.Record {
+func record() becomerecord.Record {
 	fd, err := syscall.Open("/proc/self/exe", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		fail("cannot read the grant: is /proc mounted? open /proc/self/exe", err.(syscall.Errno))
@@ -97,15 +97,15 @@ func record() grant.Record {
 	if err := syscall.Fstat(fd, &st); err != nil {
 		fail("cannot read the grant: fstat", err.(syscall.Errno))
 	}
-	trailer := make([]byte, grant.TrailerSize)
-	n, _ := syscall.Pread(fd, trailer, st.Size-grant.TrailerSize)
-	size, err := grant.Size(trailer[:max(n, 0)])
+	trailer := make([]byte, becomerecord.TrailerSize)
+	n, _ := syscall.Pread(fd, trailer, st.Size-becomerecord.TrailerSize)
+	size, err := becomerecord.Size(trailer[:max(n, 0)])
 	if err != nil {
 		fail("there is no grant in this file; it is served by factotum, see capuse(4)", 0)
 	}
 	b := make([]byte, size)
 	n, _ = syscall.Pread(fd, b, st.Size-int64(size))
-	r, err := grant.Parse(b[:max(n, 0)])
+	r, err := becomerecord.Parse(b[:max(n, 0)])
 	if err != nil {
 		fail("the grant in this file is damaged", 0)
 	}

@@ -12,7 +12,7 @@
 // A capability written to capuse makes a grant, which is bound to the process
 // that wrote it. The answer is the name of an executable file which only that
 // process can look up, open and execute, once, within a few seconds. The file
-// is the become program and a record (internal/grant), and the kernel is told
+// is the become program and a record (internal/becomerecord), and the kernel is told
 // that it has the file capabilities cap_setuid and cap_setgid: see
 // capabilities(7). That works only on a mount without nosuid, for a process
 // which is not traced, has not set no_new_privs, and has both in its bounding
@@ -32,7 +32,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
-	"p9auth/internal/grant"
+	"p9auth/internal/becomerecord"
 	"p9auth/internal/loglimit"
 	"p9auth/internal/proc"
 )
@@ -511,7 +511,7 @@ func (fs *FS) redeem(h *fuse.InHeader, c capproto.Cap) (*file, string, error) {
 
 	login := st.Bounding&loginCap != 0
 	f := &file{
-		record: grant.Record{UID: c.Grant.To, Groups: c.Grant.Groups, LoginUID: login}.Append(nil),
+		record: becomerecord.Record{UID: c.Grant.To, Groups: c.Grant.Groups, LoginUID: login}.Append(nil),
 		caps:   requiredCaps, owner: owner, start: start,
 	}
 	if login {

@@ -1,0 +1,127 @@
+package user
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/internal/authkeys"
+	"p9auth/internal/sshdconf"
+)
+
+const maxInfo = 1 << 20 // bytes of its JSON
+
+// Info is what the user process is told when it starts.
+type Info struct {
+	User     string
+	UID, GID uint32
+	Home     string
+	Shell    string     // empty: /bin/sh
+	Env      []string   // NAME=VALUE, as PAM's modules set them
+	Umask    int        // or -1 to leave it
+	NoFile   *[2]uint64 // soft and hard limit, or nil
+	NoHome   string     // why the user cannot enter Home; empty if they can
+	Hush     bool       // there is a .hushlogin
+	Messages []string   // of PAM, for the terminal before an interactive shell
+	Settings sshdconf.Settings
+	// Options of the user's key or certificate; nil: neither was used, and
+	// they forbid nothing.
+	Options *authkeys.Options
+	Methods []string // what the proof consisted of
+	// Client and Server are the two ends of the connection.
+	Client, Server netip.AddrPort
+}
+
+// NewInfo makes the Info of what factotum said and the connection's ends.
+func NewInfo(a *capproto.AuthInfo, client, server netip.AddrPort) (*Info, error) {
+	i := &Info{
+		User: a.User, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, Env: a.Env,
+		Umask: a.Umask, NoFile: a.NoFile, NoHome: a.NoHome, Hush: a.Hush, Messages: a.Messages, Methods: a.Methods,
+		Client: netip.AddrPortFrom(client.Addr().Unmap(), client.Port()),
+		Server: netip.AddrPortFrom(server.Addr().Unmap(), server.Port()),
+	}
+	if err := json.Unmarshal(a.Settings, &i.Settings); err != nil {
+		return nil, fmt.Errorf("settings from factotum: %w", err)
+	}
+	if len(a.Options) > 0 {
+		if err := json.Unmarshal(a.Options, &i.Options); err != nil {
+			return nil, fmt.Errorf("key options from factotum: %w", err)
+		}
+	}
+	return i, nil
+}
+
+// Apply sets the calling process's umask and its limit of open files. Both
+// survive execve(2). The session process calls it before it redeems, since Go
+// would put back the limit that it found; the user process has no right to
+// raise it again.
+func (i *Info) Apply() error {
+	if i.Umask >= 0 {
+		unix.Umask(i.Umask)
+	}
+	if i.NoFile == nil {
+		return nil
+	}
+	// Not that of x/sys: Go must be told, or it undoes it on exec.
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: i.NoFile[0], Max: i.NoFile[1]}); err != nil {
+		return fmt.Errorf("setrlimit: %w", err)
+	}
+	return nil
+}
+
+// Memfd returns a sealed memory file with the Info, to be inherited by the
+// user process as descriptor 4.
+func (i *Info) Memfd() (*os.File, error) {
+	b, err := json.Marshal(i)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxInfo {
+		return nil, fmt.Errorf("what the user process is to know has %d bytes, at most %d", len(b), maxInfo)
+	}
+	fd, err := unix.MemfdCreate("sshfront-info", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "info")
+	_, err = f.Write(b)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("memfd: %w", err)
+	}
+	return f, nil
+}
+
+// readInfo reads what Memfd wrote.
+func readInfo(r io.Reader) (*Info, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxInfo))
+	if err != nil {
+		return nil, err
+	}
+	i := new(Info)
+	if err := json.Unmarshal(b, i); err != nil {
+		return nil, fmt.Errorf("info: %w", err)
+	}
+	return i, nil
+}
+
+// options are those of the key; without a key, those that forbid nothing.
+func (i *Info) options() authkeys.Options {
+	if i.Options != nil {
+		return *i.Options
+	}
+	o, _, _ := authkeys.ParseOptions("")
+	return o
+}

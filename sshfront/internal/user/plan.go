@@ -1,0 +1,72 @@
+package user
+
+import (
+	"path/filepath"
+	"strings"
+)
+
+// internalSFTP is the command that is served by this program.
+const internalSFTP = "internal-sftp"
+
+// selfExe is this program, whatever has become of its file.
+const selfExe = "/proc/self/exe"
+
+// A plan is what a session runs.
+type plan struct {
+	path string
+	argv []string
+	// login: the shell, interactive, which gets motd and PAM's messages.
+	login bool
+	// forced: by the settings or by the key; subsystem: one was asked for.
+	// Signals are not passed on to either.
+	forced, subsystem bool
+	// original is what the client asked for where something else was forced.
+	original    string
+	hasOriginal bool
+	userRC      bool   // ~/.ssh/rc may run
+	refusal     string // shown in place of running anything
+}
+
+// plan says what to run for a request, as session.c of sshd(8) does. It
+// returns an error when there is no such subsystem.
+func (i *Info) plan(command string, hasCommand bool, subsystem string) (plan, error) {
+	var p plan
+	opt := i.options()
+	if subsystem != "" {
+		var ok bool
+		if command, ok = i.Settings.Subsystem(subsystem); !ok {
+			return p, failed("there is no subsystem %.100q", subsystem)
+		}
+		hasCommand, p.subsystem = true, true
+	}
+	p.userRC = !p.subsystem && i.Settings.ForceCommand == "" && opt.UserRC && i.Settings.PermitUserRC
+	sftp := p.subsystem && isInternalSFTP(command)
+	if i.Settings.ForceCommand != "" || opt.HasCommand {
+		p.forced, p.original, p.hasOriginal = true, command, hasCommand
+		if command = i.Settings.ForceCommand; command == "" {
+			command = opt.Command
+		}
+		hasCommand = true
+		if sftp = isInternalSFTP(command); sftp && !p.subsystem {
+			p.refusal = "This service allows sftp connections only."
+			return p, nil
+		}
+	}
+	if sftp {
+		p.path, p.argv = selfExe, append([]string{"sshfront", "sftp"}, strings.Fields(command)[1:]...)
+		return p, nil
+	}
+	p.path = i.shell()
+	name := filepath.Base(p.path)
+	if hasCommand {
+		p.argv = []string{name, "-c", command}
+	} else {
+		p.login, p.argv = true, []string{"-" + name}
+	}
+	return p, nil
+}
+
+func isInternalSFTP(command string) bool {
+	f := strings.Fields(command)
+	return len(f) > 0 && f[0] == internalSFTP
+}

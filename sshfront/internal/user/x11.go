@@ -1,0 +1,85 @@
+package user
+
+import (
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"p9auth/internal/sshdconf"
+)
+
+const (
+	maxDisplays = 1000
+	x11Port     = 6000
+)
+
+// A display is where X11 programs of a session connect.
+type display struct {
+	display  string // $DISPLAY
+	authName string // the display in xauth's words
+	proto    string // of authentication
+	cookie   string
+}
+
+// x11 answers the verb: RFC 4254 section 6.3.1; session.c, session_setup_x11fwd.
+func (s *server) x11(r request) (answer, error) {
+	set := &s.info.Settings
+	opt := s.info.options()
+	if !set.X11Forwarding || set.DisableForwarding || !opt.X11Forwarding {
+		return answer{}, prohibited("X11 forwarding is not permitted")
+	}
+	if _, err := os.Stat(set.XAuthLocation); err != nil {
+		return answer{}, failed("no xauth program; cannot forward X11")
+	}
+	screen, err := parseUint(r.Msg, "screen")
+	if err != nil {
+		return answer{}, err
+	}
+	proto, cookie := r.Get("proto"), r.Get("cookie")
+	if !xauthWord(proto) || !xauthWord(cookie) {
+		return answer{}, failed("the X11 authentication data is malformed")
+	}
+	g, host := sshdconf.GatewayNo, "localhost"
+	if !set.X11UseLocalhost {
+		g = sshdconf.GatewayYes
+		if host, err = os.Hostname(); err != nil {
+			return answer{}, err
+		}
+	}
+	sockets, n, err := listenDisplay(bindHosts("", g, set.AddressFamily), set.X11DisplayOffset)
+	if err != nil {
+		return answer{}, err
+	}
+	number := utoa(n) + "." + utoa(screen)
+	d := &display{display: host + ":" + number, authName: host + ":" + number, proto: proto, cookie: cookie}
+	if set.X11UseLocalhost {
+		d.authName = "unix:" + number
+	}
+	l := newListener(sockets...)
+	l.single, l.x11 = r.Get("single") == "yes", d
+	return answer{}, s.add(r.id, l)
+}
+
+// listenDisplay takes the first display from offset on that is free.
+func listenDisplay(hosts []string, offset int) ([]net.Listener, int, error) {
+	for n := offset; n < offset+maxDisplays && x11Port+n <= 65535; n++ {
+		ls, _, err := listenTCP(hosts, x11Port+n)
+		if err == nil {
+			return ls, n, nil
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, 0, failed("%v", err)
+		}
+	}
+	return nil, 0, failed("no X11 display is free")
+}
+
+// xauthWord reports whether s is safe to be a word of xauth's input.
+func xauthWord(s string) bool {
+	return s != "" && len(s) <= 1024 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:/-_") == ""
+}
+
+func pause() <-chan time.Time { return time.After(100 * time.Millisecond) }

@@ -1,0 +1,195 @@
+package daemon
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/test/testbed"
+)
+
+// A stall is a file of a FUSE file system that any user could serve (in a user
+// namespace of their own, say). From a moment on it answers neither poll(2) nor
+// close(2).
+type stall struct {
+	f     *os.File
+	stuck atomic.Bool
+	end   func()
+}
+
+// Operations of linux/fuse.h.
+const (
+	fuseGetattr = 3
+	fuseOpen    = 14
+	fuseRelease = 18
+	fuseFlush   = 25
+	fuseInit    = 26
+	fusePoll    = 40
+)
+
+func newStall(t *testing.T) *stall {
+	t.Helper()
+	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skip("needs /dev/fuse: ", err)
+	}
+	path := filepath.Join(t.TempDir(), "stall")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("stall", path, "fuse", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("fd=%d,rootmode=100644,user_id=0,group_id=0", dev)); err != nil {
+		t.Fatal("mount: ", err)
+	}
+	s := new(stall)
+	go s.serve(dev)
+	s.end = sync.OnceFunc(func() {
+		unix.Unmount(path, unix.MNT_FORCE) // ends all requests
+		unix.Unmount(path, unix.MNT_DETACH)
+		unix.Close(dev)
+	})
+	t.Cleanup(s.end)
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.f = os.NewFile(uintptr(fd), path)
+	return s
+}
+
+// serve answers the kernel, as fuse(4) and linux/fuse.h say.
+func (s *stall) serve(dev int) {
+	buf := make([]byte, 1<<17)
+	le := binary.LittleEndian
+	for {
+		n, err := unix.Read(dev, buf)
+		if err == unix.EINTR || err == unix.ENOENT {
+			continue
+		}
+		if err != nil || n < 40 {
+			return
+		}
+		var body []byte
+		errno := 0
+		switch op := le.Uint32(buf[4:]); op {
+		case fuseInit:
+			body = make([]byte, 64)
+			le.PutUint32(body, 7)
+			le.PutUint32(body[4:], 31)
+			le.PutUint32(body[20:], 1<<16) // max_write
+		case fuseGetattr:
+			body = make([]byte, 104)
+			le.PutUint64(body[16:], 1)        // ino
+			le.PutUint32(body[76:], 0o100644) // mode
+			le.PutUint32(body[80:], 1)        // nlink
+		case fuseOpen:
+			body = make([]byte, 16)
+		case fuseFlush, fusePoll:
+			if s.stuck.Load() {
+				continue
+			}
+			body = make([]byte, map[uint32]int{fusePoll: 8}[op])
+		case fuseRelease:
+		default:
+			errno = int(unix.ENOSYS)
+		}
+		out := make([]byte, 16, 16+len(body))
+		le.PutUint32(out, uint32(16+len(body)))
+		le.PutUint32(out[4:], uint32(-errno))
+		copy(out[8:], buf[8:16])
+		unix.Write(dev, append(out, body...))
+	}
+}
+
+// stalls passes descriptor 3, which it makes one that poll(2) would be asked
+// about, in as many conversations as there may be, and waits.
+func stalls([]string) {
+	in := bufio.NewReader(os.Stdin)
+	in.ReadByte()
+	must(unix.SetNonblock(3, true))
+	for range 3 {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0)
+		must(err)
+		must(unix.Connect(fd, &unix.SockaddrUnix{Name: rpc}))
+		must(unix.Sendmsg(fd, []byte("attr"), unix.UnixRights(3), nil, 0))
+	}
+	fmt.Println("sent")
+	in.ReadByte()
+}
+
+// asks has many short conversations. factotum may take a moment to see that
+// one has been closed, and refuse the next for their number.
+func asks([]string) {
+	for n := 0; n < 300; {
+		t := dial()
+		must(t.Send(capproto.NewMsg(capproto.VerbAttr)))
+		switch m := t.hear(); {
+		case m.Verb != capproto.VerbError:
+			n++
+		case m.Get("code") == capproto.CodeLimit:
+			time.Sleep(time.Millisecond)
+		default:
+			panic(m.Get("text"))
+		}
+		t.Close()
+	}
+}
+
+// refused wants to be refused for the number of its conversations.
+func refused([]string) { dial().wantEnd("one more", capproto.CodeLimit) }
+
+func TestADescriptorOfAFileSystemThatNeverAnswersStopsNobodyElse(t *testing.T) {
+	b := up(t)
+	b.configure(t, "MaxConversationsPerUID 3\nLoginGraceTime 1\n")
+	s := newStall(t)
+	cmd := b.Command(testbed.As("_rogue", b.liar(), "liar", "stalls")...)
+	cmd.ExtraFiles = []*os.File{s.f}
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.end()
+		stdin.Close()
+		cmd.Wait()
+	})
+	// A child of ours would have to close it when it is executed.
+	s.f.Close()
+	s.stuck.Store(true)
+	if _, err := io.WriteString(stdin, "\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	run := func(user, lie string) {
+		t.Helper()
+		cmd := b.Command(testbed.As(user, "timeout", "-s", "KILL", "20", b.liar(), "liar", lie)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s, %s: %v: %s", user, lie, err, out)
+		}
+	}
+	run("_login", "asks")
+	// Who waits in vain to close it keeps the conversation's place, whatever
+	// time has passed: threads of factotum must not be had without end.
+	time.Sleep(2 * time.Second)
+	run("_rogue", "refused")
+	run("_login", "asks")
+}

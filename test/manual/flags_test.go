@@ -1,0 +1,102 @@
+package manual
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+)
+
+// pages are the programs that take flags, by their folders, and their pages.
+var pages = map[string]string{
+	"factotum": "factotum.8",
+	"login":    "p9login.1",
+	"sshfront": "sshfront.8",
+}
+
+// usage is the usage text of the program in a folder, its const usage.
+func usage(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(Top(), dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := token.NewFileSet()
+		f, err := parser.ParseFile(set, name, src, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.CONST {
+				continue
+			}
+			for _, s := range g.Specs {
+				if v := s.(*ast.ValueSpec); v.Names[0].Name == "usage" {
+					return string(src[set.Position(v.Pos()).Offset:set.Position(v.End()).Offset])
+				}
+			}
+		}
+	}
+	t.Fatalf("%s has no const usage", dir)
+	return ""
+}
+
+func TestEachFlagIsInThePageOfItsProgram(t *testing.T) {
+	flag := regexp.MustCompile(`(?m)(?:^|[\s\[\x60])-(-[a-z]+|[A-Za-z0-9]+)\b`)
+	for dir, page := range pages {
+		text := usage(t, dir)
+		known := map[string]bool{}
+		for _, m := range flag.FindAllStringSubmatch(text, -1) {
+			if m[1][0] == '-' {
+				known[m[1]] = true
+				continue
+			}
+			for _, letter := range m[1] {
+				known[string(letter)] = true
+			}
+		}
+		items := Items(Source(t, page), "Fl")
+		for f := range known {
+			if _, ok := items[f]; !ok {
+				t.Errorf("%s does not have -%s, which the usage text of %s has", page, f, dir)
+			}
+		}
+		for f := range items {
+			if !known[f] {
+				t.Errorf("%s has -%s, which the usage text of %s has not:\n%s", page, f, dir, text)
+			}
+		}
+	}
+}
+
+// TestEachPageRefersToPages that are ours or those of a system.
+func TestEachPageRefersToPagesThatAreThere(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(Top(), "man", "*.[1-9]"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no pages: %v", err)
+	}
+	ours := regexp.MustCompile(`(?m)^\.Xr ((?:p9|factotum|sshfront|cap(?:use|hash))\S*) (\d)`)
+	for _, f := range files {
+		for _, m := range ours.FindAllStringSubmatch(Source(t, filepath.Base(f)), -1) {
+			page := m[1] + "." + m[2]
+			if page == "factotum.4" { // Plan 9's
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(Top(), "man", page)); err != nil && !unwritten[page] {
+				t.Errorf("%s refers to %s(%s), which is not there", filepath.Base(f), m[1], m[2])
+			}
+		}
+	}
+}
+
+// unwritten are pages that others refer to before they are there.
+var unwritten = map[string]bool{}

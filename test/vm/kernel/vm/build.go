@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// A builder makes what a guest consists of, in build/vm.
+type builder struct {
+	top string // the source tree
+	dir string
+}
+
+func (b *builder) root(version string) string { return filepath.Join(b.dir, version, "root") }
+
+// release is the kernel's release, as in /lib/modules.
+func (b *builder) release(version string) string {
+	r, _ := os.ReadFile(filepath.Join(b.dir, version, "release"))
+	return strings.TrimSpace(string(r))
+}
+
+// run runs a command in the source tree and shows what it says if it fails.
+func (b *builder) run(argv ...string) error {
+	c := exec.Command(argv[0], argv[1:]...)
+	c.Dir = b.top
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out)
+	}
+	return nil
+}
+
+// prepare fetches the kernels and builds the suite.
+func (b *builder) prepare() error {
+	fmt.Println("vm-test: fetching kernels, building the suite")
+	if err := b.run("test/vm/kernel/fetch", b.dir); err != nil {
+		return err
+	}
+	// A make that runs us hands its variables down; ours are named here.
+	if err := b.run("make", "BACKEND=capdev", "BIN=build/vm/bin"); err != nil {
+		return err
+	}
+	return b.run("env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-tags", "capdev", "-o", "build/vm/bin/guest", "./test/vm/kernel/guest")
+}
+
+// module builds the module for a kernel and returns its path.
+func (b *builder) module(version string) (string, error) {
+	dir := filepath.Join(b.dir, version, "p9auth")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"p9auth.c", "Kbuild"} {
+		src, err := os.ReadFile(filepath.Join(b.top, "kernel", "p9auth", name))
+		if err != nil {
+			return "", err
+		}
+		// Left alone if unchanged, for make's sake.
+		dst := filepath.Join(dir, name)
+		if old, err := os.ReadFile(dst); err == nil && bytes.Equal(old, src) {
+			continue
+		}
+		if err := os.WriteFile(dst, src, 0o644); err != nil {
+			return "", err
+		}
+	}
+	headers := filepath.Join(b.root(version), "usr", "src", "linux-headers-"+b.release(version))
+	// Type information for BPF would need pahole, and the kernel's vmlinux.
+	// C=2 has sparse(1) look at what is compiled, and at what was.
+	err := b.run("make", "-C", headers, "M="+dir, "CONFIG_DEBUG_INFO_BTF_MODULES=", "W=1", "KCFLAGS=-Werror",
+		"C=2", "CHECK=sparse -Wsparse-error", "modules")
+	return filepath.Join(dir, "p9auth.ko"), err
+}
+
+// Programs of this machine that the guest has, besides ours.
+var programs = strings.Fields(`
+	/bin/bash /bin/sh /bin/cat /bin/chmod /bin/chown /bin/grep /bin/ls /bin/mkdir /bin/mktemp /bin/rm /bin/sed /bin/sleep
+	/bin/stty /bin/true /usr/bin/basenc /usr/bin/env /usr/bin/head /usr/bin/id /usr/bin/od /usr/bin/openssl /usr/bin/printf
+	/usr/bin/setpriv /usr/bin/stat /usr/bin/touch /usr/bin/tr /usr/bin/tty /usr/bin/wc /usr/bin/xxd /sbin/agetty /sbin/unix_chkpwd
+	/usr/bin/ssh /usr/bin/ssh-keygen /bin/su /bin/ps /bin/uname /usr/bin/paste`)
+
+// Other files.
+var files = strings.Fields(`
+	/etc/login.defs /etc/nsswitch.conf /etc/pam.d /etc/security /etc/services /etc/protocols /etc/ssl/openssl.cnf
+	/lib/x86_64-linux-gnu/security /lib/terminfo/l/linux /usr/lib/ssl/openssl.cnf /etc/environment`)
+
+// initramfs packs the guest's root file system and returns its path.
+func (b *builder) initramfs(version string) (string, error) {
+	ko, err := b.module(version)
+	if err != nil {
+		return "", err
+	}
+	a := newArchive()
+	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "root", "home", "etc/p9auth", "etc/ssh", "var/log", "var/mail", "usr/lib/p9auth"} {
+		a.dir(d, 0o755, 0)
+	}
+	a.link("/var/run", "/run")
+	// As on the host, /bin and the like may be links into /usr.
+	for _, l := range []string{"/bin", "/sbin", "/lib", "/lib64"} {
+		if to, err := os.Readlink(l); err == nil {
+			a.link(l, to)
+		}
+	}
+	need := map[string]bool{}
+	for _, p := range append(programs, files...) {
+		real, err := filepath.EvalSymlinks(p)
+		if err != nil {
+			continue // other Debian, other files
+		}
+		filepath.WalkDir(real, func(f string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				need[f] = true
+			}
+			return nil
+		})
+		if real != p {
+			need[p] = true
+		}
+	}
+	var elf []string
+	for f := range need {
+		elf = append(elf, f)
+	}
+	elf = append(elf, filepath.Join(b.dir, "bin", "factotum-pam"))
+	for _, lib := range libraries(elf) {
+		need[lib] = true
+	}
+	for f := range need {
+		if err := a.host(f); err != nil {
+			return "", err
+		}
+	}
+	for _, p := range []string{"factotum", "factotum-pam", "login", "sshfront"} {
+		if err := a.copy("/usr/lib/p9auth/"+p, filepath.Join(b.dir, "bin", p), 0o755); err != nil {
+			return "", err
+		}
+	}
+	if err := a.copy("/init", filepath.Join(b.dir, "bin", "guest"), 0o755); err != nil {
+		return "", err
+	}
+	if err := a.copy("/lib/p9auth.ko", ko, 0o644); err != nil {
+		return "", err
+	}
+	if err := b.accounts(a); err != nil {
+		return "", err
+	}
+	if err := b.examples(a); err != nil {
+		return "", err
+	}
+	path := filepath.Join(b.dir, version, "initrd")
+	return path, os.WriteFile(path, a.bytes(), 0o600)
+}
+
+// libraries are what dynamic programs among the files load, by ldd(1).
+func libraries(elf []string) []string {
+	out, _ := exec.Command("ldd", elf...).Output() // fails on what is not dynamic
+	seen := map[string]bool{}
+	var libs []string
+	for _, m := range regexp.MustCompile(`(?m)^\s+(?:\S+ => )?(/\S+) \(0x`).FindAllSubmatch(out, -1) {
+		lib := string(m[1])
+		if seen[lib] {
+			continue
+		}
+		seen[lib] = true
+		libs = append(libs, lib)
+		if real, err := filepath.EvalSymlinks(lib); err == nil && real != lib {
+			libs = append(libs, real)
+		}
+	}
+	return libs
+}
+
+const password = "open-sesame"
+
+// accounts writes the guest's users: the front ends, alice, and ltp of the
+// historical test.
+func (b *builder) accounts(a *archive) error {
+	hash, err := exec.Command("openssl", "passwd", "-6", password).Output()
+	if err != nil {
+		return fmt.Errorf("openssl passwd: %w", err)
+	}
+	a.file("/etc/passwd", 0o644, `root:x:0:0:root:/root:/bin/bash
+_login:x:101:101::/nonexistent:/usr/sbin/nologin
+_sshfront:x:102:102::/nonexistent:/usr/sbin/nologin
+alice:x:1000:1000::/home/alice:/bin/bash
+ltp:x:1600:1600::/home/ltp:/bin/bash
+`)
+	a.file("/etc/group", 0o644, "root:x:0:\ntty:x:5:\nshadow:x:42:\n_login:x:101:\n_sshfront:x:102:\nalice:x:1000:\nwizards:x:1100:alice\nltp:x:1600:\n")
+	a.file("/etc/shadow", 0o600, "root:*:19000:0:99999:7:::\n_login:!:19000::::::\n_sshfront:!:19000::::::\nalice:"+
+		strings.TrimSpace(string(hash))+":19000:0:99999:7:::\nltp:!:19000:0:99999:7:::\n")
+	a.file("/etc/hosts", 0o644, "127.0.0.1 localhost guest\n")
+	a.file("/etc/p9auth/factotum.conf", 0o644, "FrontEnd _login login\nFrontEnd _sshfront sshd ssh\n")
+	a.file("/etc/p9auth/sshd_config", 0o644, "Subsystem sftp internal-sftp\n")
+	a.file("/etc/security/limits.d/alice.conf", 0o644, "alice - nproc 40\n")
+	a.dir("home/alice", 0o700, 1000)
+	return nil
+}
