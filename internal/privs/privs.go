@@ -49,10 +49,20 @@ func DropTo(name string) error {
 		return err
 	}
 	// Other processes of this user must not read passwords out of this one.
+	if err := Undumpable(); err != nil {
+		return err
+	}
+	return verify()
+}
+
+// Undumpable keeps this process's memory from other processes of its user: they
+// can neither trace it nor read /proc/PID/mem, and it leaves no core file. See
+// PR_SET_DUMPABLE in prctl(2).
+func Undumpable() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
 	}
-	return verify()
+	return nil
 }
 
 // verify makes sure that there is nothing left and no way back.

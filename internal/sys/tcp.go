@@ -1,0 +1,70 @@
+package sys
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// TCPAddrs returns the two ends of a connected TCP socket, as the kernel has
+// them. It asks by system calls of its own, as package net would change the
+// socket's options.
+func TCPAddrs(f *os.File) (remote, local netip.AddrPort, err error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return remote, local, err
+	}
+	notTCP := errors.New("the descriptor is not a TCP socket")
+	notConnected := errors.New("the descriptor is not a TCP connection")
+	cerr := rc.Control(func(fd uintptr) {
+		if t, e := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PROTOCOL); e != nil || t != unix.IPPROTO_TCP {
+			err = notTCP
+			return
+		}
+		r, err1 := unix.Getpeername(int(fd))
+		l, err2 := unix.Getsockname(int(fd))
+		if err1 != nil || err2 != nil {
+			err = notConnected
+			return
+		}
+		remote, local = addrPortOf(r), addrPortOf(l)
+		if !remote.IsValid() || !local.IsValid() {
+			err = notConnected
+		}
+	})
+	return remote, local, errors.Join(cerr, err)
+}
+
+// AddrPort is the address of a net.TCPAddr, or an invalid one for others. An
+// IPv4 address in IPv6's form becomes one of IPv4; the zone of a link-local
+// address stays, as sshd logs it.
+func AddrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		a := netip.AddrFrom16(sa.Addr).Unmap()
+		if sa.ZoneId != 0 && a.Is6() {
+			zone := strconv.Itoa(int(sa.ZoneId))
+			if i, err := net.InterfaceByIndex(int(sa.ZoneId)); err == nil {
+				zone = i.Name
+			}
+			a = a.WithZone(zone)
+		}
+		return netip.AddrPortFrom(a, uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}
