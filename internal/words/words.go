@@ -28,12 +28,12 @@ func Seconds(d time.Duration) string {
 }
 
 // Vis makes text that strangers had a hand in safe for a log line: one line of
-// printable ASCII, in which everything else is an octal escape, as vis(3) with
-// VIS_SAFE and VIS_OCTAL writes it and sshd does. One user name has one
-// spelling in all of our logs.
+// printable ASCII, with escapes as vis(3) writes them with VIS_CSTYLE, VIS_NL,
+// VIS_TAB and VIS_OCTAL. These are sshd's flags for syslog (LOG_SYSLOG_VIS in
+// OpenSSH's log.c), so one user name has one spelling in all logs.
 func Vis(s string) string {
 	i := 0
-	for i < len(s) && plain(s[i]) {
+	for i < len(s) && visible(s[i]) {
 		i++
 	}
 	if i == len(s) {
@@ -41,12 +41,15 @@ func Vis(s string) string {
 	}
 	var b strings.Builder
 	b.WriteString(s[:i])
-	for _, c := range []byte(s[i:]) {
-		switch {
-		case c == '\\':
-			b.WriteString(`\\`)
-		case plain(c):
+	for ; i < len(s); i++ {
+		switch c := s[i]; {
+		case visible(c):
 			b.WriteByte(c)
+		case c == 0 && (i+1 == len(s) || s[i+1] < '0' || s[i+1] > '7'):
+			b.WriteString(`\0`)
+		case c != 0 && strings.IndexByte(cstyle, c) >= 0:
+			b.WriteByte('\\')
+			b.WriteByte("\\abtnvfr"[strings.IndexByte(cstyle, c)])
 		default:
 			fmt.Fprintf(&b, `\%03o`, c)
 		}
@@ -54,7 +57,10 @@ func Vis(s string) string {
 	return b.String()
 }
 
-func plain(c byte) bool { return c == '\t' || c >= ' ' && c <= '~' && c != '\\' }
+// cstyle are the bytes that have an escape of C's.
+const cstyle = "\\\a\b\t\n\v\f\r"
+
+func visible(c byte) bool { return c >= ' ' && c <= '~' && c != '\\' }
 
 // Clip shortens text for an error message.
 func Clip(s string, n int) string { return s[:min(len(s), n)] }

@@ -19,8 +19,8 @@ func TestSecondsAreSpelledAsSSHDSpellsThem(t *testing.T) {
 // What OpenSSH's log.c writes by strnvis with LOG_SYSLOG_VIS.
 func TestVisIsSSHDs(t *testing.T) {
 	for in, want := range map[string]string{
-		"alice": "alice", "é": `\303\251`, "a\nb": `a\012b`, "\x1b[0m": `\033[0m`, "\x00": `\000`,
-		`a\b`: `a\\b`, "a\tb": "a\tb", "日": `\346\227\245`, "": "",
+		"alice": "alice", "é": `\303\251`, "a\nb": `a\nb`, "\x1b[0m": `\033[0m`, "\x00": `\0`, "\x007": `\0007`, "\r\a\b\v\f": `\r\a\b\v\f`, "\x7f": `\177`,
+		`a\b`: `a\\b`, "a\tb": `a\tb`, "日": `\346\227\245`, "": "",
 	} {
 		if got := Vis(in); got != want {
 			t.Errorf("Vis(%q) = %s, want %s", in, got, want)
