@@ -18,7 +18,7 @@ func literals(t *testing.T) []string {
 	t.Helper()
 	var all []string
 	set := token.NewFileSet()
-	for _, dir := range []string{"capproto", "factotum", "factotum/pam", "login", "internal/become", "internal/capfs", "internal/capuse", "internal/privs"} {
+	for _, dir := range []string{"capproto", "factotum", "factotum/internal/config", "factotum/internal/daemon", "factotum/internal/status", "factotum/internal/sshauth", "factotum/pam", "login", "internal/become", "internal/capfs", "internal/capuse", "internal/privs"} {
 		files, err := filepath.Glob(filepath.Join(Top(), dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"crypto/rand"
@@ -50,7 +50,7 @@ func (c *conv) attach(p capproto.Packet) (capproto.Msg, error) {
 }
 
 // takeTicket returns a ticket of the uid, once, or nil.
-func (s *server) takeTicket(id [32]byte, uid uint32) *ticket {
+func (s *Server) takeTicket(id [32]byte, uid uint32) *ticket {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.tickets[id]
@@ -63,7 +63,7 @@ func (s *server) takeTicket(id [32]byte, uid uint32) *ticket {
 }
 
 // dropTicket ends a ticket that nobody took.
-func (s *server) dropTicket(id *[32]byte) {
+func (s *Server) dropTicket(id *[32]byte) {
 	s.mu.Lock()
 	t := s.tickets[*id]
 	delete(s.tickets, *id)

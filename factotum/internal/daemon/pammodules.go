@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"io"
@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"p9auth/factotum/internal/config"
 )
 
 // PAM runs in the worker, and what its session modules do to the worker is done
@@ -88,19 +90,19 @@ func readSome(path string) (string, error) {
 }
 
 // warnOfLost logs which configured modules have no effect.
-func warnOfLost(c config, log *slog.Logger) {
+func warnOfLost(c config.Config, log *slog.Logger) {
 	dir := c.PAMConfDir
 	if dir == "" {
 		dir = "/etc/pam.d"
 	}
 	seen := map[string]bool{}
 	for _, f := range c.FrontEnds {
-		if seen[f.service] {
+		if seen[f.Service] {
 			continue
 		}
-		seen[f.service] = true
-		for _, m := range findLost(dir, f.service) {
-			log.Warn("a PAM module cannot work here", "service", f.service, "module", m.name, "lost", m.what)
+		seen[f.Service] = true
+		for _, m := range findLost(dir, f.Service) {
+			log.Warn("a PAM module cannot work here", "service", f.Service, "module", m.name, "lost", m.what)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -16,15 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/factotum/internal/config"
 	"p9auth/internal/proc"
 )
 
 // A worker is a factotum-pam process. It authenticates for one conversation,
 // and then belongs to the session.
 type worker struct {
-	s      *server
+	s      *Server
 	log    *slog.Logger
-	conf   config
+	conf   config.Config
 	conn   *capproto.Conn
 	cmd    *exec.Cmd
 	ended  chan error        // how the process has ended
@@ -214,10 +215,10 @@ func (w *worker) abandon() {
 }
 
 // addSession counts a session of a front end, if there may be one more.
-func (s *server) addSession(uid uint32) error {
+func (s *Server) addSession(uid uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sessions >= s.conf.MaxSessions || s.sessOf[uid] >= s.conf.maxSessionsPerUID() {
+	if s.sessions >= s.conf.MaxSessions || s.sessOf[uid] >= s.conf.MaxSessionsPerUID() {
 		return &capproto.Error{Code: capproto.CodeLimit, Text: "too many sessions"}
 	}
 	s.sessions++
@@ -226,7 +227,7 @@ func (s *server) addSession(uid uint32) error {
 }
 
 // nowOpen notes a session for the status.
-func (s *server) nowOpen(w *worker, i sessionInfo) {
+func (s *Server) nowOpen(w *worker, i sessionInfo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !w.over {
@@ -234,7 +235,7 @@ func (s *server) nowOpen(w *worker, i sessionInfo) {
 	}
 }
 
-func (s *server) sessionEnded(w *worker) {
+func (s *Server) sessionEnded(w *worker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions--

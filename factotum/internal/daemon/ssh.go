@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -409,7 +409,7 @@ func (c *conv) needPAM() error {
 	if a.begun {
 		return nil
 	}
-	m := capproto.NewMsg("begin", "service", c.front.service, "user", a.user, "rhost", a.host, "tty", "ssh",
+	m := capproto.NewMsg("begin", "service", c.front.Service, "user", a.user, "rhost", a.host, "tty", "ssh",
 		"env", fmt.Sprintf("SSH_CONNECTION=%s %d %s %d", a.remote.Addr(), a.remote.Port(), a.local.Addr(), a.local.Port()))
 	if dir := c.conf.PAMConfDir; dir != "" {
 		m.Add("confdir", dir)

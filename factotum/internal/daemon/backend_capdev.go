@@ -1,6 +1,6 @@
 //go:build capdev
 
-package main
+package daemon
 
 import (
 	"errors"
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/factotum/internal/config"
 )
 
 const backend = "capdev"
@@ -22,7 +24,7 @@ const parameters = "/sys/module/p9auth/parameters/"
 
 // openCapHash opens the kernel's caphash, which is ours alone in this user
 // namespace from now on. The function that it returns closes it.
-func openCapHash(c config, log *slog.Logger) (*os.File, func(), error) {
+func openCapHash(c config.Config, log *slog.Logger) (*os.File, func(), error) {
 	f, err := os.OpenFile(c.CapHash, os.O_WRONLY, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -54,7 +56,7 @@ func setParameter(name string, value int, log *slog.Logger) {
 	}
 }
 
-// serveCaps is for the FUSE backend only.
-func serveCaps(string) error {
-	return errors.New("-c: this factotum is built for the kernel's capability device, there is nothing to serve")
+// MountCaps is for the FUSE backend only.
+func MountCaps(string) (unmount func() error, err error) {
+	return nil, errors.New("this factotum is built for the kernel's capability device, which has its own files: there is nothing to serve")
 }

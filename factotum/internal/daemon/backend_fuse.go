@@ -1,15 +1,13 @@
 //go:build !capdev
 
-package main
+package daemon
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
+	"p9auth/factotum/internal/config"
 	"p9auth/internal/capfs"
 )
 
@@ -17,7 +15,7 @@ const backend = "fuse"
 
 // openCapHash mounts the capability files and opens caphash, before anything
 // else is done. The function that it returns takes them away.
-func openCapHash(c config, log *slog.Logger) (*os.File, func(), error) {
+func openCapHash(c config.Config, log *slog.Logger) (*os.File, func(), error) {
 	become, err := os.ReadFile(c.Become)
 	if err != nil {
 		return nil, nil, err
@@ -41,23 +39,20 @@ func openCapHash(c config, log *slog.Logger) (*os.File, func(), error) {
 	}, nil
 }
 
-// serveCaps serves the capability files and nothing else.
-func serveCaps(dir string) error {
-	dir, err := filepath.Abs(dir)
+// MountCaps mounts the capability files at dir, and nothing else is served. The
+// function that it returns takes them away.
+func MountCaps(dir string) (unmount func() error, err error) {
+	dir, err = filepath.Abs(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	become, err := os.ReadFile(newConfig().Become)
+	become, err := os.ReadFile(config.Default().Become)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	fs, err := capfs.Mount(dir, capfs.Options{Become: become})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	fmt.Fprintf(os.Stderr, "factotum: serving caphash and capuse at %s\n", dir)
-	<-signals
-	return fs.Unmount(dir)
+	return func() error { return fs.Unmount(dir) }, nil
 }

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -14,13 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/factotum/internal/config"
 )
 
 // A conv is one conversation: a connection from a front end. All of it runs
 // in one goroutine, run, which answers one request after the other.
 type conv struct {
-	s    *server
-	conf config
+	s    *Server
+	conf config.Config
 	conn *capproto.Conn
 	peer *unix.Ucred // who made the connection
 	log  *slog.Logger
@@ -30,10 +31,10 @@ type conv struct {
 	grace    *time.Timer
 	leaving  sync.WaitGroup // workers that were told to end, and who reads requests
 
-	sender    *unix.Ucred // who sends the packets
-	front     frontEnd    // what that front end may do
-	heard     bool        // there was a request
-	first     bool        // this is the first one
+	sender    *unix.Ucred    // who sends the packets
+	front     config.Binding // what that front end may do
+	heard     bool           // there was a request
+	first     bool           // this is the first one
 	state     state
 	tries     int
 	userInLog string // as the log may have it: a name may be a password typed too early

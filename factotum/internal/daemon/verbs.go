@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/factotum/internal/config"
 	"p9auth/internal/proc"
 )
 
@@ -73,7 +74,7 @@ func (c *conv) answer(p capproto.Packet) (capproto.Msg, error) {
 	switch {
 	case !ok:
 		return capproto.Msg{}, violation("unknown request %s", p.Verb)
-	case v.onlySSH && c.front.proto != "ssh":
+	case v.onlySSH && c.front.Proto != "ssh":
 		return capproto.Msg{}, violation("%s from a front end that is not for ssh", p.Verb)
 	case v.states&c.state == 0:
 		return capproto.Msg{}, violation("%s in state %s", p.Verb, c.state)
@@ -106,7 +107,7 @@ func (c *conv) checkSender(cred *unix.Ucred) error {
 			return fmt.Errorf("connection made by uid %d, used by uid %d", c.peer.Uid, cred.Uid)
 		}
 		c.sender, c.front = cred, front
-		c.log = c.log.With("service", front.service)
+		c.log = c.log.With("service", front.Service)
 	case c.sender.Uid != cred.Uid || c.sender.Pid != cred.Pid:
 		return fmt.Errorf("packet from pid %d uid %d in the conversation of pid %d uid %d", cred.Pid, cred.Uid, c.sender.Pid, c.sender.Uid)
 	}
@@ -117,8 +118,8 @@ func (c *conv) checkSender(cred *unix.Ucred) error {
 // configured: what sshd_config demands cannot be had for less by proto=pam.
 func (c *conv) start(p capproto.Packet) (capproto.Msg, error) {
 	proto := p.Get("proto")
-	if proto != c.front.proto {
-		return capproto.Msg{}, violation("proto=%.40s, but this front end is for %s", proto, c.front.proto)
+	if proto != c.front.Proto {
+		return capproto.Msg{}, violation("proto=%.40s, but this front end is for %s", proto, c.front.Proto)
 	}
 	if proto == "ssh" {
 		return c.startSSH(p)
@@ -136,7 +137,7 @@ func (c *conv) startPAM(p capproto.Packet) (capproto.Msg, error) {
 	if !possibleName(user) {
 		return capproto.Msg{}, violation("impossible user name")
 	}
-	m := capproto.NewMsg("begin", "service", c.front.service, "user", user)
+	m := capproto.NewMsg("begin", "service", c.front.Service, "user", user)
 	if dir := c.conf.PAMConfDir; dir != "" {
 		m.Add("confdir", dir)
 	}
@@ -241,7 +242,7 @@ func (c *conv) read(capproto.Packet) (capproto.Msg, error) {
 				return m, c.workerFailed(err)
 			}
 			c.state = open
-			c.s.nowOpen(c.worker, sessionInfo{c.user.name, c.front.service, c.ttyName(), c.rhost, c.worker.leader.PID, time.Now()})
+			c.s.nowOpen(c.worker, sessionInfo{c.user.name, c.front.Service, c.ttyName(), c.rhost, c.worker.leader.PID, time.Now()})
 			c.log.Info("session opened", "user", c.user.name, "to", c.user.uid, "tty", c.ttyName(), "rhost", c.rhost, "worker", c.worker.pid())
 			return capproto.NewMsg(capproto.VerbDone), nil
 		case m.Verb == capproto.VerbError && c.ssh != nil && c.state == talking:
@@ -314,7 +315,7 @@ func (c *conv) stillHas(pid int) error {
 
 // authinfo makes a capability for the sender.
 func (c *conv) authinfo(p capproto.Packet) (capproto.Msg, error) {
-	if len(c.caps) >= maxCapsPerConversation {
+	if len(c.caps) >= config.MaxCapsPerConversation {
 		c.logNoCaps("too many in one conversation")
 		return capproto.Msg{}, &capproto.Error{Code: capproto.CodeLimit, Text: "too many capabilities are outstanding"}
 	}
@@ -349,7 +350,7 @@ func (c *conv) logNoCaps(reason string) {
 
 // attr says what factotum holds true of the conversation.
 func (c *conv) attr(capproto.Packet) (capproto.Msg, error) {
-	m := capproto.NewMsg(capproto.VerbOK, "state", c.state.String(), "service", c.front.service)
+	m := capproto.NewMsg(capproto.VerbOK, "state", c.state.String(), "service", c.front.Service)
 	if c.user != nil {
 		m.Add("user", c.user.name)
 	}

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"bufio"
@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"p9auth/factotum/internal/config"
 )
 
 // What an administrator can see of factotum: its status, as text for "factotum
@@ -120,7 +122,7 @@ var gauges = []struct{ metric, help string }{
 }
 
 // counts are the numbers of the moment.
-func (s *server) counts() (conversations, sessions, workers, caps int) {
+func (s *Server) counts() (conversations, sessions, workers, caps int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.capsOf {
@@ -130,7 +132,7 @@ func (s *server) counts() (conversations, sessions, workers, caps int) {
 }
 
 // status is the status as text.
-func (s *server) status() string {
+func (s *Server) status() string {
 	var b strings.Builder
 	conversations, sessions, workers, caps := s.counts()
 	fmt.Fprintf(&b, "factotum      pid %d, up %s, backend %s\n", os.Getpid(), time.Since(s.began).Round(time.Second), backend)
@@ -159,7 +161,7 @@ func (s *server) status() string {
 }
 
 // metrics are the counters and gauges in Prometheus' text format, 0.0.4.
-func (s *server) metrics() string {
+func (s *Server) metrics() string {
 	var b strings.Builder
 	conversations, sessions, workers, caps := s.counts()
 	for i, n := range []int{conversations, sessions, workers, caps} {
@@ -223,7 +225,7 @@ func view(path string, log *slog.Logger, serve func(net.Conn)) (net.Listener, er
 }
 
 // views opens the sockets that the configuration names.
-func (s *server) views() error {
+func (s *Server) views() error {
 	if p := s.conf.StatusSocket; p != "" {
 		ln, err := view(p, s.log, func(c net.Conn) { io.WriteString(c, s.status()) })
 		if err != nil {
@@ -243,7 +245,7 @@ func (s *server) views() error {
 
 // answerHTTP answers a request of HTTP/1.0 or 1.1 (RFC 9112) with the metrics,
 // whatever it asks for.
-func (s *server) answerHTTP(c net.Conn) {
+func (s *Server) answerHTTP(c net.Conn) {
 	r := bufio.NewReader(io.LimitReader(c, maxRequestHTP))
 	for {
 		line, err := r.ReadString('\n')
@@ -258,9 +260,9 @@ func (s *server) answerHTTP(c net.Conn) {
 	fmt.Fprintf(c, "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
 }
 
-// showStatus is "factotum status".
-func showStatus(file string) error {
-	conf, err := readConfig(file)
+// ShowStatus is "factotum status": it prints what the running factotum says to w.
+func ShowStatus(w io.Writer, file string) error {
+	conf, err := config.Read(file)
 	if err != nil {
 		return err
 	}
@@ -276,6 +278,6 @@ func showStatus(file string) error {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(viewerTime))
-	_, err = io.Copy(os.Stdout, io.LimitReader(c, 1<<20))
+	_, err = io.Copy(w, io.LimitReader(c, 1<<20))
 	return err
 }

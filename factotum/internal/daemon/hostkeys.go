@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"p9auth/factotum/internal/config"
 	"p9auth/internal/sshdconf"
 )
 
@@ -25,8 +26,8 @@ type sshServer struct {
 }
 
 // loadSSH reads sshd_config and the host keys, if a front end is for ssh.
-func loadSSH(c config, log *slog.Logger) (*sshServer, error) {
-	if !c.forSSH() {
+func loadSSH(c config.Config, log *slog.Logger) (*sshServer, error) {
+	if !c.ForSSH() {
 		return nil, nil
 	}
 	conf, err := sshdconf.Parse(c.SSHDConfig, nil)

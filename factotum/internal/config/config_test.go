@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"path/filepath"
@@ -8,23 +8,23 @@ import (
 )
 
 func TestConfig(t *testing.T) {
-	c, err := parseConfig("f", strings.NewReader("# a comment\n\nFRONTEND\t_login  login\nFrontEnd _sshfront sshd ssh\nLoginGraceTime 30\n Socket /run//x/../rpc \nSyslog none"))
+	c, err := Parse("f", strings.NewReader("# a comment\n\nFRONTEND\t_login  login\nFrontEnd _sshfront sshd ssh\nLoginGraceTime 30\n Socket /run//x/../rpc \nSyslog none"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.FrontEnds["_login"] != (frontEnd{"login", "pam"}) || c.FrontEnds["_sshfront"] != (frontEnd{"sshd", "ssh"}) ||
-		c.LoginGraceTime != 30*time.Second || c.Socket != "/run/rpc" || c.Syslog != "" || !c.forSSH() {
+	if c.FrontEnds["_login"] != (Binding{"login", "pam"}) || c.FrontEnds["_sshfront"] != (Binding{"sshd", "ssh"}) ||
+		c.LoginGraceTime != 30*time.Second || c.Socket != "/run/rpc" || c.Syslog != "" || !c.ForSSH() {
 		t.Errorf("%+v", c)
 	}
 }
 
 // What is taken is within its bounds, and what is refused names its line.
-func FuzzParseConfig(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add("FrontEnd _login login\n")
 	f.Add("FrontEnd _sshfront sshd ssh\nMaxSessions 1\nCapabilityLifetime 120\nLogLevel debug\n")
 	f.Add("FrontEnd a .b\n\x00")
 	f.Fuzz(func(t *testing.T, s string) {
-		c, err := parseConfig("f", strings.NewReader(s))
+		c, err := Parse("f", strings.NewReader(s))
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "f:") {
 				t.Errorf("%q: %v", s, err)
@@ -32,7 +32,7 @@ func FuzzParseConfig(f *testing.F) {
 			return
 		}
 		for user, fe := range c.FrontEnds {
-			if user == "" || filepath.Base(fe.service) != fe.service || fe.service[0] == '.' || fe.proto != "pam" && fe.proto != "ssh" {
+			if user == "" || filepath.Base(fe.Service) != fe.Service || fe.Service[0] == '.' || fe.Proto != "pam" && fe.Proto != "ssh" {
 				t.Errorf("%q: %s %+v", s, user, fe)
 			}
 		}

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -15,21 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/factotum/internal/config"
 	"p9auth/internal/loglimit"
 )
 
-// A server is factotum: its socket, its caphash, and who is talking.
-type server struct {
+// A Server is factotum: its socket, its caphash, and who is talking.
+type Server struct {
 	log     *slog.Logger
 	hash    *os.File // caphash, written by one goroutine at a time
 	unmount func()
+	file    string         // the configuration
+	level   *slog.LevelVar // of the log
 	lns     []*net.UnixListener
 	nextID  atomic.Uint64
 
 	mu       sync.Mutex
-	conf     config
-	fronts   map[uint32]frontEnd // by uid
-	ssh      *sshServer          // nil: no front end is for ssh
+	conf     config.Config
+	fronts   map[uint32]config.Binding // by uid
+	ssh      *sshServer                // nil: no front end is for ssh
 	tickets  map[[32]byte]*ticket
 	convs    map[*conv]bool
 	convsOf  map[uint32]int // conversations by uid of the peer
@@ -48,7 +51,7 @@ type server struct {
 
 // newServer takes what factotum needs: caphash first, then the socket, if the
 // service manager has not given it.
-func newServer(c config, given []*net.UnixListener, handler slog.Handler) (*server, error) {
+func newServer(c config.Config, given []*net.UnixListener, handler slog.Handler) (*Server, error) {
 	counters := newCounters()
 	log := slog.New(countingHandler{handler, counters})
 	fronts, err := lookupFrontEnds(c)
@@ -59,7 +62,7 @@ func newServer(c config, given []*net.UnixListener, handler slog.Handler) (*serv
 	if err != nil {
 		return nil, err
 	}
-	s := &server{
+	s := &Server{
 		log: log, conf: c, fronts: fronts, ssh: ssh, tickets: map[[32]byte]*ticket{},
 		convs: map[*conv]bool{}, convsOf: map[uint32]int{}, capsOf: map[uint32]int{}, sessOf: map[uint32]int{}, live: map[*worker]sessionInfo{},
 		counters: counters, began: time.Now(),
@@ -68,11 +71,11 @@ func newServer(c config, given []*net.UnixListener, handler slog.Handler) (*serv
 		return nil, err
 	}
 	if err := s.views(); err != nil {
-		s.close()
+		s.Close()
 		return nil, err
 	}
 	if s.lns, err = listeners(c.Socket, given); err != nil {
-		s.close()
+		s.Close()
 		return nil, err
 	}
 	return s, nil
@@ -80,8 +83,8 @@ func newServer(c config, given []*net.UnixListener, handler slog.Handler) (*serv
 
 // lookupFrontEnds finds the uids of the configuration's front ends. They are
 // system users, so /etc/passwd has them.
-func lookupFrontEnds(c config) (map[uint32]frontEnd, error) {
-	m := map[uint32]frontEnd{}
+func lookupFrontEnds(c config.Config) (map[uint32]config.Binding, error) {
+	m := map[uint32]config.Binding{}
 	for name, front := range c.FrontEnds {
 		u, err := user.Lookup(name)
 		if err != nil {
@@ -95,7 +98,7 @@ func lookupFrontEnds(c config) (map[uint32]frontEnd, error) {
 			return nil, fmt.Errorf("FrontEnd %s: root must not be a front end", name)
 		}
 		if other, ok := m[uint32(uid)]; ok {
-			return nil, fmt.Errorf("FrontEnd %s: uid %d is bound to service %s already", name, uid, other.service)
+			return nil, fmt.Errorf("FrontEnd %s: uid %d is bound to service %s already", name, uid, other.Service)
 		}
 		m[uint32(uid)] = front
 	}
@@ -103,7 +106,7 @@ func lookupFrontEnds(c config) (map[uint32]frontEnd, error) {
 }
 
 // serve accepts conversations until the sockets are closed.
-func (s *server) serve() error {
+func (s *Server) serve() error {
 	ended := make(chan error, len(s.lns))
 	for _, ln := range s.lns {
 		go func() { ended <- s.acceptFrom(ln) }()
@@ -116,7 +119,7 @@ func (s *server) serve() error {
 	return nil
 }
 
-func (s *server) acceptFrom(ln *net.UnixListener) error {
+func (s *Server) acceptFrom(ln *net.UnixListener) error {
 	for {
 		c, err := ln.AcceptUnix()
 		if err != nil {
@@ -135,7 +138,7 @@ func (s *server) acceptFrom(ln *net.UnixListener) error {
 }
 
 // accept starts a conversation, if the peer may have one more.
-func (s *server) accept(u *net.UnixConn) {
+func (s *Server) accept(u *net.UnixConn) {
 	peer, err := peerCred(u)
 	if err != nil {
 		s.log.Error("SO_PEERCRED", "error", err.Error())
@@ -201,7 +204,7 @@ func peerCred(u *net.UnixConn) (*unix.Ucred, error) {
 }
 
 // frontEnd is what the front end of that uid may do.
-func (s *server) frontEnd(uid uint32) (frontEnd, bool) {
+func (s *Server) frontEnd(uid uint32) (config.Binding, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, ok := s.fronts[uid]
@@ -209,10 +212,10 @@ func (s *server) frontEnd(uid uint32) (frontEnd, bool) {
 }
 
 // makeCap makes a capability and stores its hash, if uid may have one more.
-func (s *server) makeCap(g capproto.Grant) (capproto.Cap, error) {
+func (s *Server) makeCap(g capproto.Grant) (capproto.Cap, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.capsOf[g.From] >= s.conf.maxCapsPerUID() {
+	if s.capsOf[g.From] >= s.conf.MaxCapsPerUID() {
 		return capproto.Cap{}, &capproto.Error{Code: capproto.CodeLimit, Text: "too many capabilities are outstanding"}
 	}
 	c, err := capproto.New(g)
@@ -231,7 +234,7 @@ func (s *server) makeCap(g capproto.Grant) (capproto.Cap, error) {
 }
 
 // revoke kills capabilities of uid that may not have been redeemed.
-func (s *server) revoke(uid uint32, hashes []capproto.Hash) {
+func (s *Server) revoke(uid uint32, hashes []capproto.Hash) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range hashes {
@@ -247,7 +250,7 @@ func (s *server) revoke(uid uint32, hashes []capproto.Hash) {
 const needRestart = "a change of Become, CapabilityLifetime, CapDir, CapHash, MaxCapabilities, MetricsSocket, Socket or StatusSocket needs a restart"
 
 // reload takes a new configuration. What is open already stays where it is.
-func (s *server) reload(c config) error {
+func (s *Server) reload(c config.Config) error {
 	if err := check(c); err != nil {
 		return err
 	}
@@ -271,7 +274,7 @@ func (s *server) reload(c config) error {
 }
 
 // close ends all conversations. Sessions go on.
-func (s *server) close() {
+func (s *Server) Close() {
 	for _, ln := range s.lns {
 		ln.Close() // removes the socket, unless it was given
 	}

@@ -1,0 +1,120 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"p9auth/test/manual"
+)
+
+// defaultOf is a keyword's default, as factotum.conf(5) says it.
+func defaultOf(t *testing.T, keyword string) string {
+	t.Helper()
+	c := reflect.ValueOf(Default())
+	f := c.FieldByNameFunc(func(s string) bool { return strings.EqualFold(s, keyword) || strings.EqualFold(s, keyword+"s") })
+	if !f.IsValid() {
+		t.Fatalf("no field of config has the value of %s", keyword)
+	}
+	switch v := f.Interface().(type) {
+	case string:
+		if v == "" && keyword == "MetricsSocket" {
+			return "none"
+		}
+		if v == "" {
+			return "what libpam"
+		}
+		// Programs are beside factotum, which is the test here.
+		if exe, _ := os.Executable(); filepath.Dir(v) == filepath.Dir(exe) {
+			return filepath.Base(v)
+		}
+		return v
+	case time.Duration:
+		return fmt.Sprint(v.Seconds())
+	case slog.Level:
+		return strings.ToLower(v.String())
+	default:
+		if f.Kind() == reflect.Map {
+			return "none"
+		}
+		return fmt.Sprint(v)
+	}
+}
+
+func TestTheManualHasEachKeywordWithItsDefaultAndRange(t *testing.T) {
+	page := manual.Items(manual.Section(t, "factotum.conf.5", "KEYWORDS"), "Cm")
+	for word, text := range page {
+		if _, ok := keywords[strings.ToLower(word)]; !ok {
+			t.Errorf("factotum.conf(5) has %s, which factotum does not know", word)
+			continue
+		}
+		want := "Default: " + defaultOf(t, word)
+		if got := manual.Words(text); !regexp.MustCompile(regexp.QuoteMeta(want) + `\b`).MatchString(got) {
+			t.Errorf("factotum.conf(5), %s: does not say %q: %s", word, want, got)
+		}
+		// What is out of range is told the range.
+		var c Config
+		if err := keywords[strings.ToLower(word)](&c, "0"); err != nil {
+			if r := regexp.MustCompile(`from \d+ to \d+`).FindString(err.Error()); !strings.Contains(manual.Words(text), r) {
+				t.Errorf("factotum.conf(5), %s: does not say %q", word, r)
+			}
+		}
+	}
+	lower := map[string]bool{}
+	for word := range page {
+		lower[strings.ToLower(word)] = true
+	}
+	for key := range keywords {
+		if !lower[key] {
+			t.Errorf("factotum.conf(5) does not have %s", key)
+		}
+	}
+}
+
+// TestTheManualHasTheMessagesOfABadConfiguration gives factotum each of the
+// lines that factotum.conf(5) shows messages for.
+func TestTheManualHasTheMessagesOfABadConfiguration(t *testing.T) {
+	const top = "# one\nFrontEnd _login login\n"
+	shown := strings.ReplaceAll(manual.Section(t, "factotum.conf.5", "DIAGNOSTICS"), `\(dq`, `"`)
+	for _, text := range []string{
+		top + "LogLevle debug",
+		"Socket /s\n" + top + "Socket /t",
+		top + "Socket rpc",
+		top + "MaxSessions 0",
+		top + "LoginGraceTime 2m",
+		top + "LogLevel verbose",
+		top + "FrontEnd _sshfront",
+		top + "FrontEnd _login other",
+		"# nothing",
+	} {
+		_, err := Parse(DefaultFile, strings.NewReader(text))
+		if err == nil {
+			t.Errorf("%q is accepted", text)
+			continue
+		}
+		want := strings.Replace(err.Error(), ":4:", ":3:", 1)
+		if !strings.Contains(shown, `.It "`+want+"\"\n") {
+			t.Errorf("factotum.conf(5) does not show %s", want)
+		}
+	}
+}
+
+// TestTheExamplesInTheManualAreConfigurations reads the displays of
+// factotum.conf(5).
+func TestTheExamplesInTheManualAreConfigurations(t *testing.T) {
+	displays := regexp.MustCompile(`(?s)\n\.Bd [^\n]*\n(.*?)\.Ed\n`).FindAllStringSubmatch(manual.Section(t, "factotum.conf.5", "EXAMPLES"), -1)
+	if len(displays) != 2 {
+		t.Errorf("%d examples", len(displays))
+	}
+	for _, d := range displays {
+		if _, err := Parse("example", strings.NewReader(d[1])); err != nil {
+			t.Errorf("%v in\n%s", err, d[1])
+		}
+	}
+}
