@@ -1,0 +1,256 @@
+package pamwire
+
+import (
+	"strconv"
+	"strings"
+
+	"p9auth/capproto"
+)
+
+// events has for each verb how it is decoded.
+var events = map[string]func(*reader) Event{
+	"hello":            func(r *reader) Event { return decodeHello(r) },
+	"account":          decodeAccount,
+	"nouser":           func(r *reader) Event { return NoUser{Host: r.optional("host", maxName)} },
+	"allowed":          func(r *reader) Event { return KeyAllowed{Options: r.some("options", maxBlob), Notes: r.notes()} },
+	"denied":           func(r *reader) Event { return KeyDenied{Notes: r.notes()} },
+	"ok":               func(r *reader) Event { return Begun{LogName: r.optional("log", maxName)} },
+	"prompt":           decodePrompt,
+	"proven":           func(r *reader) Event { return Proven{User: r.some("user", maxName)} },
+	"done":             func(r *reader) Event { return AccountValid{User: r.some("user", maxName)} },
+	"opened":           decodeOpened,
+	capproto.VerbError: decodeError,
+	"closing":          func(*reader) Event { return Closing{} },
+	"closed":           func(*reader) Event { return Closed{} },
+}
+
+// Account is the account that Lookup asked for, as NSS has it.
+type Account struct {
+	UID, GID  uint32
+	Home      string
+	Shell     string
+	Groups    []string // names; none if GroupsErr is set
+	GroupsErr string   // why the names are not known: a rule about groups must not count as obeyed
+	Host      string   // the client's name, if Lookup asked for it and it leads back to the address
+}
+
+func (a Account) Encode() capproto.Msg {
+	m := capproto.NewMsg("account", "uid", utoa(a.UID), "gid", utoa(a.GID), "home", a.Home, "shell", a.Shell)
+	addAll(&m, "group", a.Groups)
+	add(&m, "nogroups", a.GroupsErr)
+	add(&m, "host", a.Host)
+	return m
+}
+
+func decodeAccount(r *reader) Event {
+	a := Account{
+		UID: r.takeID("uid"), GID: r.takeID("gid"), Home: r.text("home", maxPath), Shell: r.text("shell", maxPath),
+		Groups: r.list("group", MaxGroupNames, MaxGroupNamesSize), GroupsErr: r.optional("nogroups", MaxText),
+		Host: r.optional("host", maxName),
+	}
+	if a.GroupsErr != "" && a.Groups != nil {
+		r.fail("both group= and nogroups=")
+	}
+	return a
+}
+
+// NoUser says that there is no account of the name that Lookup asked for.
+type NoUser struct{ Host string } // as in Account
+
+func (n NoUser) Encode() capproto.Msg {
+	m := capproto.NewMsg("nouser")
+	add(&m, "host", n.Host)
+	return m
+}
+
+// KeyAllowed says that the key may log the account in.
+type KeyAllowed struct {
+	Options string   // JSON of authkeys.Options: what such a login may do
+	Notes   []string // for the log
+}
+
+func (k KeyAllowed) Encode() capproto.Msg {
+	m := capproto.NewMsg("allowed", "options", k.Options)
+	addAll(&m, "note", k.Notes)
+	return m
+}
+
+// KeyDenied says that the key may not.
+type KeyDenied struct{ Notes []string } // for the log
+
+func (k KeyDenied) Encode() capproto.Msg {
+	m := capproto.NewMsg("denied")
+	addAll(&m, "note", k.Notes)
+	return m
+}
+
+func (r *reader) notes() []string { return r.list("note", MaxNotes, MaxNote) }
+
+// Begun says that the PAM transaction has begun. LogName is how logs may name the
+// user: "UNKNOWN" for a name that does not exist, which may be a mistyped
+// password. It is empty if no name was given, and for an SSH login.
+type Begun struct{ LogName string }
+
+func (b Begun) Encode() capproto.Msg {
+	m := capproto.NewMsg("ok")
+	add(&m, "log", b.LogName)
+	return m
+}
+
+// Prompt is what a PAM module says to the person: see pam_conv(3).
+type Prompt struct {
+	Style capproto.Style
+	Text  string
+}
+
+func (p Prompt) Encode() capproto.Msg {
+	return capproto.NewMsg("prompt", "style", string(p.Style), "text", p.Text)
+}
+
+func decodePrompt(r *reader) Event {
+	p := Prompt{Style: capproto.Style(r.some("style", maxName)), Text: r.text("text", MaxText)}
+	switch p.Style {
+	case capproto.EchoOn, capproto.EchoOff, capproto.Info, capproto.Failure:
+	default:
+		r.fail("style= is unknown")
+	}
+	return p
+}
+
+// Proven says that PAM has authenticated the user, whose name a module may have
+// changed.
+type Proven struct{ User string }
+
+func (p Proven) Encode() capproto.Msg { return capproto.NewMsg("proven", "user", p.User) }
+
+// AccountValid says that the account may log in now. A module may have changed
+// the name.
+type AccountValid struct{ User string }
+
+func (a AccountValid) Encode() capproto.Msg { return capproto.NewMsg("done", "user", a.User) }
+
+// Opened says that the PAM session is open, and whom and with what the session's
+// process is to become.
+type Opened struct {
+	User     string
+	UID, GID uint32
+	Home     string
+	Shell    string
+	Groups   []uint32 // the primary group first
+	Env      []string // NAME=VALUE, of PAM's transaction
+	Umask    *uint32  // if a module has set it
+	NoFile   *Limit   // likewise: RLIMIT_NOFILE
+	NProc    *Limit   // likewise: RLIMIT_NPROC
+	NoHome   string   // why the user cannot enter their home, or ""
+	Hush     bool     // the user wants no messages (.hushlogin)
+}
+
+// A Limit is a resource limit: see setrlimit(2).
+type Limit struct{ Soft, Hard uint64 }
+
+// String is soft:hard.
+func (l Limit) String() string {
+	return strconv.FormatUint(l.Soft, 10) + ":" + strconv.FormatUint(l.Hard, 10)
+}
+
+func (o Opened) Encode() capproto.Msg {
+	groups := make([]string, len(o.Groups))
+	for i, g := range o.Groups {
+		groups[i] = utoa(g)
+	}
+	m := capproto.NewMsg("opened", "user", o.User, "uid", utoa(o.UID), "gid", utoa(o.GID), "home", o.Home, "shell", o.Shell,
+		"groups", strings.Join(groups, ","))
+	addAll(&m, "env", o.Env)
+	if o.Umask != nil {
+		m.Add("umask", octal(*o.Umask))
+	}
+	if o.NoFile != nil {
+		m.Add("nofile", o.NoFile.String())
+	}
+	if o.NProc != nil {
+		m.Add("nproc", o.NProc.String())
+	}
+	add(&m, "nohome", o.NoHome)
+	addFlag(&m, "hush", "yes", o.Hush)
+	return m
+}
+
+func decodeOpened(r *reader) Event {
+	o := Opened{
+		User: r.some("user", maxName), UID: r.takeID("uid"), GID: r.takeID("gid"),
+		Home: r.text("home", maxPath), Shell: r.text("shell", maxPath), Groups: r.ids("groups"), Env: r.env(),
+		NoFile: r.limit("nofile"), NProc: r.limit("nproc"), NoHome: r.optional("nohome", MaxText), Hush: r.flag("hush", "yes"),
+	}
+	if len(o.Groups) > 0 && o.Groups[0] != o.GID {
+		r.fail("groups= does not begin with gid=")
+	}
+	if r.has("umask") {
+		mask := r.octal("umask", r.some("umask", 16), 0o777)
+		o.Umask = &mask
+	}
+	return o
+}
+
+func (r *reader) limit(name string) *Limit {
+	if !r.has(name) {
+		return nil
+	}
+	soft, hard, ok := strings.Cut(r.some(name, 64), ":")
+	if !ok {
+		r.fail("%s= is not soft:hard", name)
+		return nil
+	}
+	return &Limit{r.uint(name, soft, 64), r.uint(name, hard, 64)}
+}
+
+// Refused is PAM's no. Code is capproto.CodeDenied if the proof was wrong, and
+// CodeAccount if the account may not log in; Text is for the person.
+type Refused struct{ Code, Text string }
+
+func (f Refused) Encode() capproto.Msg {
+	return capproto.NewMsg(capproto.VerbError, "code", f.Code, "text", f.Text)
+}
+
+// Failed says that the worker cannot go on. Text is for the person.
+type Failed struct{ Text string }
+
+func (f Failed) Encode() capproto.Msg {
+	return capproto.NewMsg(capproto.VerbError, "code", capproto.CodeInternal, "text", f.Text)
+}
+
+func decodeError(r *reader) Event {
+	code, text := r.some("code", maxName), r.text("text", MaxText)
+	switch code {
+	case capproto.CodeDenied, capproto.CodeAccount:
+		return Refused{code, text}
+	case capproto.CodeInternal:
+	default:
+		r.fail("code= is unknown")
+	}
+	return Failed{text}
+}
+
+// Closing says that the worker has begun to close the session: if it dies from
+// here on, nobody closes the session again.
+type Closing struct{}
+
+func (Closing) Encode() capproto.Msg { return capproto.NewMsg("closing") }
+
+// Closed says that the session is closed. The worker ends.
+type Closed struct{}
+
+func (Closed) Encode() capproto.Msg { return capproto.NewMsg("closed") }
+
+func (Account) event()      {}
+func (NoUser) event()       {}
+func (KeyAllowed) event()   {}
+func (KeyDenied) event()    {}
+func (Begun) event()        {}
+func (Prompt) event()       {}
+func (Proven) event()       {}
+func (AccountValid) event() {}
+func (Opened) event()       {}
+func (Refused) event()      {}
+func (Failed) event()       {}
+func (Closing) event()      {}
+func (Closed) event()       {}

@@ -1,0 +1,199 @@
+package pamwire
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"p9auth/capproto"
+)
+
+// requests has for each verb how many descriptors come with it and how it is
+// decoded.
+var requests = map[string]struct {
+	minFiles, maxFiles int
+	decode             func(*reader) Request
+}{
+	"hello":        {0, 0, func(r *reader) Request { return decodeHello(r) }},
+	"lookup":       {0, 0, decodeLookup},
+	"key":          {0, 0, decodeKeyQuery},
+	"begin":        {0, 1, decodeBegin},
+	"authenticate": {0, 0, func(r *reader) Request { return Authenticate{NoEmpty: r.flag("null", "no")} }},
+	"answer":       {0, 0, decodeAnswer},
+	"account":      {0, 0, func(*reader) Request { return CheckAccount{} }},
+	"session":      {1, 1, func(r *reader) Request { return OpenSession{PID: r.positive("pid")} }},
+	"adopt":        {1, 2, decodeAdopt},
+}
+
+// Lookup asks NSS for the account of a name.
+type Lookup struct {
+	User string
+	Addr netip.Addr // of the client, if its name is wanted (UseDNS)
+}
+
+func (l Lookup) Encode() capproto.Msg {
+	m := capproto.NewMsg("lookup", "user", l.User)
+	if l.Addr.IsValid() {
+		m.Add("addr", l.Addr.String())
+	}
+	return m
+}
+
+func decodeLookup(r *reader) Request {
+	return Lookup{User: r.some("user", maxName), Addr: r.addr("addr", false)}
+}
+
+// KeyQuery asks whether a key or certificate may log in the account that was
+// looked up, were a signature by it presented.
+type KeyQuery struct {
+	Key      []byte // as RFC 4253 section 6.6 encodes it
+	Settings string // JSON of sshdconf.Settings
+	Host     string // the client's name, or "" if it has none
+	Addr     netip.Addr
+	Ends     string // both ends of the connection, the token %C of sshd_config(5)
+}
+
+func (q KeyQuery) Encode() capproto.Msg {
+	m := capproto.NewMsg("key", "key", capproto.B64(q.Key), "settings", q.Settings, "addr", q.Addr.String(), "ends", q.Ends)
+	add(&m, "host", q.Host)
+	return m
+}
+
+func decodeKeyQuery(r *reader) Request {
+	return KeyQuery{
+		Key: r.blob("key", maxData), Settings: r.some("settings", maxBlob),
+		Host: r.optional("host", maxName), Addr: r.addr("addr", true), Ends: r.some("ends", maxName),
+	}
+}
+
+// Begin starts the PAM transaction: see pam_start(3). A terminal, if there is
+// one, comes along as a descriptor.
+type Begin struct {
+	Service string
+	User    string // "" lets PAM ask for it
+	TTY     string // PAM_TTY
+	RHost   string // PAM_RHOST
+	ConfDir string // instead of /etc/pam.d
+	Env     []string
+	LastLog bool // the user is told of their last login (PrintLastLog)
+}
+
+func (b Begin) Encode() capproto.Msg {
+	m := capproto.NewMsg("begin", "service", b.Service, "user", b.User)
+	add(&m, "tty", b.TTY)
+	add(&m, "rhost", b.RHost)
+	add(&m, "confdir", b.ConfDir)
+	addAll(&m, "env", b.Env)
+	addFlag(&m, "lastlog", "yes", b.LastLog)
+	return m
+}
+
+func decodeBegin(r *reader) Request {
+	return Begin{
+		Service: r.some("service", maxName), User: r.text("user", maxName), TTY: r.optional("tty", maxName),
+		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env(), LastLog: r.flag("lastlog", "yes"),
+	}
+}
+
+// Authenticate asks PAM for its proof: see pam_authenticate(3).
+type Authenticate struct {
+	NoEmpty bool // an empty password is not accepted
+}
+
+func (a Authenticate) Encode() capproto.Msg {
+	m := capproto.NewMsg("authenticate")
+	addFlag(&m, "null", "no", a.NoEmpty)
+	return m
+}
+
+// Answer answers a Prompt that is a question. Fail says that there is no answer,
+// and leaves Data empty.
+type Answer struct {
+	Data string
+	Fail bool
+}
+
+func (a Answer) Encode() capproto.Msg {
+	if a.Fail {
+		return capproto.NewMsg("answer", "fail", "yes")
+	}
+	return capproto.NewMsg("answer", "data", a.Data)
+}
+
+// String hides the answer, which may be a password.
+func (a Answer) String() string { return "Answer{secret}" }
+
+// GoString is String: %#v hides the answer too.
+func (a Answer) GoString() string { return a.String() }
+
+func decodeAnswer(r *reader) Request {
+	if r.flag("fail", "yes") {
+		return Answer{Fail: true}
+	}
+	return Answer{Data: r.text("data", maxData)}
+}
+
+// CheckAccount asks whether the account may log in now: see pam_acct_mgmt(3). A
+// password that has expired is changed.
+type CheckAccount struct{}
+
+func (CheckAccount) Encode() capproto.Msg { return capproto.NewMsg("account") }
+
+// OpenSession opens the PAM session for a process. Its pidfd comes along.
+type OpenSession struct{ PID int }
+
+func (o OpenSession) Encode() capproto.Msg {
+	return capproto.NewMsg("session", "pid", strconv.Itoa(o.PID))
+}
+
+// Adopt takes over the session of a worker that has died. The pidfd of the
+// session's process comes along, and the terminal if Owner is set.
+type Adopt struct {
+	User, Service, TTY, RHost, ConfDir string   // as in Begin and Opened
+	Env                                []string // of PAM's transaction when the session was opened
+	PID                                int      // of the session's process
+	Owner                              *Owner   // to whom the terminal is given back
+}
+
+// An Owner is to whom a terminal belongs, and with which mode.
+type Owner struct{ UID, GID, Mode uint32 }
+
+// String is uid:gid:mode, the mode in octal.
+func (o Owner) String() string { return utoa(o.UID) + ":" + utoa(o.GID) + ":" + octal(o.Mode) }
+
+func (a Adopt) Encode() capproto.Msg {
+	m := capproto.NewMsg("adopt", "user", a.User, "service", a.Service, "pid", strconv.Itoa(a.PID))
+	add(&m, "tty", a.TTY)
+	add(&m, "rhost", a.RHost)
+	add(&m, "confdir", a.ConfDir)
+	addAll(&m, "env", a.Env)
+	if a.Owner != nil {
+		m.Add("owner", a.Owner.String())
+	}
+	return m
+}
+
+func decodeAdopt(r *reader) Request {
+	a := Adopt{
+		User: r.some("user", maxName), Service: r.some("service", maxName), TTY: r.optional("tty", maxName),
+		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env(), PID: r.positive("pid"),
+	}
+	if r.has("owner") {
+		f := strings.Split(r.some("owner", 64), ":")
+		if len(f) != 3 {
+			r.fail("owner= is not uid:gid:mode")
+			return a
+		}
+		a.Owner = &Owner{r.id("owner", f[0]), r.id("owner", f[1]), r.octal("owner", f[2], 0o7777)}
+	}
+	return a
+}
+
+func (Lookup) request()       {}
+func (KeyQuery) request()     {}
+func (Begin) request()        {}
+func (Authenticate) request() {}
+func (Answer) request()       {}
+func (CheckAccount) request() {}
+func (OpenSession) request()  {}
+func (Adopt) request()        {}
