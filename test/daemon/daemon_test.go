@@ -8,14 +8,15 @@ import (
 	"testing"
 
 	"p9auth/internal/proc"
+	"p9auth/test/attack/pam"
 	"p9auth/test/testbed"
 )
 
 func TestSIGTERMEndsFactotumAndNoSession(t *testing.T) {
 	b := up(t)
-	term := b.in(t, "alice")
-	waiting := b.login(t, "bob") // a conversation that has to end
-	h, err := proc.Open(b.factotum(t))
+	term := b.In(t, "alice")
+	waiting := b.Login(t, "bob") // a conversation that has to end
+	h, err := proc.Open(b.Factotum(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,16 +31,16 @@ func TestSIGTERMEndsFactotumAndNoSession(t *testing.T) {
 	if got := b.Sh(t, "ls /run/factotum/rpc 2>/dev/null || true; findmnt -n /run/factotum/cap || true"); got != "" {
 		t.Errorf("left behind: %s", got)
 	}
-	waiting.Send(password + "\n")
+	waiting.Send(testbed.Password + "\n")
 	waiting.Expect(goneAway)
 	b.wantNotThere(t)
 	if got := term.Run("echo goes on"); got != "goes on" {
 		t.Errorf("the shell says %s", got)
 	}
-	b.restart(t)
-	b.out(t, b.in(t, "bob"))
-	b.out(t, term)
-	b.wantNoWorker(t)
+	b.Restart(t)
+	b.Out(t, b.In(t, "bob"))
+	b.Out(t, term)
+	b.WantNoWorker(t)
 	if log := b.Log(); strings.Contains(log, "protocol violation") {
 		t.Errorf("the front ends are blamed:\n%s", log)
 	}
@@ -47,53 +48,53 @@ func TestSIGTERMEndsFactotumAndNoSession(t *testing.T) {
 
 func TestSIGHUPReadsTheConfigurationAgain(t *testing.T) {
 	b := up(t)
-	term := b.in(t, "alice")
+	term := b.In(t, "alice")
 	for lines, want := range map[string]string{
 		"Sokcet /run/factotum/rpc\n":       `factotum.conf:4: unknown keyword`,
 		"Socket /run/elsewhere\n":          "needs a restart",
 		"FrontEnd nobody-of-that-name x\n": "there is no such user",
 		"PAMWorker /nonexistent/worker\n":  "no such file",
 	} {
-		b.write(t, "/etc/p9auth/factotum.conf", config+lines)
-		b.hup(t, "the configuration stays as it was")
+		b.Write(t, "/etc/p9auth/factotum.conf", testbed.LoginsConfig+lines)
+		b.HUP(t, "the configuration stays as it was")
 		b.WantLog(t, "the configuration stays as it was.*"+want)
-		b.out(t, b.in(t, "bob", asRogue...)) // as it was
+		b.Out(t, b.In(t, "bob", testbed.AsSecond...)) // as it was
 	}
 	// A good one holds for the conversations that come.
-	b.write(t, "/etc/p9auth/factotum.conf", "FrontEnd _login login\n")
-	b.hup(t, "configuration read again")
-	b.lie(t, "_rogue", "stranger")
+	b.Write(t, "/etc/p9auth/factotum.conf", "FrontEnd _login login\n")
+	b.HUP(t, "configuration read again")
+	pam.Attack(t, b.Logins, "_second", "stranger")
 	if got := term.Run("echo goes on"); got != "goes on" {
 		t.Errorf("the shell says %s", got)
 	}
-	b.out(t, term)
+	b.Out(t, term)
 }
 
 func TestTheLineIsDropped(t *testing.T) {
 	b := up(t)
 	t.Run("at the prompt", func(t *testing.T) {
-		term := b.login(t, "alice")
+		term := b.Login(t, "alice")
 		term.Hangup()
 		term.Wait()
-		b.wantNoWorker(t)
+		b.WantNoWorker(t)
 	})
 	t.Run("in the session", func(t *testing.T) {
-		term := b.in(t, "alice")
+		term := b.In(t, "alice")
 		tty := term.TTY()
 		term.Hangup()
 		term.Wait()
-		b.wantClosed(t, tty)
-		b.wantNoWorker(t)
+		b.WantClosed(t, tty)
+		b.WantNoWorker(t)
 	})
 	for typ, step := range map[string]string{"auth": inAuth, "open_session": inOpening} {
 		t.Run(step, func(t *testing.T) {
-			b.forget(t)
+			b.Forget(t)
 			term, _, _, release := b.at(t, step)
 			term.Hangup()
 			term.Wait()
 			release()
-			b.wantNoWorker(t)
-			if o, c := b.opened(t, "alice"); o != c {
+			b.WantNoWorker(t)
+			if o, c := b.Opened(t, "alice"); o != c {
 				t.Errorf("after a hang-up in %s, the PAM session was opened %d times and closed %d times", typ, o, c)
 			}
 		})
@@ -108,14 +109,14 @@ func TestASecondFactotumIsRefused(t *testing.T) {
 	if err := cmd.Run(); err == nil || !oneLine(stderr.Bytes()) || !strings.Contains(stderr.String(), "another factotum") {
 		t.Errorf("%v: %s", err, stderr.String())
 	}
-	b.out(t, b.in(t, "alice"))
+	b.Out(t, b.In(t, "alice"))
 }
 
 func TestBadConfigurationsAreRefusedWithTheirLine(t *testing.T) {
 	b := up(t)
 	check := func(t *testing.T, text string) (string, error) {
 		t.Helper()
-		b.write(t, "/etc/p9auth/test.conf", text)
+		b.Write(t, "/etc/p9auth/test.conf", text)
 		out, err := b.Command(b.Bin("factotum"), "-t", "-f", "/etc/p9auth/test.conf").CombinedOutput()
 		if err != nil && !oneLine(out) {
 			t.Errorf("%q: more than a line: %s", text, out)

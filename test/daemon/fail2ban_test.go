@@ -17,7 +17,8 @@ import (
 
 // syslogd is a syslog daemon that writes what it is sent to a file, line by
 // line, without the priority.
-func syslogd(socket, file string) {
+func syslogd(args []string) {
+	socket, file := args[0], args[1]
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
 		panic(err)
@@ -40,23 +41,16 @@ func syslogd(socket, file string) {
 // TestFail2banSeesWhoAttacks has clients of several addresses fail, and asks
 // fail2ban's own filter for sshd, as the package ships it, which it would ban.
 func TestFail2banSeesWhoAttacks(t *testing.T) {
-	b := &bed{testbed.Up(t)}
-	exe, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(b.liar(), exe, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	b := &bed{&testbed.Logins{Bed: testbed.Up(t)}}
 	logs := filepath.Join(b.Dir, "log")
-	daemon := b.Command(b.liar(), "syslogd", "/run/log-test", filepath.Join(logs, "auth"))
+	daemon := b.Command(b.Self(t), "syslogd", "/run/log-test", filepath.Join(logs, "auth"))
 	if err := daemon.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { daemon.Process.Kill(); daemon.Wait() })
-	b.write(t, "/etc/p9auth/factotum.conf", "FrontEnd _login login\nFrontEnd _sshfront sshd ssh\nSyslog /run/log-test\n")
+	b.Write(t, "/etc/p9auth/factotum.conf", "FrontEnd _login login\nFrontEnd _sshfront sshd ssh\nSyslog /run/log-test\n")
 	b.Sh(t, "echo DenyUsers bob >>/etc/p9auth/sshd_config")
-	b.hup(t, "configuration read again")
+	b.HUP(t, "configuration read again")
 	data, err := os.ReadFile(filepath.Join(b.Dir, "ssh_port"))
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"testing"
 
+	"p9auth/test/attack/pam"
 	"p9auth/test/testbed"
 )
 
@@ -28,22 +29,22 @@ func (b *bed) at(t *testing.T, step string) (term *testbed.Term, tty, was string
 	types := map[string]string{inAuth: "auth", inOpening: "open_session", inClosing: "close_session"}
 	release = func() {}
 	if typ, ok := types[step]; ok {
-		release = b.hold(t, typ)
+		release = b.Hold(t, typ)
 	}
-	term = b.login(t, "alice")
+	term = b.Login(t, "alice")
 	tty = term.TTY()
-	was = stat(t, tty)
+	was = testbed.Stat(t, tty)
 	if step != atPrompt {
-		term.Send(password + "\n")
+		term.Send(testbed.Password + "\n")
 	}
 	if step == isOpen || step == inClosing {
-		shell(t, term, "alice")
+		testbed.Shell(t, term, "alice")
 	}
 	if step == inClosing {
 		term.Send("exit\n")
 	}
 	if typ, ok := types[step]; ok {
-		b.waitHeld(t, typ)
+		b.WaitHeld(t, typ)
 	}
 	return term, tty, was, release
 }
@@ -71,17 +72,17 @@ func TestKilledAtEachStep(t *testing.T) {
 		{inClosing, "worker", "", 1, 1},
 	} {
 		t.Run(c.victim+" "+c.step, func(t *testing.T) {
-			b.forget(t)
+			b.Forget(t)
 			term, tty, was, release := b.at(t, c.step)
 			pid := map[string]func() int{
-				"factotum": func() int { return b.factotum(t) }, "worker": func() int { return b.worker(t) }, "login": term.PID,
+				"factotum": func() int { return b.Factotum(t) }, "worker": func() int { return b.Worker(t) }, "login": term.PID,
 			}[c.victim]()
-			kill(t, pid)
+			testbed.Kill(t, pid)
 			if c.victim == "factotum" {
 				b.wantNotThere(t)
 			}
 			if c.step == atPrompt && c.victim != "login" {
-				term.Send(password + "\n")
+				term.Send(testbed.Password + "\n")
 			}
 			if c.shown != "" {
 				term.Expect(c.shown)
@@ -93,7 +94,7 @@ func TestKilledAtEachStep(t *testing.T) {
 				}
 			}
 			if c.victim == "factotum" {
-				b.restart(t)
+				b.Restart(t)
 			}
 			if c.step == isOpen && c.victim == "worker" {
 				b.WantLog(t, "another takes over")
@@ -101,21 +102,21 @@ func TestKilledAtEachStep(t *testing.T) {
 					t.Error("no worker takes over")
 				}
 			}
-			other := b.in(t, "bob")
+			other := b.In(t, "bob")
 			other.Send("exit\n")
 			other.Wait()
 			if c.step == isOpen && c.victim != "login" {
 				term.Send("exit\n")
 				term.Wait()
 			}
-			b.wantNoWorker(t)
-			if o, n := b.opened(t, "alice"); o != c.opened || n != c.closed {
+			b.WantNoWorker(t)
+			if o, n := b.Opened(t, "alice"); o != c.opened || n != c.closed {
 				t.Errorf("the PAM session was opened %d times and closed %d times, not %d and %d", o, n, c.opened, c.closed)
 			}
-			if o, n := b.opened(t, "bob"); o != 1 || n != 1 {
+			if o, n := b.Opened(t, "bob"); o != 1 || n != 1 {
 				t.Errorf("the other PAM session was opened %d times and closed %d times", o, n)
 			}
-			wantStat(t, tty, was)
+			testbed.WantStat(t, tty, was)
 			if got := b.Sh(t, "findmnt -n /run/factotum/cap | wc -l"); got != "1" {
 				t.Errorf("%s mounts at /run/factotum/cap", got)
 			}
@@ -136,31 +137,31 @@ func TestKilledAtEachStep(t *testing.T) {
 
 func TestAWorkerThatIsKilledAgainAndAgain(t *testing.T) {
 	b := up(t)
-	term := b.in(t, "alice")
+	term := b.In(t, "alice")
 	for range 3 {
-		kill(t, b.worker(t))
+		testbed.Kill(t, b.Worker(t))
 		if !testbed.Eventually(func() bool { return len(b.Pids("factotum-pam")) == 1 }) {
 			t.Fatal("no worker takes over")
 		}
 	}
-	b.out(t, term)
+	b.Out(t, term)
 }
 
 func TestAProvenConversationWhoseWorkerOrFactotumIsKilled(t *testing.T) {
 	b := up(t)
-	term := b.startLiar(t, "_login", "orphan")
+	term := pam.Start(t, b.Logins, "_login", "orphan")
 	term.Expect("is proven")
-	kill(t, b.worker(t))
+	testbed.Kill(t, b.Worker(t))
 	term.Send("\n")
-	b.wantLiar(t, term, b.logged("conversation ended: protocol violation"))
+	pam.WantHarmless(t, b.Logins, term, b.Logged("conversation ended: protocol violation"))
 	b.WantLog(t, "the PAM worker failed")
 
-	term = b.startLiar(t, "_login", "log-in", "proven")
+	term = pam.Start(t, b.Logins, "_login", "log-in", "proven")
 	term.Expect("is proven")
-	kill(t, b.factotum(t))
-	b.wantNoWorker(t)
-	b.restart(t)
-	b.out(t, b.in(t, "alice"))
+	testbed.Kill(t, b.Factotum(t))
+	b.WantNoWorker(t)
+	b.Restart(t)
+	b.Out(t, b.In(t, "alice"))
 }
 
 // wantNotThere checks what a login says when there is no factotum.

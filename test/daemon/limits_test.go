@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"p9auth/test/testbed"
 )
 
 // Processes that ask for a name count for _login, together. What PAM's modules
@@ -13,9 +15,9 @@ import (
 // her own, as processes of one uid count together on the whole machine.
 func TestALimitOfProcessesIsForTheUserAlone(t *testing.T) {
 	b := up(t)
-	b.Sh(t, fmt.Sprintf("useradd -m -u %d -s /bin/bash carol && echo carol:%s | chpasswd", 200000+rand.IntN(1<<30), password))
-	b.write(t, "/run/limits", "carol soft nproc 19\ncarol hard nproc 20\n")
-	b.write(t, "/etc/pam.d/login", service+"session required pam_limits.so conf=/run/limits\n")
+	b.Sh(t, fmt.Sprintf("useradd -m -u %d -s /bin/bash carol && echo carol:%s | chpasswd", 200000+rand.IntN(1<<30), testbed.Password))
+	b.Write(t, "/run/limits", "carol soft nproc 19\ncarol hard nproc 20\n")
+	b.Write(t, "/etc/pam.d/login", testbed.Service+"session required pam_limits.so conf=/run/limits\n")
 	threads := func() int {
 		n, err := strconv.Atoi(strings.TrimSpace(b.Sh(t, "ps -L -u _login --no-headers | wc -l")))
 		if err != nil {
@@ -24,18 +26,18 @@ func TestALimitOfProcessesIsForTheUserAlone(t *testing.T) {
 		return n
 	}
 	for threads() < 25 {
-		b.login(t, "bob")
+		b.Login(t, "bob")
 	}
 	for range 3 {
-		term := b.in(t, "carol")
+		term := b.In(t, "carol")
 		if got := term.Run("ulimit -Su; ulimit -Hu"); got != "19\n20" {
 			t.Errorf("the shell has %q", got)
 		}
-		b.out(t, term)
+		b.Out(t, term)
 	}
-	other := b.in(t, "bob")
+	other := b.In(t, "bob")
 	if got := other.Run("ulimit -Hu"); got == "20" {
 		t.Errorf("another's shell has %q", got)
 	}
-	b.out(t, other)
+	b.Out(t, other)
 }

@@ -54,7 +54,7 @@ type managed struct {
 func (b *bed) manage(t *testing.T, network, path string) *managed {
 	t.Helper()
 	b.end(t)
-	c := b.Command(b.liar(), "manager", network, path, b.Bin("factotum"))
+	c := b.Command(b.Self(t), "manager", network, path, b.Bin("factotum"))
 	log, err := os.OpenFile(filepath.Join(b.Dir, "log", "factotum"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func (b *bed) manage(t *testing.T, network, path string) *managed {
 // end ends factotum and waits for that.
 func (b *bed) end(t *testing.T) {
 	t.Helper()
-	if err := syscall.Kill(b.factotum(t), syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(b.Factotum(t), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if !testbed.Eventually(func() bool { return len(b.Pids("factotum")) == 0 }) {
@@ -89,11 +89,11 @@ func (b *bed) end(t *testing.T) {
 // start has the manager start factotum.
 func (m *managed) start(t *testing.T, want string) {
 	t.Helper()
-	n := m.logged(want)
+	n := m.Logged(want)
 	if _, err := io.WriteString(m.in, "start\n"); err != nil {
 		t.Fatal(err)
 	}
-	if !testbed.Eventually(func() bool { return m.logged(want) == n+1 }) {
+	if !testbed.Eventually(func() bool { return m.Logged(want) == n+1 }) {
 		t.Fatalf("factotum does not say %q", want)
 	}
 }
@@ -126,69 +126,69 @@ func (m *managed) wait(t *testing.T, user string) *testbed.Term {
 
 func TestLoginsWaitAtAnInheritedSocketWhileFactotumIsRestarted(t *testing.T) {
 	b := up(t)
-	m := b.manage(t, "unixpacket", rpc)
+	m := b.manage(t, "unixpacket", testbed.RPC)
 	first := m.wait(t, "alice") // before factotum was ever started
 	m.start(t, "factotum is ready")
 	enter := func(term *testbed.Term, user string) {
 		t.Helper()
 		term.Expect("Password: ")
-		term.Send(password + "\n")
-		shell(t, term, user)
+		term.Send(testbed.Password + "\n")
+		testbed.Shell(t, term, user)
 	}
 	enter(first, "alice")
 	for range 3 {
 		b.end(t)
-		b.Sh(t, "test -S "+rpc) // it is not factotum's to remove
+		b.Sh(t, "test -S "+testbed.RPC) // it is not factotum's to remove
 		second := m.wait(t, "bob")
 		m.start(t, "factotum is ready")
 		enter(second, "bob")
-		b.out(t, second)
+		b.Out(t, second)
 	}
-	kill(t, b.factotum(t))
+	testbed.Kill(t, b.Factotum(t))
 	third := m.wait(t, "bob")
 	m.start(t, "factotum is ready")
 	enter(third, "bob")
-	b.out(t, third)
+	b.Out(t, third)
 	if got := first.Run("echo goes on"); got != "goes on" {
 		t.Errorf("the shell says %s", got)
 	}
-	b.out(t, first)
-	b.wantNoWorker(t)
+	b.Out(t, first)
+	b.WantNoWorker(t)
 }
 
 func TestAFactotumThatCannotStartTellsThoseWhoWaitAtItsSocket(t *testing.T) {
 	b := up(t)
-	m := b.manage(t, "unixpacket", rpc)
+	m := b.manage(t, "unixpacket", testbed.RPC)
 	for lines, want := range map[string]string{
 		"Nonsense 1\n":               "unknown keyword",
 		"CapDir /dev/null/no\n":      "not a directory",
 		"StatusSocket /dev/null/s\n": "StatusSocket: ",
 	} {
-		b.write(t, "/etc/p9auth/factotum.conf", config+lines)
+		b.Write(t, "/etc/p9auth/factotum.conf", testbed.LoginsConfig+lines)
 		term := m.wait(t, "alice")
 		m.start(t, want)
 		term.Expect("login: factotum cannot start; the administrator finds the reason in its log")
 		if term.Wait() == nil {
 			t.Error("login succeeds")
 		}
-		b.Sh(t, "test -S "+rpc)
+		b.Sh(t, "test -S "+testbed.RPC)
 	}
-	b.write(t, "/etc/p9auth/factotum.conf", config)
+	b.Write(t, "/etc/p9auth/factotum.conf", testbed.LoginsConfig)
 	m.start(t, "factotum is ready")
-	b.out(t, b.in(t, "alice"))
+	b.Out(t, b.In(t, "alice"))
 }
 
 func TestAnInheritedSocketElsewhereIsServedToo(t *testing.T) {
 	b := up(t)
 	m := b.manage(t, "unixpacket", "/run/elsewhere")
 	m.start(t, "factotum is ready")
-	b.out(t, b.in(t, "alice"))
-	b.out(t, b.in(t, "alice", "-o", "socket=/run/elsewhere"))
+	b.Out(t, b.In(t, "alice"))
+	b.Out(t, b.In(t, "alice", "-o", "socket=/run/elsewhere"))
 }
 
 func TestAnInheritedSocketOfAnotherTypeIsRefused(t *testing.T) {
 	b := up(t)
-	m := b.manage(t, "unix", rpc)
+	m := b.manage(t, "unix", testbed.RPC)
 	m.start(t, "which is not of type SOCK_SEQPACKET")
 	if !testbed.Eventually(func() bool { return len(b.Pids("factotum")) == 0 }) {
 		t.Error("factotum runs")

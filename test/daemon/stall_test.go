@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"p9auth/capproto"
 	"p9auth/test/testbed"
 )
 
@@ -110,48 +109,11 @@ func (s *stall) serve(dev int) {
 	}
 }
 
-// stalls passes descriptor 3, which it makes one that poll(2) would be asked
-// about, in as many conversations as there may be, and waits.
-func stalls([]string) {
-	in := bufio.NewReader(os.Stdin)
-	in.ReadByte()
-	must(unix.SetNonblock(3, true))
-	for range 3 {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0)
-		must(err)
-		must(unix.Connect(fd, &unix.SockaddrUnix{Name: rpc}))
-		must(unix.Sendmsg(fd, []byte("attr"), unix.UnixRights(3), nil, 0))
-	}
-	fmt.Println("sent")
-	in.ReadByte()
-}
-
-// asks has many short conversations. factotum may take a moment to see that
-// one has been closed, and refuse the next for their number.
-func asks([]string) {
-	for n := 0; n < 300; {
-		t := dial()
-		must(t.Send(capproto.NewMsg(capproto.VerbAttr)))
-		switch m := t.hear(); {
-		case m.Verb != capproto.VerbError:
-			n++
-		case m.Get("code") == capproto.CodeLimit:
-			time.Sleep(time.Millisecond)
-		default:
-			panic(m.Get("text"))
-		}
-		t.Close()
-	}
-}
-
-// refused wants to be refused for the number of its conversations.
-func refused([]string) { dial().wantEnd("one more", capproto.CodeLimit) }
-
 func TestADescriptorOfAFileSystemThatNeverAnswersStopsNobodyElse(t *testing.T) {
 	b := up(t)
-	b.configure(t, "MaxConversationsPerUID 3\nLoginGraceTime 1\n")
+	b.Configure(t, "MaxConversationsPerUID 3\nLoginGraceTime 1\n")
 	s := newStall(t)
-	cmd := b.Command(testbed.As("_rogue", b.liar(), "liar", "stalls")...)
+	cmd := b.Command(testbed.As("_second", b.Self(t), "attacker", "stalls")...)
 	cmd.ExtraFiles = []*os.File{s.f}
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
@@ -181,7 +143,7 @@ func TestADescriptorOfAFileSystemThatNeverAnswersStopsNobodyElse(t *testing.T) {
 	}
 	run := func(user, lie string) {
 		t.Helper()
-		cmd := b.Command(testbed.As(user, "timeout", "-s", "KILL", "20", b.liar(), "liar", lie)...)
+		cmd := b.Command(testbed.As(user, "timeout", "-s", "KILL", "20", b.Self(t), "attacker", lie)...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s, %s: %v: %s", user, lie, err, out)
 		}
@@ -190,6 +152,6 @@ func TestADescriptorOfAFileSystemThatNeverAnswersStopsNobodyElse(t *testing.T) {
 	// Who waits in vain to close it keeps the conversation's place, whatever
 	// time has passed: threads of factotum must not be had without end.
 	time.Sleep(2 * time.Second)
-	run("_rogue", "refused")
+	run("_second", "refused")
 	run("_login", "asks")
 }

@@ -50,9 +50,9 @@ func TestStatusAndMetrics(t *testing.T) {
 		t.Errorf("the counters are not off: %s", out)
 	}
 	// The folder is made too.
-	b.write(t, "/etc/p9auth/factotum.conf", config+"MetricsSocket /run/new/metrics\n")
-	b.hup(t, "needs a restart")
-	pid := b.factotum(t)
+	b.Write(t, "/etc/p9auth/factotum.conf", testbed.LoginsConfig+"MetricsSocket /run/new/metrics\n")
+	b.HUP(t, "needs a restart")
+	pid := b.Factotum(t)
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestStatusAndMetrics(t *testing.T) {
 	if !testbed.Eventually(func() bool { return len(b.Pids("factotum")) == 0 }) {
 		t.Fatal("factotum does not end")
 	}
-	b.restart(t)
+	b.Restart(t)
 
 	status := func() string { return b.Sh(t, b.Bin("factotum")+" status") }
 	before := b.metrics(t)
@@ -69,12 +69,12 @@ func TestStatusAndMetrics(t *testing.T) {
 			t.Errorf("at first %s is %d", name, n)
 		}
 	}
-	waiting := b.login(t, "bob")
+	waiting := b.Login(t, "bob")
 	waiting.Send("wrong\n")
 	waiting.Expect("login: $")
 	waiting.Hangup()
 	waiting.Wait()
-	term := b.in(t, "alice")
+	term := b.In(t, "alice")
 	m := b.metrics(t)
 	for name, want := range map[string]int{
 		"p9auth_refusals_total": 1, "p9auth_authentications_total": 1, "p9auth_sessions_opened_total": 1, "p9auth_sessions_closed_total": 0,
@@ -105,7 +105,7 @@ func TestStatusAndMetrics(t *testing.T) {
 	if err := hold.Start(); err != nil {
 		t.Fatal(err)
 	}
-	b.out(t, term)
+	b.Out(t, term)
 	if !testbed.Eventually(func() bool { m := b.metrics(t); return m["p9auth_sessions"] == 0 && m["p9auth_workers"] == 0 }) {
 		t.Errorf("after the session: %v", b.metrics(t))
 	}
@@ -118,15 +118,15 @@ func TestStatusAndMetrics(t *testing.T) {
 
 // TestEachRefusalOfSSHIsCountedOnce whichever way somebody guesses.
 func TestEachRefusalOfSSHIsCountedOnce(t *testing.T) {
-	b := &bed{testbed.Up(t)}
-	b.write(t, "/etc/p9auth/factotum.conf", "FrontEnd _login login\nFrontEnd _sshfront sshd ssh\nMetricsSocket /run/new/metrics\n")
-	if err := syscall.Kill(b.factotum(t), syscall.SIGTERM); err != nil {
+	b := &bed{&testbed.Logins{Bed: testbed.Up(t)}}
+	b.Write(t, "/etc/p9auth/factotum.conf", "FrontEnd _login login\nFrontEnd _sshfront sshd ssh\nMetricsSocket /run/new/metrics\n")
+	if err := syscall.Kill(b.Factotum(t), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if !testbed.Eventually(func() bool { return len(b.Pids("factotum")) == 0 }) {
 		t.Fatal("factotum does not end")
 	}
-	b.restart(t)
+	b.Restart(t)
 	port, err := os.ReadFile(filepath.Join(b.Dir, "ssh_port"))
 	if err != nil {
 		t.Fatal(err)

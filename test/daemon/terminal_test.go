@@ -1,80 +1,13 @@
 package daemon
 
 import (
-	"fmt"
-	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"p9auth/capproto"
 	"p9auth/test/testbed"
 )
-
-// proves is alice, with the terminal that the liar has.
-func proves() *talk {
-	signal.Ignore(syscall.SIGHUP) // the kernel's, to a session that loses its terminal
-	t := dial()
-	must(t.Send(capproto.NewMsg("start", "proto", "pam", "user", "alice"), os.Stdin))
-	if m := t.hear(); m.Verb != capproto.VerbOK {
-		panic(m.Get("text"))
-	}
-	t.ask("read")
-	t.ask("write", "data", password)
-	t.ask("read")
-	t.ask("session")
-	return t
-}
-
-// losesLate gives the terminal up while PAM opens the session.
-func losesLate([]string) {
-	t := proves()
-	must(unix.IoctlSetInt(0, unix.TIOCNOTTY, 0))
-	fmt.Println("lost")
-	must(t.Send(capproto.NewMsg("read")))
-	t.wantEnd("read", capproto.CodeAccount)
-}
-
-// losesOpen gives the terminal up when the session is open, and stays.
-func losesOpen([]string) {
-	t := proves()
-	if m := t.ask("read"); m.Verb != capproto.VerbDone {
-		panic(m.Verb)
-	}
-	must(unix.IoctlSetInt(0, unix.TIOCNOTTY, 0))
-	fmt.Println("lost")
-	select {}
-}
-
-func TestATerminalIsItsSessionsAlone(t *testing.T) {
-	b := up(t)
-	t.Run("given up while PAM opens the session, it is not made the user's", func(t *testing.T) {
-		release := b.hold(t, "open_session")
-		term := b.startLiar(t, "_login", "loses-late")
-		tty, logged := term.TTY(), b.logged("conversation ended: protocol violation")
-		was := stat(t, tty)
-		term.Expect("lost")
-		b.waitHeld(t, "open_session")
-		release()
-		b.wantLiar(t, term, logged)
-		b.wantNoWorker(t)
-		wantStat(t, tty, was)
-	})
-	t.Run("given to another since, it stays theirs", func(t *testing.T) {
-		term := b.startLiar(t, "_login", "loses-open")
-		term.Expect("lost")
-		tty := term.TTY()
-		b.Sh(t, "chown bob "+tty+"; chmod 620 "+tty) // as when bob logs in there
-		bobs := stat(t, tty)
-		term.Cmd.Process.Kill()
-		b.wantNoWorker(t)
-		wantStat(t, tty, bobs)
-	})
-}
 
 // keeper is a program that a user leaves behind. It opens the terminal again and
 // again, as long as it may, also after the end of the user's session. Some seconds
@@ -102,11 +35,11 @@ os.rename(out + ".new", out)
 
 func TestWhoHasLoggedOutDoesNotKeepTheTerminal(t *testing.T) {
 	b := up(t)
-	b.write(t, "/home/alice/keeper", keeper)
-	term := b.in(t, "alice")
+	b.Write(t, "/home/alice/keeper", keeper)
+	term := b.In(t, "alice")
 	term.Send("/usr/bin/python3 /home/alice/keeper $(tty) /home/alice/kept\n")
 	term.Expect("keeps")
-	worker := b.worker(t)
+	worker := b.Worker(t)
 	// A busy machine: the end of the session is not seen at once.
 	if err := syscall.Kill(worker, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

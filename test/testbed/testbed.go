@@ -22,6 +22,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// What each testbed has: see scripts/testbed-setup.
+const (
+	Password = "open-sesame"       // of alice and bob
+	RPC      = "/run/factotum/rpc" // factotum's socket
+)
+
 // Patience is how long a test waits for what must come.
 const Patience = 30 * time.Second
 
@@ -65,6 +71,39 @@ func Up(tb testing.TB) *Bed {
 	return b
 }
 
+// Programs are what a test's own program can be besides the test, by the first
+// argument: it gets those after it.
+type Programs map[string]func(args []string)
+
+// Main is TestMain for tests whose program is run in a testbed: see Self.
+func Main(m *testing.M, programs Programs) {
+	if len(os.Args) > 1 {
+		if f, ok := programs[os.Args[1]]; ok {
+			f(os.Args[2:])
+			return
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// Self is the path of the test's own program in the testbed, where each user can
+// execute it: the test's own folder may be closed to them.
+func (b *Bed) Self(tb testing.TB) string {
+	tb.Helper()
+	path := filepath.Join(b.Dir, "self")
+	if _, err := os.Lstat(path); err == nil {
+		return path
+	}
+	exe, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.WriteFile(path, exe, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
 func tail(s string, n int) string {
 	l := strings.Split(s, "\n")
 	return strings.Join(l[max(0, len(l)-n):], "\n")
@@ -93,6 +132,16 @@ func (b *Bed) Sh(tb testing.TB, script string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// Write makes a file inside the testbed.
+func (b *Bed) Write(tb testing.TB, path, text string) {
+	tb.Helper()
+	cmd := b.Command("tee", path)
+	cmd.Stdin = strings.NewReader(text)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("write %s: %v: %s", path, err, out)
+	}
+}
+
 // Bin is the path of one of our programs.
 func (b *Bed) Bin(name string) string { return filepath.Join(b.Top, "bin", name) }
 
@@ -101,6 +150,9 @@ func (b *Bed) Log() string {
 	log, _ := os.ReadFile(filepath.Join(b.Dir, "log", "factotum"))
 	return string(log)
 }
+
+// Logged is how often factotum's log has the text.
+func (b *Bed) Logged(text string) int { return strings.Count(b.Log(), text) }
 
 // WantLog waits until factotum's log has a line that matches the expression.
 func (b *Bed) WantLog(tb testing.TB, expr string) {

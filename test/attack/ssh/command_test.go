@@ -18,7 +18,7 @@ import (
 // program writes a program into the testbed.
 func (b *bed) program(t *testing.T, path, script string) {
 	t.Helper()
-	b.write(t, path, "#!/bin/sh\n"+script)
+	b.Write(t, path, "#!/bin/sh\n"+script)
 	b.Sh(t, "chmod 755 "+path)
 }
 
@@ -32,9 +32,9 @@ func TestProgramsThatLookUpKeys(t *testing.T) {
 		return certify(t, ca, ed, func(c *ssh.Certificate) { c.ValidPrincipals, c.KeyId = names, `a key's "id"; $(id)` })
 	}
 	b.Sh(t, "mkdir -p /etc/p9/link /run/said; chmod 1777 /run/said")
-	b.write(t, "/etc/p9/line", ed.line(""))
-	b.write(t, "/etc/ssh/cas", ca.line(""))
-	b.write(t, "/etc/ssh/principals", "ops\n")
+	b.Write(t, "/etc/p9/line", ed.line(""))
+	b.Write(t, "/etc/ssh/cas", ca.line(""))
+	b.Write(t, "/etc/ssh/principals", "ops\n")
 	b.program(t, "/etc/p9/keys", "cat /etc/p9/line\n")
 	b.program(t, "/etc/p9/for-alice", `test "$1" = alice && cat /etc/p9/line`+"\n")
 	b.program(t, "/etc/p9/fails", "cat /etc/p9/line; echo out of order >&2; exit 3\n")
@@ -196,7 +196,8 @@ func TestProgramsRunAsThoseOfTheRealSshd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b.program(t, "/etc/p9/report", `fds=$(ls /proc/$$/fd) in=$(readlink /proc/$$/fd/0) out=$(readlink /proc/$$/fd/1)
+	b.program(t, "/etc/p9/report", `ls /proc/$$/fd >/run/said/fds # a substitution's pipe would be one of them, or not yet
+in=$(readlink /proc/$$/fd/0) out=$(readlink /proc/$$/fd/1)
 {
 	printf '<%s>\n' "$0" "$@"
 	id
@@ -205,7 +206,8 @@ func TestProgramsRunAsThoseOfTheRealSshd(t *testing.T) {
 	umask
 	ulimit -Sn
 	grep -E '^(Cap(Inh|Prm|Eff|Amb)|Sig(Blk|Ign)|Groups)' /proc/self/status
-	echo "$fds" "$in" "${out%%[*}"
+	cat /run/said/fds
+	echo "$in" "${out%%[*}"
 } >/run/said/report 2>/run/said/errors
 case "$1" in
 keys) cat /etc/p9/user.pub;;
@@ -239,7 +241,7 @@ AuthorizedPrincipalsCommandUser lookup
 	for _, c := range []struct{ name, conf, key string }{{"keys", conf, "user"}, {"principals", certs, "certified"}} {
 		t.Run(c.name, func(t *testing.T) {
 			theirs := fmt.Sprint(20000 + os.Getpid()%10000)
-			b.write(t, "/etc/p9/sshd_config", fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nUsePAM yes\nPidFile none\n%s", theirs, c.conf))
+			b.Write(t, "/etc/p9/sshd_config", fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nUsePAM yes\nPidFile none\n%s", theirs, c.conf))
 			sshd := b.Command("env", "-i", "/usr/sbin/sshd", "-D", "-e", "-f", "/etc/p9/sshd_config")
 			if err := sshd.Start(); err != nil {
 				t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"p9auth/internal/authkeys"
 )
 
-// TestWhatProvesAUser is the other side of TestARogueFrontEnd: what sshd would
+// TestWhatProvesAUser is the other side of TestAFrontEndThatLies: what sshd would
 // take as a proof, and what not, by each keyword and each option that has a
 // say in it.
 func TestWhatProvesAUser(t *testing.T) {
@@ -37,7 +37,7 @@ func TestWhatProvesAUser(t *testing.T) {
 		"what is said of a user":            b.userVerb,
 	} {
 		t.Run(name, func(t *testing.T) {
-			b.sshfront = b.puppet(t, "_sshfront")
+			b.sshfront = b.relay(t, "_sshfront")
 			f(t)
 			b.configure(t, "")
 		})
@@ -228,8 +228,8 @@ func (b *bed) securityKeys(t *testing.T) {
 		b.try(t, trial{kind + " certificate with no-touch-required in both", "", with(kind, 0, noTouch), "", "done", ""})
 		b.try(t, trial{kind + " certificate with no-touch-required in the line alone", "", with(kind, 0, nil), "", "denied", "was not touched"})
 		b.install(t, "alice", "")
-		b.write(t, "/etc/ssh/cas", ca.line(""))
-		b.write(t, "/etc/ssh/principals", "alice\n")
+		b.Write(t, "/etc/ssh/cas", ca.line(""))
+		b.Write(t, "/etc/ssh/principals", "alice\n")
 		b.configure(t, "TrustedUserCAKeys /etc/ssh/cas\n")
 		b.try(t, trial{kind + " certificate of a trusted authority without a touch", "", with(kind, 0, nil), "", "denied", "was not touched"})
 		b.try(t, trial{kind + " certificate of a trusted authority with no-touch-required", "", with(kind, 0, noTouch), "", "done", ""})
@@ -248,13 +248,13 @@ func (b *bed) certificates(t *testing.T) {
 		return cert(func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{name: value} })
 	}
 	serial := func(n uint64) key { return cert(func(c *ssh.Certificate) { c.Serial = n }) }
-	b.write(t, "/etc/ssh/cas", other.line("")+ca.line(""))
-	b.write(t, "/etc/ssh/principals", "# who may be alice\nops\nfrom=\"127.0.0.2\" night\n")
-	b.write(t, "/etc/ssh/revoked", ed.line(""))
-	b.write(t, "/etc/ssh/revoked-ca", ca.line(""))
-	b.write(t, "/etc/ssh/revoked-none", other.line(""))
-	b.write(t, "/etc/ssh/spec", "serial: 7\nserial: 100-200\n")
-	b.write(t, "/etc/ssh/ca.pub", ca.line(""))
+	b.Write(t, "/etc/ssh/cas", other.line("")+ca.line(""))
+	b.Write(t, "/etc/ssh/principals", "# who may be alice\nops\nfrom=\"127.0.0.2\" night\n")
+	b.Write(t, "/etc/ssh/revoked", ed.line(""))
+	b.Write(t, "/etc/ssh/revoked-ca", ca.line(""))
+	b.Write(t, "/etc/ssh/revoked-none", other.line(""))
+	b.Write(t, "/etc/ssh/spec", "serial: 7\nserial: 100-200\n")
+	b.Write(t, "/etc/ssh/ca.pub", ca.line(""))
 	b.Sh(t, "ssh-keygen -q -k -f /etc/ssh/krl -s /etc/ssh/ca.pub /etc/ssh/spec")
 
 	trust := "TrustedUserCAKeys /etc/ssh/cas\n"
@@ -450,7 +450,7 @@ func (b *bed) methods(t *testing.T) {
 func (b *bed) root(t *testing.T) {
 	ed, forced := newKey(t, "ed25519", 0), newKey(t, "ed25519", 0)
 	b.Sh(t, "install -d -m 700 /root/.ssh && chmod 700 /root && chown root:root /root")
-	b.write(t, "/root/.ssh/authorized_keys", ed.line("")+forced.line(`command="date"`))
+	b.Write(t, "/root/.ssh/authorized_keys", ed.line("")+forced.line(`command="date"`))
 	const key, command, pass, answers = 0, 1, 2, 3
 	ways := []func(*talk) capproto.Msg{byKey("root", ed), byKey("root", forced), byPassword("root", password), byAnswers("root", password)}
 	names := []string{"key", "key with a command", "password", "keyboard-interactive"}
@@ -555,7 +555,7 @@ func (b *bed) groups(t *testing.T) {
 		{"a group without a name", "", "DenyGroups muggles\n", "done"},
 	} {
 		b.Sh(t, "cp /etc/group.before /etc/group")
-		b.write(t, "/etc/group.more", c.group)
+		b.Write(t, "/etc/group.more", c.group)
 		b.Sh(t, "cat /etc/group.more >>/etc/group")
 		gid := b.Sh(t, "id -g alice")
 		if c.group == "" {
@@ -576,9 +576,9 @@ func (b *bed) groups(t *testing.T) {
 func (b *bed) settings(t *testing.T) {
 	ed, rsa := newKey(t, "ed25519", 0), newKey(t, "rsa", 0)
 	b.install(t, "alice", ed.line("")+rsa.line(""))
-	b.write(t, "/etc/ssh/keys-alice", rsa.line(""))
+	b.Write(t, "/etc/ssh/keys-alice", rsa.line(""))
 	b.Sh(t, "id eve >/dev/null 2>&1 || useradd --create-home eve; passwd -q -d eve; sed -i 's/^auth required pam_unix.so/& nullok/' /etc/pam.d/sshd")
-	defer b.write(t, "/etc/pam.d/sshd", service)
+	defer b.Write(t, "/etc/pam.d/sshd", service)
 	key, pass, answers := byKey("alice", ed), byPassword("alice", password), byAnswers("alice", password)
 	for conf, steps := range map[string][]step{
 		"PubkeyAuthentication no\n":                              {{key, "denied"}, {pass, "done"}},
@@ -732,10 +732,10 @@ func (b *bed) account(t *testing.T) {
 
 // questions has PAM say something after the question.
 func (b *bed) questions(t *testing.T) {
-	b.write(t, "/run/greet", "#!/bin/sh\necho 'the machine is old'\n")
+	b.Write(t, "/run/greet", "#!/bin/sh\necho 'the machine is old'\n")
 	b.Sh(t, "chmod 755 /run/greet")
-	b.write(t, "/etc/pam.d/sshd", "auth required pam_unix.so nodelay\nauth required pam_exec.so stdout /run/greet\n"+strings.TrimPrefix(service, "auth required pam_unix.so nodelay\n"))
-	defer b.write(t, "/etc/pam.d/sshd", service)
+	b.Write(t, "/etc/pam.d/sshd", "auth required pam_unix.so nodelay\nauth required pam_exec.so stdout /run/greet\n"+strings.TrimPrefix(service, "auth required pam_unix.so nodelay\n"))
+	defer b.Write(t, "/etc/pam.d/sshd", service)
 	k := b.sshfront.connect(t)
 	k.want("ok", "auth", "user", "alice", "method", "keyboard-interactive")
 	var said []string
@@ -762,8 +762,8 @@ func (b *bed) questions(t *testing.T) {
 
 // userVerb has factotum say what holds for a user before there is a proof.
 func (b *bed) userVerb(t *testing.T) {
-	b.write(t, "/etc/ssh/banner", "for all")
-	b.write(t, "/etc/ssh/banner-alice", "for alice")
+	b.Write(t, "/etc/ssh/banner", "for all")
+	b.Write(t, "/etc/ssh/banner-alice", "for alice")
 	b.Sh(t, "head -c 65537 /dev/zero | tr '\\0' x >/etc/ssh/banner-long; printf 'a\\0b' >/etc/ssh/banner-nul; [ -e /etc/ssh/banner-pipe ] || mkfifo /etc/ssh/banner-pipe")
 	const all = "publickey,password,keyboard-interactive"
 	const forAlice = "Banner /etc/ssh/banner\nPasswordAuthentication no\nMaxAuthTries 3\nMatch User alice\nBanner /etc/ssh/banner-alice\nPasswordAuthentication yes\nMaxAuthTries 9"

@@ -3,7 +3,7 @@
 // that what a front end may have is to be had. It has tests only.
 //
 // What is said to factotum is decided in the tests, which run as root. It is
-// carried by puppets: processes that run in the testbed as the user of a front
+// carried by relays: processes that run in the testbed as the user of a front
 // end, and that factotum therefore takes for the senders.
 package ssh
 
@@ -16,9 +16,7 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -30,28 +28,21 @@ import (
 	"p9auth/test/testbed"
 )
 
-const (
-	password = "open-sesame"
-	rpc      = "/run/factotum/rpc"
-)
+const password = testbed.Password
 
-// TestMain lets the test's program be a puppet.
+// TestMain lets the test's program be a relay.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "puppet" {
-		pull()
-		return
-	}
-	os.Exit(m.Run())
+	testbed.Main(m, testbed.Programs{"relay": func([]string) { relayPackets() }})
 }
 
 // maxPacket is more than factotum takes.
 const maxPacket = 192 << 10
 
-// pull is what a puppet does: for each socket that comes over descriptor 3 it
+// relayPackets is what a relay does: for each socket that comes over descriptor 3 it
 // makes a connection to factotum and carries packets between the two. Where a
 // connection comes with the socket, it uses that one, and to "fetch" it gives
 // one away.
-func pull() {
+func relayPackets() {
 	ctl, err := unixSocket(os.NewFile(3, "control"))
 	must(err)
 	for {
@@ -78,7 +69,7 @@ func pull() {
 }
 
 func dialFactotum() *net.UnixConn {
-	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: rpc, Net: "unixpacket"})
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: testbed.RPC, Net: "unixpacket"})
 	must(err)
 	return c
 }
@@ -170,8 +161,8 @@ func pair(t *testing.T) (*net.UnixConn, *os.File) {
 	return c, os.NewFile(uintptr(fds[1]), "socket")
 }
 
-// A puppet is a process of a front end.
-type puppet struct {
+// A relay is a process of a front end.
+type relay struct {
 	b   *bed
 	ctl *net.UnixConn
 }
@@ -179,7 +170,7 @@ type puppet struct {
 // A bed is a testbed with an sshd_config of the test's own.
 type bed struct {
 	*testbed.Bed
-	sshfront *puppet
+	sshfront *relay
 }
 
 // A service as Debian has it, without the delays.
@@ -190,34 +181,26 @@ session required pam_loginuid.so
 session required pam_unix.so
 `
 
-// up starts a testbed, in which _rogue is a front end for ssh too. Its
+// up starts a testbed, in which _second is a front end for ssh too. Its
 // sshd_config lets a conversation fail often.
 func up(t *testing.T) *bed {
 	t.Helper()
 	b := &bed{Bed: testbed.Up(t)}
-	b.Sh(t, "useradd --system --no-create-home _rogue; echo root:"+password+" | chpasswd -c SHA512 -s 1000; "+
+	b.Sh(t, "useradd --system --no-create-home _second; echo root:"+password+" | chpasswd -c SHA512 -s 1000; "+
 		"[ -e /etc/ssh/ssh_host_rsa_key ] || ssh-keygen -q -t rsa -b 2048 -N '' -f /etc/ssh/ssh_host_rsa_key")
-	b.write(t, "/etc/pam.d/sshd", service)
-	b.write(t, "/etc/p9auth/factotum.conf", "LogLevel debug\nFrontEnd _login login\nFrontEnd _sshfront sshd ssh\nFrontEnd _rogue sshd ssh\n")
+	b.Write(t, "/etc/pam.d/sshd", service)
+	b.Write(t, "/etc/p9auth/factotum.conf", "LogLevel debug\nFrontEnd _login login\nFrontEnd _sshfront sshd ssh\nFrontEnd _second sshd ssh\n")
 	b.configure(t, "")
-	exe, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The test's own folder may be closed to other users; the testbed's is not.
-	if err := os.WriteFile(filepath.Join(b.Dir, "puppet"), exe, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	b.sshfront = b.puppet(t, "_sshfront")
+	b.sshfront = b.relay(t, "_sshfront")
 	return b
 }
 
-// puppet starts a process as a user.
-func (b *bed) puppet(t *testing.T, user string) *puppet {
+// relay starts a process as a user.
+func (b *bed) relay(t *testing.T, user string) *relay {
 	t.Helper()
 	ours, theirs := pair(t)
 	defer theirs.Close()
-	cmd := b.Command(testbed.As(user, filepath.Join(b.Dir, "puppet"), "puppet")...)
+	cmd := b.Command(testbed.As(user, b.Self(t), "relay")...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -227,51 +210,38 @@ func (b *bed) puppet(t *testing.T, user string) *puppet {
 		ours.Close()
 		cmd.Wait()
 	})
-	return &puppet{b, ours}
-}
-
-// write makes a file inside the testbed.
-func (b *bed) write(t *testing.T, path, text string) {
-	t.Helper()
-	cmd := b.Command("tee", path)
-	cmd.Stdin = strings.NewReader(text)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("write %s: %v: %s", path, err, out)
-	}
+	return &relay{b, ours}
 }
 
 // configure gives factotum an sshd_config of those lines. A Match block among
 // them must come last.
 func (b *bed) configure(t *testing.T, lines string) {
 	t.Helper()
-	b.write(t, "/etc/p9auth/sshd_config", lines+"\n")
-	n := b.logged("configuration read again")
+	b.Write(t, "/etc/p9auth/sshd_config", lines+"\n")
+	n := b.Logged("configuration read again")
 	if pids := b.Pids("factotum"); len(pids) != 1 || syscall.Kill(pids[0], syscall.SIGHUP) != nil {
 		t.Fatalf("processes of factotum: %v", pids)
 	}
-	if !testbed.Eventually(func() bool { return b.logged("configuration read again")+b.logged("stays as it was") > n }) || b.logged("stays as it was") > 0 {
+	if !testbed.Eventually(func() bool { return b.Logged("configuration read again")+b.Logged("stays as it was") > n }) || b.Logged("stays as it was") > 0 {
 		t.Fatal("factotum does not take the configuration")
 	}
 }
-
-// logged is how often factotum's log has the text.
-func (b *bed) logged(text string) int { return strings.Count(b.Log(), text) }
 
 // wantLogged checks that f has factotum log the text n times, or with -1 at
 // least once. With no text there is nothing to check.
 func (b *bed) wantLogged(t *testing.T, text string, n int, f func()) {
 	t.Helper()
-	before, got := b.logged(text), 0
+	before, got := b.Logged(text), 0
 	f()
 	if text == "" {
 		return
 	}
 	enough := func() bool {
-		got = b.logged(text) - before
+		got = b.Logged(text) - before
 		return got >= max(n, 1)
 	}
-	if !testbed.Eventually(enough) || n >= 0 && b.logged(text)-before != n {
-		t.Errorf("%q logged %d times, not %d", text, b.logged(text)-before, n)
+	if !testbed.Eventually(enough) || n >= 0 && b.Logged(text)-before != n {
+		t.Errorf("%q logged %d times, not %d", text, b.Logged(text)-before, n)
 	}
 }
 
@@ -284,14 +254,14 @@ type talk struct {
 }
 
 // dial begins a conversation.
-func (p *puppet) dial(t *testing.T) *talk {
+func (p *relay) dial(t *testing.T) *talk {
 	t.Helper()
 	return p.talk(t)
 }
 
 // talk begins a conversation, over a connection that another process made
 // where there is one.
-func (p *puppet) talk(t *testing.T, conn ...*os.File) *talk {
+func (p *relay) talk(t *testing.T, conn ...*os.File) *talk {
 	t.Helper()
 	ours, theirs := pair(t)
 	if err := send(p.ctl, []byte("dial"), append([]*os.File{theirs}, conn...)); err != nil {
@@ -302,8 +272,8 @@ func (p *puppet) talk(t *testing.T, conn ...*os.File) *talk {
 	return &talk{t: t, c: capproto.NewConn(ours, capproto.MaxReply)}
 }
 
-// fetch returns a connection that the puppet has made.
-func (p *puppet) fetch(t *testing.T) *os.File {
+// fetch returns a connection that the relay has made.
+func (p *relay) fetch(t *testing.T) *os.File {
 	t.Helper()
 	if err := send(p.ctl, []byte("fetch"), nil); err != nil {
 		t.Fatal(err)
@@ -406,7 +376,7 @@ func tcp(t *testing.T, from string) *os.File {
 }
 
 // start begins an SSH conversation with a client at an address.
-func (p *puppet) start(t *testing.T, from string) *talk {
+func (p *relay) start(t *testing.T, from string) *talk {
 	t.Helper()
 	k := p.dial(t)
 	conn := tcp(t, from)
@@ -450,9 +420,9 @@ func (k *talk) sign(key []byte, alg string, hash []byte) capproto.Msg {
 }
 
 // connect begins an SSH conversation and has the session id signed.
-func (p *puppet) connect(t *testing.T) *talk { t.Helper(); return p.connectFrom(t, "127.0.0.1") }
+func (p *relay) connect(t *testing.T) *talk { t.Helper(); return p.connectFrom(t, "127.0.0.1") }
 
-func (p *puppet) connectFrom(t *testing.T, from string) *talk {
+func (p *relay) connectFrom(t *testing.T, from string) *talk {
 	t.Helper()
 	k := p.start(t, from)
 	k.sid = random(32)

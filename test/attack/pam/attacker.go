@@ -1,6 +1,14 @@
-package daemon
+// Package pam attacks factotum's pam verbs as a front end that somebody has taken
+// over. The attacker is a program: the test's own, which runs in the testbed as
+// the user of a front end, on a terminal of its own, and speaks the rpc as it
+// likes. It ends with a panic where factotum gives it what it must not have.
+//
+// Attacker is that program; Start, WantHarmless and Attack run it. They are
+// exported for the tests of test/daemon, which need an attacker too.
+package pam
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -24,12 +32,8 @@ import (
 	"p9auth/test/testbed"
 )
 
-// A front end that lies: it runs in the testbed as the user of a front end,
-// on a terminal of its own, and speaks the rpc as it likes. It ends with a
-// panic where factotum gives it what it must not have.
-
-// lies are what it can be told to do.
-var lies = map[string]func(args []string){
+// attacks are what the attacker can be told to do.
+var attacks = map[string]func(args []string){
 	"out-of-turn":     outOfTurn,
 	"read-waits":      readWaits,
 	"malformed":       malformed,
@@ -67,10 +71,13 @@ var lies = map[string]func(args []string){
 // violations counts the protocol violations that factotum must have logged.
 var violations int
 
-func liar(args []string) {
-	f, ok := lies[args[0]]
+// Attacker carries out the attack that args[0] names, with the rest as its
+// arguments. It prints how many violations of the protocol factotum must have
+// logged.
+func Attacker(args []string) {
+	f, ok := attacks[args[0]]
 	if !ok {
-		panic("no such lie: " + args[0])
+		panic("no such attack: " + args[0])
 	}
 	f(args[1:])
 	fmt.Printf("violations=%d\nas it should be\n", violations)
@@ -89,7 +96,7 @@ type talk struct {
 }
 
 func dial() *talk {
-	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: rpc, Net: "unixpacket"})
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: testbed.RPC, Net: "unixpacket"})
 	must(err)
 	must(c.SetDeadline(time.Now().Add(60 * time.Second)))
 	return &talk{capproto.NewConn(c, capproto.MaxReply), "idle"}
@@ -152,7 +159,7 @@ func to(state string) *talk {
 				panic("no question for the password")
 			}
 		}) ||
-		step("answered", func() { t.ask("write", "data", password) }) ||
+		step("answered", func() { t.ask("write", "data", testbed.Password) }) ||
 		step("proven", func() {
 			if m := t.ask("read"); m.Verb != capproto.VerbDone {
 				panic("not proven: " + m.Get("text"))
@@ -370,7 +377,7 @@ func handOver(args []string) {
 func self(f *os.File, args ...string) {
 	exe, err := os.Executable()
 	must(err)
-	cmd := exec.Command(exe, append([]string{"liar"}, args...)...)
+	cmd := exec.Command(exe, append([]string{"attacker"}, args...)...)
 	cmd.ExtraFiles = []*os.File{f}
 	cmd.Stderr = os.Stderr
 	must(cmd.Run())
@@ -384,7 +391,7 @@ func rootHandsOver(args []string) {
 	must(err)
 	exe, err := os.Executable()
 	must(err)
-	argv := testbed.As(args[0], exe, "liar", "send-on-3", "start")
+	argv := testbed.As(args[0], exe, "attacker", "send-on-3", "start")
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.ExtraFiles = []*os.File{f}
 	cmd.Stderr = os.Stderr
@@ -401,7 +408,7 @@ func sendOn3(args []string) {
 	case "start":
 		m.Add("proto", "pam")
 	case "write":
-		m.Add("data", password)
+		m.Add("data", testbed.Password)
 	}
 	t := &talk{c, "another's hands"}
 	t.violate(m)
@@ -453,7 +460,7 @@ func takeSocket([]string) {
 	}
 }
 
-// meeting is a name that the liars of one testbed share.
+// meeting is a name that the attackers of one testbed share.
 func meeting() string {
 	exe, err := os.Executable()
 	must(err)
@@ -614,7 +621,7 @@ func losesTerminal([]string) {
 		panic(m.Get("text"))
 	}
 	t.ask("read")
-	t.ask("write", "data", password)
+	t.ask("write", "data", testbed.Password)
 	t.ask("read")
 	must(unix.IoctlSetInt(0, unix.TIOCNOTTY, 0))
 	must(t.Send(capproto.NewMsg("session")))
@@ -633,7 +640,7 @@ func leaves(args []string) {
 		if m = t.hear(); m.Verb == capproto.VerbOK {
 			began++
 			t.ask("read")
-			t.ask("write", "data", password)
+			t.ask("write", "data", testbed.Password)
 		} else if m.Get("code") != capproto.CodeLimit {
 			panic(m.Get("text"))
 		}
@@ -661,10 +668,10 @@ func hoards(args []string) {
 // knocks connects very often, and is no front end.
 func knocks([]string) {
 	for range 5000 {
-		c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: rpc, Net: "unixpacket"})
+		c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: testbed.RPC, Net: "unixpacket"})
 		for errors.Is(err, syscall.EAGAIN) { // the backlog is full
 			time.Sleep(time.Millisecond)
-			c, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: rpc, Net: "unixpacket"})
+			c, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: testbed.RPC, Net: "unixpacket"})
 		}
 		must(err)
 		c.Close()
@@ -731,7 +738,79 @@ func converse([]string) {
 		}
 		said++
 		if capproto.Style(m.Get("style")).Question() {
-			t.ask("write", "data", password)
+			t.ask("write", "data", testbed.Password)
 		}
 	}
 }
+
+// proves is alice, with the terminal that the attacker has.
+func proves() *talk {
+	signal.Ignore(syscall.SIGHUP) // the kernel's, to a session that loses its terminal
+	t := dial()
+	must(t.Send(capproto.NewMsg("start", "proto", "pam", "user", "alice"), os.Stdin))
+	if m := t.hear(); m.Verb != capproto.VerbOK {
+		panic(m.Get("text"))
+	}
+	t.ask("read")
+	t.ask("write", "data", testbed.Password)
+	t.ask("read")
+	t.ask("session")
+	return t
+}
+
+// losesLate gives the terminal up while PAM opens the session.
+func losesLate([]string) {
+	t := proves()
+	must(unix.IoctlSetInt(0, unix.TIOCNOTTY, 0))
+	fmt.Println("lost")
+	must(t.Send(capproto.NewMsg("read")))
+	t.wantEnd("read", capproto.CodeAccount)
+}
+
+// losesOpen gives the terminal up when the session is open, and stays.
+func losesOpen([]string) {
+	t := proves()
+	if m := t.ask("read"); m.Verb != capproto.VerbDone {
+		panic(m.Verb)
+	}
+	must(unix.IoctlSetInt(0, unix.TIOCNOTTY, 0))
+	fmt.Println("lost")
+	select {}
+}
+
+// stalls passes descriptor 3, which it makes one that poll(2) would be asked
+// about, in as many conversations as there may be, and waits.
+func stalls([]string) {
+	in := bufio.NewReader(os.Stdin)
+	in.ReadByte()
+	must(unix.SetNonblock(3, true))
+	for range 3 {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0)
+		must(err)
+		must(unix.Connect(fd, &unix.SockaddrUnix{Name: testbed.RPC}))
+		must(unix.Sendmsg(fd, []byte("attr"), unix.UnixRights(3), nil, 0))
+	}
+	fmt.Println("sent")
+	in.ReadByte()
+}
+
+// asks has many short conversations. factotum may take a moment to see that
+// one has been closed, and refuse the next for their number.
+func asks([]string) {
+	for n := 0; n < 300; {
+		t := dial()
+		must(t.Send(capproto.NewMsg(capproto.VerbAttr)))
+		switch m := t.hear(); {
+		case m.Verb != capproto.VerbError:
+			n++
+		case m.Get("code") == capproto.CodeLimit:
+			time.Sleep(time.Millisecond)
+		default:
+			panic(m.Get("text"))
+		}
+		t.Close()
+	}
+}
+
+// refused wants to be refused for the number of its conversations.
+func refused([]string) { dial().wantEnd("one more", capproto.CodeLimit) }

@@ -22,7 +22,7 @@ const patient = "MaxAuthTries 100000\n"
 // install gives a user an authorized_keys.
 func (b *bed) install(t *testing.T, user, lines string) {
 	t.Helper()
-	b.write(t, "/home/"+user+"/.ssh/authorized_keys", lines)
+	b.Write(t, "/home/"+user+"/.ssh/authorized_keys", lines)
 }
 
 // wantNothing checks that the conversation has no capability, and no way to
@@ -38,10 +38,10 @@ func (k *talk) wantNothing() {
 	k.close()
 }
 
-func TestARogueFrontEnd(t *testing.T) {
+func TestAFrontEndThatLies(t *testing.T) {
 	b := up(t)
 	b.configure(t, patient)
-	given := b.logged("capability given")
+	given := b.Logged("capability given")
 	for name, f := range map[string]func(*testing.T){
 		"lies about signatures":            b.signatures,
 		"mixes exchange hashes":            b.hashes,
@@ -54,11 +54,11 @@ func TestARogueFrontEnd(t *testing.T) {
 		"asks in 64 conversations at once": b.many,
 	} {
 		t.Run(name, func(t *testing.T) {
-			b.sshfront = b.puppet(t, "_sshfront")
+			b.sshfront = b.relay(t, "_sshfront")
 			f(t)
 		})
 	}
-	if n := b.logged("capability given") - given; n != 0 {
+	if n := b.Logged("capability given") - given; n != 0 {
 		t.Errorf("%d capabilities given", n)
 	}
 	if !testbed.Eventually(func() bool { return len(b.Pids("factotum-pam")) == 0 }) {
@@ -210,7 +210,7 @@ func (b *bed) signatures(t *testing.T) {
 	// A certificate that was altered after the authority had signed it.
 	k = b.sshfront.connect(t)
 	blob := cert.blob()
-	refused := b.logged("public key refused") + b.logged("Refusing certificate") + b.logged("Failed publickey")
+	refused := b.Logged("public key refused") + b.Logged("Refusing certificate") + b.Logged("Failed publickey")
 	for i := range blob {
 		altered := slices.Clone(blob)
 		altered[i] ^= 0x10
@@ -219,7 +219,7 @@ func (b *bed) signatures(t *testing.T) {
 			t.Errorf("byte %d of a certificate flipped: %s", i, show(m))
 		}
 	}
-	if n := b.logged("public key refused") + b.logged("Refusing certificate") + b.logged("Failed publickey") - refused; n < len(blob) {
+	if n := b.Logged("public key refused") + b.Logged("Refusing certificate") + b.Logged("Failed publickey") - refused; n < len(blob) {
 		t.Errorf("%d altered certificates, %d lines in the log", len(blob), n)
 	}
 	k.wantNothing()
@@ -357,7 +357,7 @@ func (b *bed) sockets(t *testing.T) {
 		})
 	}
 	b.wantLogged(t, "protocol violation", 1, func() {
-		k := b.puppet(t, "_login").dial(t)
+		k := b.relay(t, "_login").dial(t)
 		k.wantEnd("ssh from a front end for pam", k.say(start, good), capproto.CodeProtocol)
 	})
 }
@@ -491,8 +491,8 @@ func (b *bed) turns(t *testing.T) {
 func (b *bed) tickets(t *testing.T) {
 	ed := newKey(t, "ed25519", 0)
 	b.install(t, "alice", ed.line(""))
-	rogue, login, other := b.puppet(t, "_rogue"), b.puppet(t, "_login"), b.puppet(t, "_sshfront")
-	refuse := func(what string, p *puppet, ticket string) {
+	second, login, other := b.relay(t, "_second"), b.relay(t, "_login"), b.relay(t, "_sshfront")
+	refuse := func(what string, p *relay, ticket string) {
 		t.Helper()
 		b.wantLogged(t, "protocol violation", 1, func() {
 			k := p.dial(t)
@@ -502,7 +502,7 @@ func (b *bed) tickets(t *testing.T) {
 	}
 	k := b.to(t, "admitted", ed)
 	ticket := k.want("ok", "ticket").Get("ticket")
-	refuse("a ticket of another front end for ssh", rogue, ticket)
+	refuse("a ticket of another front end for ssh", second, ticket)
 	refuse("a ticket of a front end for pam", login, ticket)
 	for what, text := range map[string]string{
 		"no ticket": "", "half a ticket": ticket[:len(ticket)/2], "a longer ticket": ticket + "A", "another ticket": strings.Repeat("A", len(ticket)),
@@ -527,7 +527,7 @@ func (b *bed) tickets(t *testing.T) {
 	k = b.to(t, "admitted", ed)
 	ticket = k.want("ok", "ticket").Get("ticket")
 	k.close()
-	// The end of the conversation comes to factotum by way of the puppet.
+	// The end of the conversation comes to factotum by way of the relay.
 	if !testbed.Eventually(func() bool { return len(b.Pids("factotum-pam")) == 0 }) {
 		t.Error("the worker of a ticket that nobody took is left")
 	}
@@ -539,7 +539,7 @@ func (b *bed) tickets(t *testing.T) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	got := 0
-	for _, p := range []*puppet{b.sshfront, other, b.sshfront, other, b.sshfront, other, b.sshfront, other} {
+	for _, p := range []*relay{b.sshfront, other, b.sshfront, other, b.sshfront, other, b.sshfront, other} {
 		d := p.dial(t)
 		wg.Go(func() {
 			if m := d.ask("attach", "ticket", ticket); m.Verb == capproto.VerbOK {
@@ -682,11 +682,11 @@ func (b *bed) nonsense(t *testing.T) {
 func (b *bed) senders(t *testing.T) {
 	ed := newKey(t, "ed25519", 0)
 	b.install(t, "alice", ed.line(""))
-	other, rogue, login := b.puppet(t, "_sshfront"), b.puppet(t, "_rogue"), b.puppet(t, "_login")
+	other, second, login := b.relay(t, "_sshfront"), b.relay(t, "_second"), b.relay(t, "_login")
 
 	// The first packet comes from another than made the connection: the same
 	// uid is as good, another is not.
-	for what, p := range map[string]*puppet{"another front end for ssh": rogue, "a front end for pam": login} {
+	for what, p := range map[string]*relay{"another front end for ssh": second, "a front end for pam": login} {
 		b.wantLogged(t, "connection made by uid", 1, func() {
 			k := p.talk(t, b.sshfront.fetch(t))
 			conn := tcp(t, "127.0.0.1")
@@ -695,7 +695,7 @@ func (b *bed) senders(t *testing.T) {
 		})
 	}
 	// A later packet comes from another.
-	for what, p := range map[string]*puppet{"another process": other, "another uid": rogue} {
+	for what, p := range map[string]*relay{"another process": other, "another uid": second} {
 		conn := b.sshfront.fetch(t)
 		dup, err := net.FileConn(conn)
 		if err != nil {

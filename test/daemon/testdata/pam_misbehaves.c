@@ -1,7 +1,7 @@
 /*
  * A PAM module that misbehaves. Its arguments say when and how:
  *
- *	pam_rogue.so TYPE=WHAT...	TYPE is auth, acct, open or close
+ *	pam_misbehaves.so TYPE=WHAT...	TYPE is auth, acct, open or close
  */
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -69,14 +69,14 @@ misbehave(pam_handle_t *pamh, const char *what)
 			r = say(pamh, PAM_PROMPT_ECHO_OFF, text);
 	} else if (strcmp(what, "stderr") == 0) {
 		for (i = 0; i < MANY; i++)
-			fprintf(stderr, "pam_rogue talks to itself\n");
+			fprintf(stderr, "pam_misbehaves talks to itself\n");
 	} else if (strcmp(what, "closefds") == 0) {
 		for (i = 0; i < 1024; i++)
 			close(i);
 	} else if (strcmp(what, "fork") == 0) {
 		/* A child that does not exec keeps what the worker has open. */
 		if (fork() == 0) {
-			FILE *f = fopen("/run/rogue-child", "w");
+			FILE *f = fopen("/run/module-child", "w");
 
 			fprintf(f, "%d\n", (int)getpid());
 			fclose(f);
@@ -95,7 +95,7 @@ misbehave(pam_handle_t *pamh, const char *what)
 	} else if (strcmp(what, "effects") == 0) {
 		umask(027);
 		nice(7);
-		r = pam_putenv(pamh, "ROGUE=effects");
+		r = pam_putenv(pamh, "MODULE=effects");
 	} else
 		r = PAM_SYSTEM_ERR;
 	return r;
