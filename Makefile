@@ -31,7 +31,7 @@ deps:
 test: deps
 	$(MAKE) all
 	$(GO) test -count=1 $(TESTFLAGS) -tags '$(TAGS)' ./...
-	$(GO) test -count=1 $(TESTFLAGS) $(SSHSIG) ./sshfront ./tools/sshpatch
+	$(GO) test -count=1 $(TESTFLAGS) $(SSHSIG) ./sshfront ./sshfront/internal/connection ./tools/sshpatch
 
 # MANY MACHINES in p9auth(7), with servers that run in a testbed.
 test-site: deps
@@ -44,7 +44,7 @@ check: build/go.mod
 	$(GO) vet ./...
 	$(GO) vet -tags capdev ./...
 	$(GO) vet -tags site ./test/site
-	$(GO) vet $(SSHSIG) ./sshfront ./tools/sshpatch
+	$(GO) vet $(SSHSIG) ./sshfront ./sshfront/internal/connection ./tools/sshpatch
 	$(GO) tool staticcheck ./...
 	$(GO) tool staticcheck -tags site ./test/site
 	@out=$$(mandoc -Tlint -W warning $$(git ls-files 'man/*')) && test -z "$$out" || { echo "$$out"; exit 1; }

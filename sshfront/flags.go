@@ -9,6 +9,7 @@ import (
 
 	"p9auth/internal/capuse"
 	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/listener"
 )
 
 const usage = `usage: sshfront [-DdeGiqTtV] [-4 | -6] [-C connection_spec] [-E log_file]
@@ -166,15 +167,18 @@ func (o *options) parse() (*sshdconf.Config, error) {
 	return sshdconf.Parse(file, o.overrides)
 }
 
-// logLevel is what -d and -q make of the configuration's LogLevel.
-func (o *options) logLevel(s *sshdconf.Settings) sshdconf.LogLevel {
-	switch {
-	case o.debug > 0:
-		return sshdconf.LogDebug1 + sshdconf.LogLevel(o.debug-1)
-	case o.quiet:
-		return sshdconf.LogQuiet
+// listener is what the options say to the listener.
+func (o *options) listener() listener.Options {
+	return listener.Options{
+		Conf: func() (*sshdconf.Settings, error) {
+			c, err := o.parse()
+			if err != nil {
+				return nil, err
+			}
+			return c.Global(), nil
+		},
+		User: o.user, RPC: o.rpc, Capuse: o.capuse, LogFile: o.logFile, Debug: o.debug, Quiet: o.quiet, Inetd: o.inetd,
 	}
-	return s.LogLevel
 }
 
 // groupsOf returns the names of a user's groups, for Match Group with -C.

@@ -1,25 +1,20 @@
 // Sshfront is the SSH server, without privileges and without keys.
 //
-// It is one program and several processes, told apart by the first argument:
+// It is one program and five processes, told apart by the first argument:
 //
-//   - The listener (no such argument) runs as _sshfront. Started as root, it
-//     binds its sockets and becomes _sshfront, with no capabilities and no
-//     way back, before it reads from any socket. It accepts connections, limits
-//     them, and starts the processes below. It never reads from the network,
-//     and believes a connection process nothing that could hurt another one:
-//     control.go has all that they say to each other.
-//   - The connection process, one for each connection, runs as _sshfront in a
-//     sandbox (sandbox.go): it can neither open nor execute anything. It speaks
-//     the SSH protocol with a client that nobody knows yet, and relays what is
-//     to be proven to factotum. Whoever takes it over has this connection.
-//   - The session process, one for each login, runs as _sshfront outside the
-//     sandbox, since it redeems the capability. It is started by the listener
-//     and reads nothing but a ticket before it becomes
-//   - the user process (sshfront/internal/user), which runs as the user and does
-//     everything that is done on the user's behalf.
+//   - The listener (no such argument; package listener) runs as _sshfront. It
+//     accepts connections, limits them, and starts the processes below.
+//   - The connection process ("connection"), one for each connection, runs as
+//     _sshfront in a sandbox. It speaks the SSH protocol with the client, and
+//     relays to factotum what is to be proven.
+//   - The session process ("session"), one for each login, runs as _sshfront
+//     outside of the sandbox. It redeems the capability, and by that becomes
+//   - the user process ("user"), which runs as the user and does everything that
+//     is done on the user's behalf.
+//   - The sftp server ("sftp") is a child of the user process.
 //
-// All of them trust factotum and the kernel. None holds a right, a host key,
-// or another user's data.
+// All of them trust factotum and the kernel. None holds a right, a host key, or
+// another user's data.
 package main
 
 import (
@@ -27,11 +22,12 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
-	"strings"
-	"time"
 
 	"p9auth/internal/sshdconf"
-	sshuser "p9auth/sshfront/internal/user"
+	"p9auth/sshfront/internal/connection"
+	"p9auth/sshfront/internal/listener"
+	"p9auth/sshfront/internal/session"
+	"p9auth/sshfront/internal/user"
 )
 
 var errHelp = errors.New("--help")
@@ -40,16 +36,16 @@ func main() {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "connection":
-			connectionMain()
+			connection.Main()
 			return
 		case "session":
-			sessionMain()
+			session.Main()
 			return
 		case "user":
-			userMain()
+			user.Main()
 			return
 		case "sftp":
-			sshuser.SFTP(os.Args[2:])
+			user.SFTP(os.Args[2:])
 			return
 		}
 	}
@@ -83,7 +79,7 @@ func run(args []string) error {
 	case o.test:
 		return nil
 	}
-	return listen(o, conf)
+	return listener.Run(o.listener())
 }
 
 // dump prints the configuration as "sshd -T" does, for one connection if spec
@@ -116,22 +112,4 @@ func version() string {
 		}
 	}
 	return "sshfront (p9auth), " + b.GoVersion
-}
-
-// seconds prints a duration as sshd's log does: in whole seconds, minutes and
-// so on, the largest first.
-func seconds(d time.Duration) string {
-	n := int(d / time.Second)
-	var b strings.Builder
-	for _, u := range []struct {
-		n    int
-		name string
-	}{{604800, "w"}, {86400, "d"}, {3600, "h"}, {60, "m"}} {
-		if n >= u.n {
-			fmt.Fprintf(&b, "%02d%s", n/u.n, u.name)
-			n %= u.n
-		}
-	}
-	fmt.Fprintf(&b, "%02ds", n)
-	return b.String()
 }

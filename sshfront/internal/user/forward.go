@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/words"
 )
 
 // reserved is the first port that every user may listen on, whatever the
@@ -138,7 +139,7 @@ func connected(c net.Conn, err error) (answer, error) {
 		if errors.As(err, &e) {
 			err = e
 		}
-		return answer{}, failed("%s", cut(err.Error(), 255))
+		return answer{}, failed("%s", words.Clip(err.Error(), 255))
 	}
 	defer c.Close()
 	f, err := descriptor(c)
@@ -147,8 +148,6 @@ func connected(c net.Conn, err error) (answer, error) {
 	}
 	return answer{files: []*os.File{f}}, nil
 }
-
-func cut(s string, n int) string { return s[:min(len(s), n)] }
 
 // descriptor duplicates a connection's descriptor and leaves it in
 // non-blocking mode, which File of package net would not.

@@ -13,6 +13,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/internal/authkeys"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
 )
 
 const maxInfo = 1 << 20 // bytes of its JSON
@@ -85,28 +86,12 @@ func (i *Info) Memfd() (*os.File, error) {
 	if len(b) > maxInfo {
 		return nil, fmt.Errorf("what the user process is to know has %d bytes, at most %d", len(b), maxInfo)
 	}
-	fd, err := unix.MemfdCreate("sshfront-info", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "info")
-	_, err = f.Write(b)
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("memfd: %w", err)
-	}
-	return f, nil
+	return sys.Memfd("sshfront-info", b)
 }
 
 // readInfo reads what Memfd wrote.
 func readInfo(r io.Reader) (*Info, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxInfo))
+	b, err := sys.ReadAll(r, maxInfo)
 	if err != nil {
 		return nil, err
 	}

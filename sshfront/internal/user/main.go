@@ -24,16 +24,15 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"math"
 	"net"
 	"os"
 	"os/signal"
 	"sync"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"p9auth/capproto"
+	"p9auth/internal/privs"
+	"p9auth/internal/sys"
 )
 
 // Main is the user process: descriptor 3 is the link, descriptor 4 the Info.
@@ -50,12 +49,12 @@ func Main() {
 func run() error {
 	// A user who may have sftp only must not reach our memory by it, nor what
 	// the link carries.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
+	if err := privs.Undumpable(); err != nil {
+		return err
 	}
 	// Programs get their descriptors one by one.
-	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return fmt.Errorf("close_range: %w", err)
+	if err := sys.CloseOnExec(); err != nil {
+		return err
 	}
 	f := os.NewFile(4, "info")
 	info, err := readInfo(f)

@@ -1,8 +1,9 @@
-package main
+package listener
 
 import (
 	"bufio"
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +19,11 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/internal/proc"
+	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
+	"p9auth/sshfront/internal/control"
+
+	"golang.org/x/sys/unix"
 )
 
 // The test binary is sshfront too: the listener starts it as /proc/self/exe.
@@ -32,12 +39,8 @@ func TestMain(m *testing.M) {
 		case "session":
 			puppetSession()
 			return
-		case "sandbox":
-			sandboxed(os.Args[2], os.Args[3] == "debug")
-			return
 		case "listener":
-			os.Args = append(os.Args[:1], os.Args[2:]...)
-			main()
+			listenerMain(os.Args[2:])
 			return
 		}
 	}
@@ -61,21 +64,48 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// program is sshfront with puppets for connection and session processes.
+// listenerMain runs the listener as sshfront's main does, for the options that
+// these tests give.
+func listenerMain(args []string) {
+	var o Options
+	var file string
+	fl := flag.NewFlagSet("listener", flag.ExitOnError)
+	fl.StringVar(&file, "f", "", "")
+	fl.StringVar(&o.User, "u", "", "")
+	fl.StringVar(&o.RPC, "rpc", "", "")
+	fl.StringVar(&o.LogFile, "E", "", "")
+	fl.BoolVar(&o.Inetd, "i", false, "")
+	fl.BoolFunc("d", "", func(string) error { o.Debug++; return nil })
+	fl.Parse(args)
+	o.Conf = func() (*sshdconf.Settings, error) {
+		c, err := sshdconf.Parse(file, nil)
+		if err != nil {
+			return nil, err
+		}
+		return c.Global(), nil
+	}
+	if err := Run(o); err != nil {
+		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// program is the listener with puppets for connection and session processes.
 var program string
 
 func must[T any](v T, err error) T {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "puppet:", err)
-		os.Exit(exitFailure)
+		os.Exit(control.ExitFailure)
 	}
 	return v
 }
 
 func puppet() {
-	conf := must(readConfig(connConfigFD))
-	ctl := must(openControl(connControlFD))
-	c := must(net.FileConn(os.NewFile(connSocketFD, "tcp")))
+	conf := must(control.ReadConfig(control.ConnConfigFD))
+	raw := must(unix.Dup(control.ConnControlFD))
+	ctl := must(control.Open(control.ConnControlFD))
+	c := must(net.FileConn(os.NewFile(control.ConnSocketFD, "tcp")))
 	var links []*os.File
 	for in := bufio.NewScanner(c); in.Scan(); {
 		cmd, arg, _ := strings.Cut(in.Text(), " ")
@@ -87,10 +117,10 @@ func puppet() {
 		case "kill":
 			syscall.Kill(os.Getpid(), syscall.Signal(atoi(arg)))
 		case "authenticated":
-			fmt.Fprintln(c, ctl.authenticated(arg))
+			fmt.Fprintln(c, ctl.Authenticated(arg))
 		case "session":
-			ours, theirs, _ := socketpair()
-			pid, err := ctl.session(theirs)
+			ours, theirs, _ := sys.Socketpair()
+			pid, err := ctl.Session(theirs)
 			if err != nil {
 				fmt.Fprintln(c, err)
 				break
@@ -101,7 +131,7 @@ func puppet() {
 			n, _ := ours.Read(hello)
 			fmt.Fprintln(c, pid, string(hello[:n]))
 		case "send": // a raw message
-			fmt.Fprintln(c, must(ctl.c.Unix().Write([]byte(arg))) > 0)
+			fmt.Fprintln(c, must(unix.Write(raw, []byte(arg))) > 0)
 		case "pid":
 			fmt.Fprintln(c, os.Getpid())
 		case "rpc":
@@ -119,8 +149,8 @@ func atoi(s string) (n int) {
 }
 
 func puppetSession() {
-	must(readConfig(sessionConfigFD))
-	link := must(capproto.FileConn(os.NewFile(sessionLinkFD, "link"), 1000))
+	must(control.ReadConfig(control.SessionConfigFD))
+	link := must(capproto.FileConn(os.NewFile(control.SessionLinkFD, "link"), 1000))
 	link.Send(capproto.NewMsg("hello"))
 	link.Recv()
 }
@@ -357,7 +387,7 @@ func TestAProcessThatBreaksTheRulesIsKilledAlone(t *testing.T) {
 		"authenticated twice":     {"authenticated a", "authenticated a"},
 		"session before login":    {"send session"},
 		"session without a link":  {"authenticated a", "send session"},
-		"too long":                {"send authenticated user=" + strings.Repeat("a", 2*maxControl)},
+		"too long":                {"send authenticated user=" + strings.Repeat("a", 2*control.MaxPacket)},
 		"a session with a reason": {"authenticated a", "send session user=a"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -437,5 +467,28 @@ func TestExitStatusesBringPenalties(t *testing.T) {
 			}
 			r.want(`drop connection #0 from \[127\.0\.0\.1\]:\d+ on \[127\.0\.0\.1\]:\d+ penalty: ` + why)
 		})
+	}
+}
+
+func TestTheListenerIsNotInTheSandboxButHasNoRights(t *testing.T) {
+	r := begin(t, "")
+	st, err := proc.ReadStatus(r.cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.UID == 0 || st.EUID == 0 || st.Permitted != 0 || st.Effective != 0 || st.NoNewPrivs {
+		t.Errorf("%+v", st)
+	}
+	if os.Getuid() == 0 {
+		tasks, err := os.ReadDir("/proc/" + strconv.Itoa(r.cmd.Process.Pid) + "/task")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, task := range tasks {
+			b, _ := os.ReadFile("/proc/" + strconv.Itoa(r.cmd.Process.Pid) + "/task/" + task.Name() + "/status")
+			if s := string(b); s != "" && (!strings.Contains(s, "Groups:\t \n") || !strings.Contains(s, "CapAmb:\t0000000000000000\n")) {
+				t.Errorf("a thread has groups or capabilities:\n%s", s)
+			}
+		}
 	}
 }

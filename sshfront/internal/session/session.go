@@ -1,4 +1,11 @@
-package main
+// Package session is the session process of sshfront, one for each login: the
+// redeemer. The listener starts it as _sshfront, outside of the sandbox, since it
+// redeems the capability. It reads nothing but a ticket from the connection
+// process before it becomes the user process (package user).
+//
+// It trusts factotum and the kernel. A ticket is worth nothing unless factotum
+// has made it for a login that a proof has won.
+package session
 
 import (
 	"errors"
@@ -10,62 +17,65 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/internal/capuse"
+	"p9auth/internal/privs"
 	"p9auth/internal/sshdconf"
-	sshuser "p9auth/sshfront/internal/user"
+	"p9auth/sshfront/internal/control"
+	"p9auth/sshfront/internal/sshlog"
+	"p9auth/sshfront/internal/user"
 )
 
-// sessionMain is the session process. It becomes the user process, or says on
+// Main is the session process. It becomes the user process, or says on
 // the link why it does not.
-func sessionMain() {
-	conf, err := sessionConfig()
+func Main() {
+	conf, err := config()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
-		os.Exit(exitFailure)
+		os.Exit(control.ExitFailure)
 	}
-	setupLog(conf.LogLevel, conf.Settings.LogVerbose)
+	sshlog.Setup(conf.LogLevel, conf.Settings.LogVerbose)
 	link, err := dupLink()
 	if err != nil {
-		logf(sshdconf.LogFatal, "%v", err)
-		os.Exit(exitFailure)
+		sshlog.Printf(sshdconf.LogFatal, "%v", err)
+		os.Exit(control.ExitFailure)
 	}
-	err = session(conf, link)
-	logf(sshdconf.LogError, "session: %v", err)
+	err = redeem(conf, link)
+	sshlog.Printf(sshdconf.LogError, "session: %v", err)
 	text := "the session cannot be opened; the administrator finds the reason in the log"
 	if e := new(capproto.Error); errors.As(err, &e) {
 		text = e.Text
 	}
 	link.Send(capproto.NewMsg(capproto.VerbError, "text", text))
-	os.Exit(exitFailure)
+	os.Exit(control.ExitFailure)
 }
 
-// sessionConfig reads a copy of the configuration's descriptor, which itself
+// config reads a copy of the configuration's descriptor, which itself
 // stays open: its place is kept for the Info, and nothing else may come to be
 // there meanwhile.
-func sessionConfig() (*connConfig, error) {
-	fd, err := unix.FcntlInt(sessionConfigFD, unix.F_DUPFD_CLOEXEC, 10)
+func config() (*control.Config, error) {
+	fd, err := unix.FcntlInt(control.SessionConfigFD, unix.F_DUPFD_CLOEXEC, 10)
 	if err != nil {
 		return nil, fmt.Errorf("no configuration: this process is started by the listener only: %w", err)
 	}
-	return readConfig(fd)
+	return control.ReadConfig(fd)
 }
 
 // dupLink wraps a copy of the link: the descriptor itself is for the user
 // process.
 func dupLink() (*capproto.Conn, error) {
-	fd, err := unix.FcntlInt(sessionLinkFD, unix.F_DUPFD_CLOEXEC, 10)
+	fd, err := unix.FcntlInt(control.SessionLinkFD, unix.F_DUPFD_CLOEXEC, 10)
 	if err != nil {
 		return nil, fmt.Errorf("no link: this process is started by the listener only: %w", err)
 	}
-	return capproto.FileConn(os.NewFile(uintptr(fd), "link"), sshuser.MaxPacket)
+	return capproto.FileConn(os.NewFile(uintptr(fd), "link"), user.MaxPacket)
 }
 
-// session takes the login over, has the PAM session opened for this process
+// redeem takes the login over, has the PAM session opened for this process
 // and becomes the user. It returns only an error.
-func session(conf *connConfig, link *capproto.Conn) error {
+func redeem(conf *control.Config, link *capproto.Conn) error {
 	// No other process of _sshfront sees the capability, and no core file has
 	// it; a limit of core files would be the user's, too.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
+	if err := privs.Undumpable(); err != nil {
+		return err
 	}
 	p, err := link.Recv()
 	if err != nil {
@@ -109,7 +119,7 @@ func session(conf *connConfig, link *capproto.Conn) error {
 	if err != nil {
 		return err
 	}
-	info, err := sshuser.NewInfo(auth, client, server)
+	info, err := user.NewInfo(auth, client, server)
 	if err != nil {
 		return err
 	}
@@ -133,7 +143,7 @@ func session(conf *connConfig, link *capproto.Conn) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(dupTo(int(memfd.Fd()), sessionConfigFD), keep(sessionLinkFD), dupTo(int(null.Fd()), 2)); err != nil {
+	if err := errors.Join(dupTo(int(memfd.Fd()), control.SessionConfigFD), keep(control.SessionLinkFD), dupTo(int(null.Fd()), 2)); err != nil {
 		return err
 	}
 	err = capuse.Exec(conf.Capuse, auth.Cap, capuse.Target{

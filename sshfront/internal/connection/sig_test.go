@@ -1,4 +1,4 @@
-package main
+package connection
 
 import (
 	"crypto/ed25519"

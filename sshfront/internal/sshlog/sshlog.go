@@ -1,4 +1,11 @@
-package main
+// Package sshlog writes the log of sshfront's processes: sshd's words in sshd's
+// form, one message a line, since programs like fail2ban read it. There is
+// no level= and no msg=.
+//
+// The listener, the connection processes and the redeemers all write to the
+// standard error that the listener has inherited. The package opens nothing, so
+// it works inside the connection process's sandbox.
+package sshlog
 
 import (
 	"context"
@@ -16,10 +23,8 @@ import (
 
 	"p9auth/internal/match"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/words"
 )
-
-// The log has sshd's words in sshd's form, one message a line, since programs
-// like fail2ban read it: no level=, no msg=.
 
 // levels has slog's level for each of sshd's.
 var levels = map[sshdconf.LogLevel]slog.Level{
@@ -28,12 +33,12 @@ var levels = map[sshdconf.LogLevel]slog.Level{
 	sshdconf.LogDebug1: slog.LevelDebug, sshdconf.LogDebug2: slog.LevelDebug - 1, sshdconf.LogDebug3: slog.LevelDebug - 2,
 }
 
-// setupLog makes slog's default logger write to standard error what level
+// Setup makes slog's default logger write to standard error what level
 // lets through, and what patterns (LogVerbose) name in any case.
-func setupLog(level sshdconf.LogLevel, patterns []string) {
-	// Whoever reads the log may end, which is no reason to end with them.
+func Setup(level sshdconf.LogLevel, patterns []string) {
+	// Ignore SIGPIPE: losing the log's reader must not kill this process.
 	signal.Notify(brokenPipe, syscall.SIGPIPE)
-	slog.SetDefault(slog.New(&logHandler{
+	slog.SetDefault(slog.New(&handler{
 		w: os.Stderr, level: levels[level], patterns: patterns, journal: os.Getenv("JOURNAL_STREAM") != "",
 	}))
 }
@@ -41,8 +46,8 @@ func setupLog(level sshdconf.LogLevel, patterns []string) {
 // brokenPipe drops signals. They are not ignored, as that would be inherited.
 var brokenPipe = make(chan os.Signal, 1)
 
-// logf logs a message at one of sshd's levels.
-func logf(level sshdconf.LogLevel, format string, args ...any) {
+// Printf logs a message at one of sshd's levels.
+func Printf(level sshdconf.LogLevel, format string, args ...any) {
 	ctx, lv := context.Background(), levels[level]
 	h := slog.Default().Handler()
 	if !h.Enabled(ctx, lv) {
@@ -53,10 +58,10 @@ func logf(level sshdconf.LogLevel, format string, args ...any) {
 	h.Handle(ctx, slog.NewRecord(time.Now(), lv, fmt.Sprintf(format, args...), pc[0]))
 }
 
-// A logHandler writes each record as a line: its time and process, or where it
+// A handler writes each record as a line: its time and process, or where it
 // goes to the journal its priority, see sd-daemon(3); then the message and the
 // attributes.
-type logHandler struct {
+type handler struct {
 	mu       sync.Mutex
 	w        io.Writer
 	level    slog.Level
@@ -65,14 +70,14 @@ type logHandler struct {
 	attrs    string
 }
 
-// maxLogLine bounds a message in bytes; sshd has 1024.
-const maxLogLine = 2048
+// maxLine bounds a message in bytes; sshd has 1024.
+const maxLine = 2048
 
-func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool {
+func (h *handler) Enabled(_ context.Context, l slog.Level) bool {
 	return l >= h.level || len(h.patterns) > 0
 }
 
-func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
+func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	if r.Level < h.level && !h.forced(r.PC) {
 		return nil
 	}
@@ -100,7 +105,7 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 		msg += " " + a.String()
 		return true
 	})
-	vis(&b, msg[:min(len(msg), maxLogLine)])
+	b.WriteString(words.Vis(words.Clip(msg, maxLine)))
 	b.WriteByte('\n')
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -109,7 +114,7 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 }
 
 // forced says whether LogVerbose names the line of the source.
-func (h *logHandler) forced(pc uintptr) bool {
+func (h *handler) forced(pc uintptr) bool {
 	if pc == 0 || len(h.patterns) == 0 {
 		return false
 	}
@@ -118,27 +123,12 @@ func (h *logHandler) forced(pc uintptr) bool {
 	return match.List(fmt.Sprintf("%s:%s():%d", filepath.Base(f.File), function, f.Line), strings.Join(h.patterns, ",")) == match.Matched
 }
 
-func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	s := h.attrs
 	for _, a := range attrs {
 		s += " " + a.String()
 	}
-	return &logHandler{w: h.w, level: h.level, patterns: h.patterns, journal: h.journal, attrs: s}
+	return &handler{w: h.w, level: h.level, patterns: h.patterns, journal: h.journal, attrs: s}
 }
 
-func (h *logHandler) WithGroup(string) slog.Handler { return h }
-
-// vis writes what strangers had a hand in, so that it stays one line of
-// ASCII: see vis(3), VIS_SAFE and VIS_OCTAL.
-func vis(b *strings.Builder, s string) {
-	for _, c := range []byte(s) {
-		switch {
-		case c == '\\':
-			b.WriteString(`\\`)
-		case c == '\t' || c >= ' ' && c <= '~':
-			b.WriteByte(c)
-		default:
-			fmt.Fprintf(b, `\%03o`, c)
-		}
-	}
-}
+func (h *handler) WithGroup(string) slog.Handler { return h }

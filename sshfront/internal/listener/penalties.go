@@ -1,117 +1,15 @@
-package main
+package listener
 
 import (
 	"container/heap"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"net/netip"
-	"time"
-
 	"p9auth/internal/match"
 	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/sshlog"
+	"time"
 )
-
-// limits decides which connections are let in, as sshd's srclimit.c and
-// drop_connection do: MaxStartups, PerSourceMaxStartups, PerSourcePenalties.
-// Its tables are bounded: by MaxStartups' full, and by max-sources4 and
-// max-sources6. The caller locks.
-type limits struct {
-	conf   *sshdconf.Settings
-	now    func() time.Time
-	random func(n int) int // from 0 to n-1
-
-	startups  int // connections that have not authenticated
-	perSource map[netip.Prefix]int
-	penalties [2]penalties // of IPv4 and IPv6 sources
-
-	// Since when MaxStartups drops connections; zero when it does not.
-	throttling time.Time
-	logged     time.Time
-	dropped    int
-}
-
-func newLimits(conf *sshdconf.Settings) *limits {
-	l := &limits{conf: conf, now: time.Now, random: rand.IntN, perSource: map[netip.Prefix]int{}}
-	for i := range l.penalties {
-		l.penalties[i].bySource = map[netip.Prefix]*penalty{}
-	}
-	return l
-}
-
-// throttleLog is how often a long time of dropping is logged.
-const throttleLog = 5 * time.Minute
-
-// source is the network that an address counts for.
-func (l *limits) source(addr netip.Addr) netip.Prefix {
-	bits := l.conf.PerSourceNetBlockSize.V6
-	if addr.Is4() {
-		bits = l.conf.PerSourceNetBlockSize.V4
-	}
-	p, _ := addr.Prefix(bits)
-	return p
-}
-
-// A place is what an admitted connection takes up until it is done.
-type place struct{ source netip.Prefix }
-
-// admit decides about a connection from remote to local and logs a refusal.
-// done must be called with the place.
-func (l *limits) admit(remote, local netip.AddrPort) (place, bool) {
-	addr := remote.Addr()
-	drop := func(level sshdconf.LogLevel, reason string) (place, bool) {
-		logf(level, "drop connection #%d from [%s]:%d on [%s]:%d %s",
-			l.startups, addr, remote.Port(), local.Addr(), local.Port(), reason)
-		return place{}, false
-	}
-	if reason := l.penalized(addr); reason != "" {
-		return drop(sshdconf.LogInfo, reason)
-	}
-	p := place{l.source(addr)}
-	if !l.full() && l.perSource[p.source] < l.conf.PerSourceMaxStartups {
-		if !l.throttling.IsZero() && l.startups < l.conf.MaxStartups.Begin-1 {
-			logf(sshdconf.LogInfo, "exited MaxStartups throttling after %s, %d connections dropped",
-				seconds(l.now().Sub(l.throttling)), l.dropped)
-			l.throttling = time.Time{}
-		}
-		l.startups++
-		l.perSource[p.source]++
-		return p, true
-	}
-	level, now := sshdconf.LogVerbose, l.now()
-	switch {
-	case l.throttling.IsZero():
-		logf(sshdconf.LogError, "beginning MaxStartups throttling")
-		level, l.throttling, l.logged, l.dropped = sshdconf.LogInfo, now, now, 0
-	case now.Sub(l.logged) > throttleLog:
-		logf(sshdconf.LogError, "in MaxStartups throttling for %s, %d connections dropped",
-			seconds(now.Sub(l.throttling)), l.dropped+1)
-		level, l.logged = sshdconf.LogInfo, now
-	}
-	l.dropped++
-	return drop(level, "past MaxStartups")
-}
-
-// done gives a place back.
-func (l *limits) done(p place) {
-	l.startups--
-	if l.perSource[p.source]--; l.perSource[p.source] <= 0 {
-		delete(l.perSource, p.source)
-	}
-}
-
-// full is MaxStartups' random early drop.
-func (l *limits) full() bool {
-	m := l.conf.MaxStartups
-	switch {
-	case l.startups < m.Begin:
-		return false
-	case l.startups >= m.Full || m.Rate == 100:
-		return true
-	}
-	p := (100-m.Rate)*(l.startups-m.Begin)/(m.Full-m.Begin) + m.Rate
-	return l.random(100) < p
-}
 
 // An offence is what PerSourcePenalties has a penalty for.
 type offence int
@@ -213,7 +111,7 @@ func (l *limits) penalize(addr netip.Addr, o offence) {
 	x := p.bySource[source]
 	if x == nil {
 		if denyAll && len(p.heap) >= max {
-			logf(sshdconf.LogVerbose, "penalty table full, cannot penalise %s for %s", source, reason)
+			sshlog.Printf(sshdconf.LogVerbose, "penalty table full, cannot penalise %s for %s", source, reason)
 			return
 		}
 		x = &penalty{source: source, expiry: now.Add(d), active: d > c.Min, reason: reason}
@@ -223,7 +121,7 @@ func (l *limits) penalize(addr netip.Addr, o offence) {
 		if x.active {
 			level, what = sshdconf.LogInfo, "active"
 		}
-		logf(level, "new %s %s penalty of %s seconds for %s", source, what, secs(d), reason)
+		sshlog.Printf(level, "new %s %s penalty of %s seconds for %s", source, what, secs(d), reason)
 		p.expire(now, max)
 		return
 	}
@@ -232,7 +130,7 @@ func (l *limits) penalize(addr netip.Addr, o offence) {
 		x.expiry = most
 	}
 	if left := x.expiry.Sub(now); left > c.Min && !x.active {
-		logf(sshdconf.LogInfo, "activating %s penalty of %s seconds for %s", source, secs(left), reason)
+		sshlog.Printf(sshdconf.LogInfo, "activating %s penalty of %s seconds for %s", source, secs(left), reason)
 		x.active = true
 	}
 	x.reason = reason

@@ -1,4 +1,4 @@
-package main
+package connection
 
 import (
 	"errors"
@@ -13,10 +13,12 @@ import (
 	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
+	"p9auth/internal/privs"
 	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/sshlog"
 )
 
-// sandboxConnection shuts a connection process in, for good and in all of its
+// enterSandbox shuts a connection process in, for good and in all of its
 // threads, after it has dialled factotum. What it holds open it may use: the
 // TCP socket, the control socket, the conversation with factotum, links that
 // it makes. It may not open, execute, connect, listen, trace, signal another
@@ -26,7 +28,7 @@ import (
 // a seccomp filter (the first; without it the process must not go on). A
 // system call that is not on the list kills the process; with debug it fails
 // with EPERM.
-func sandboxConnection(debug bool) error {
+func enterSandbox(debug bool) error {
 	// The time zone is read when it is first needed, which is too late.
 	_, _ = time.Now().Zone()
 	if err := limitConnection(); err != nil {
@@ -39,7 +41,7 @@ func sandboxConnection(debug bool) error {
 	if err != nil {
 		abi = 0
 	}
-	logf(sshdconf.LogDebug2, "sandbox: landlock version %d (0: none)", abi)
+	sshlog.Printf(sshdconf.LogDebug2, "sandbox: landlock version %d (0: none)", abi)
 	if err := landlock.V11.BestEffort().Restrict(); err != nil {
 		return fmt.Errorf("landlock: %w", err)
 	}
@@ -60,8 +62,8 @@ func sandboxConnection(debug bool) error {
 
 // limitConnection sets resource limits, and keeps the memory to ourselves.
 func limitConnection() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
+	if err := privs.Undumpable(); err != nil {
+		return err
 	}
 	limits := []int{unix.RLIMIT_CORE, unix.RLIMIT_MEMLOCK, unix.RLIMIT_MSGQUEUE}
 	var st unix.Stat_t

@@ -1,4 +1,4 @@
-package main
+package listener
 
 import (
 	"context"
@@ -9,28 +9,27 @@ import (
 	"os"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
 )
 
 // maxSockets is how many sockets the listener listens on; sshd has 16.
 const maxSockets = 64
 
-// inherited returns the sockets that whoever started us listens on (systemd's
-// LISTEN_FDS, see sd_listen_fds(3)), or none.
+// inherited returns the TCP sockets that the service manager listens on for us,
+// or none.
 func inherited() ([]*net.TCPListener, error) {
+	passed, err := sys.Inherited()
+	if err != nil {
+		return nil, err
+	}
 	var list []*net.TCPListener
-	for _, f := range activation.Files(true) {
-		s, err := net.FileListener(f)
-		f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("inherited socket: %w", err)
-		}
+	for _, s := range passed {
 		t, ok := s.(*net.TCPListener)
 		if !ok {
-			return nil, fmt.Errorf("inherited socket %s: not a TCP socket", s.Addr())
+			return nil, fmt.Errorf("the service manager passed the socket %s, which is not a TCP socket", s.Addr())
 		}
 		list = append(list, t)
 	}
@@ -118,57 +117,7 @@ func stdinConn() (*net.TCPConn, error) {
 	return t, nil
 }
 
-// setKeepAlive has TCP ask a silent client whether it is there, after the times
-// that the system has for that, or not at all. Go has short times of its own
-// for each socket that it gets, after which a client would be lost whose network
-// is away for some minutes.
-func setKeepAlive(c *net.TCPConn, on bool) error {
-	fresh, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fresh)
-	conf := net.KeepAliveConfig{Enable: on}
-	for opt, seconds := range map[int]*time.Duration{unix.TCP_KEEPIDLE: &conf.Idle, unix.TCP_KEEPINTVL: &conf.Interval} {
-		n, err := unix.GetsockoptInt(fresh, unix.IPPROTO_TCP, opt)
-		if err != nil {
-			return os.NewSyscallError("getsockopt", err)
-		}
-		*seconds = time.Duration(n) * time.Second
-	}
-	if conf.Count, err = unix.GetsockoptInt(fresh, unix.IPPROTO_TCP, unix.TCP_KEEPCNT); err != nil {
-		return os.NewSyscallError("getsockopt", err)
-	}
-	return c.SetKeepAliveConfig(conf)
-}
-
 func sameFile(a, b int) bool {
 	var x, y unix.Stat_t
 	return unix.Fstat(a, &x) == nil && unix.Fstat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
 }
-
-// addrPort is an address of a TCP connection, without the form of IPv4 that
-// IPv6 sockets have.
-func addrPort(a net.Addr) netip.AddrPort {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := t.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
-}
-
-// A backoff waits longer and longer while accept(2) fails, for instance with
-// EMFILE, so that the listener does not spin.
-type backoff struct{ d time.Duration }
-
-const maxBackoff = time.Second
-
-func (b *backoff) wait() (first bool) {
-	first = b.d == 0
-	b.d = max(5*time.Millisecond, min(2*b.d, maxBackoff))
-	time.Sleep(b.d)
-	return first
-}
-
-func (b *backoff) reset() { b.d = 0 }

@@ -1,4 +1,4 @@
-package main
+package connection
 
 import (
 	"bytes"
@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,8 +24,9 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
-	"p9auth/internal/proc"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
+	"p9auth/sshfront/internal/sshlog"
 )
 
 // attempts are what a connection process that has been taken over would try.
@@ -114,7 +114,7 @@ func sandboxed(what string, debug bool) {
 	work <- func() error { return nil }
 	<-result
 	status := must(os.Open("/proc/self/status"))
-	if err := sandboxConnection(debug); err != nil {
+	if err := enterSandbox(debug); err != nil {
 		fmt.Println("sandbox:", err)
 		return
 	}
@@ -215,7 +215,7 @@ func workInside(client, server net.Conn) error {
 	wg.Wait()
 	close(stop)
 	// The link and the listener.
-	a, b, err := socketpair()
+	a, b, err := sys.Socketpair()
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func workInside(client, server net.Conn) error {
 	if _, err := b.Read(make([]byte, 1)); err != nil {
 		return err
 	}
-	logf(sshdconf.LogInfo, "now %v, %v", time.Now(), conn.RemoteAddr())
+	sshlog.Printf(sshdconf.LogInfo, "now %v, %v", time.Now(), conn.RemoteAddr())
 	conn.Close()
 	<-served
 	select {
@@ -298,28 +298,5 @@ func TestEverySystemCallOfTheFilterExistsOnEachArchitecture(t *testing.T) {
 	}
 	if _, err := connectionPolicy("mips", seccomp.ActionKillProcess); err == nil {
 		t.Error("there is a sandbox for mips")
-	}
-}
-
-func TestTheListenerIsNotInTheSandboxButHasNoRights(t *testing.T) {
-	r := begin(t, "")
-	st, err := proc.ReadStatus(r.cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if st.UID == 0 || st.EUID == 0 || st.Permitted != 0 || st.Effective != 0 || st.NoNewPrivs {
-		t.Errorf("%+v", st)
-	}
-	if os.Getuid() == 0 {
-		tasks, err := os.ReadDir("/proc/" + strconv.Itoa(r.cmd.Process.Pid) + "/task")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, task := range tasks {
-			b, _ := os.ReadFile("/proc/" + strconv.Itoa(r.cmd.Process.Pid) + "/task/" + task.Name() + "/status")
-			if s := string(b); s != "" && (!strings.Contains(s, "Groups:\t \n") || !strings.Contains(s, "CapAmb:\t0000000000000000\n")) {
-				t.Errorf("a thread has groups or capabilities:\n%s", s)
-			}
-		}
 	}
 }

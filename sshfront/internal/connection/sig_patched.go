@@ -1,6 +1,6 @@
 //go:build sshsig
 
-package main
+package connection
 
 import "golang.org/x/crypto/ssh"
 

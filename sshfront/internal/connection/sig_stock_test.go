@@ -1,6 +1,6 @@
 //go:build !sshsig
 
-package main
+package connection
 
 import "testing"
 

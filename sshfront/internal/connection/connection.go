@@ -1,0 +1,211 @@
+// Package connection is the connection process of sshfront, one for each
+// connection. It runs as _sshfront in a sandbox (sandbox.go), in which it can
+// neither open nor execute anything. It speaks the SSH protocol with a client
+// that nobody knows yet, and relays to factotum what is to be proven. An
+// attacker who takes it over has this connection and nothing else.
+//
+// It trusts factotum and the kernel. It does not trust the client, and it takes
+// nothing about itself from the user process.
+package connection
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
+	"p9auth/sshfront/internal/channels"
+	"p9auth/sshfront/internal/control"
+	"p9auth/sshfront/internal/sshlog"
+	sshuser "p9auth/sshfront/internal/user"
+)
+
+// Main is the connection process. It never returns.
+func Main() {
+	conf, err := control.ReadConfig(control.ConnConfigFD)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
+		os.Exit(control.ExitFailure)
+	}
+	sshlog.Setup(conf.LogLevel, conf.Settings.LogVerbose)
+	status, err := serveConnection(conf)
+	if err != nil {
+		sshlog.Printf(sshdconf.LogFatal, "%v", err)
+	}
+	os.Exit(status)
+}
+
+// A connection speaks SSH with the one client of this process.
+type connection struct {
+	conf     *control.Config
+	settings sshdconf.Settings // factotum's, for the address, then for the user
+	factotum *capproto.Client
+	tcp      *net.TCPConn
+	remote   *net.TCPAddr
+
+	all     ssh.ServerAuthCallbacks
+	partial func(methods []string) error // the library's error that asks for more
+
+	named    bool     // factotum was told the user's name
+	methods  []string // that are to be offered first
+	greeting string   // to be shown first
+
+	tried   bool // the client offered a proof
+	invalid bool // it named a user who cannot log in
+	refused bool // RefuseConnection holds for its user
+	over    bool // factotum has ended the conversation
+}
+
+// serveConnection speaks SSH with the client. It returns the exit status.
+func serveConnection(conf *control.Config) (int, error) {
+	ctl, err := control.Open(control.ConnControlFD)
+	if err != nil {
+		return control.ExitFailure, err
+	}
+	f := os.NewFile(control.ConnSocketFD, "tcp")
+	nc, err := net.FileConn(f)
+	if err != nil {
+		return control.ExitFailure, err
+	}
+	defer nc.Close()
+	c := &connection{conf: conf}
+	var ok bool
+	if c.tcp, ok = nc.(*net.TCPConn); !ok {
+		return control.ExitFailure, errors.New("the client's socket is not a TCP socket")
+	}
+	c.remote, _ = c.tcp.RemoteAddr().(*net.TCPAddr)
+	if c.remote == nil {
+		return control.ExitOK, nil // it has gone already
+	}
+	if err := setKeepAlive(c.tcp, conf.Settings.TCPKeepAlive); err != nil {
+		sshlog.Printf(sshdconf.LogError, "TCPKeepAlive: %v", err)
+	}
+	if c.factotum, err = capproto.Dial(conf.RPC); err != nil {
+		return control.ExitFailure, err
+	}
+	defer c.factotum.Close()
+	if err := enterSandbox(conf.Debug > 0); err != nil {
+		return control.ExitFailure, fmt.Errorf("sandbox: %w", err)
+	}
+
+	server, err := c.factotum.StartSSH(f)
+	f.Close()
+	if err != nil {
+		if capproto.CodeOf(err) == capproto.CodeDenied {
+			return control.ExitRefused, nil
+		}
+		return control.ExitFailure, err
+	}
+	if err := json.Unmarshal(server.Settings, &c.settings); err != nil {
+		return control.ExitFailure, fmt.Errorf("settings from factotum: %w", err)
+	}
+	sc, err := c.serverConfig(server)
+	if err != nil {
+		return control.ExitFailure, err
+	}
+	quick, err := newQuickAck(c.tcp)
+	if err != nil {
+		return control.ExitFailure, err
+	}
+	meter := channels.NewMeter(quick)
+	before := c.settings.RekeyLimit.Bytes
+	conn, chans, reqs, err := ssh.NewServerConn(meter, sc)
+	if err != nil {
+		return c.ended(err), nil
+	}
+	defer conn.Close()
+	quick.done()
+	if c.settings.RekeyLimit.Bytes != before {
+		channels.Rekey(conn) // the user's limit counts from a key exchange on
+	}
+	if err := ctl.Authenticated(conn.User()); err != nil {
+		sshlog.Printf(sshdconf.LogDebug1, "the listener has ended: %v", err)
+	}
+	user, err := c.startSession(ctl)
+	if err != nil {
+		return control.ExitFailure, err
+	}
+	err = channels.Serve(conn, chans, reqs, user, channels.Options{
+		Log:         func(format string, a ...any) { sshlog.Printf(sshdconf.LogVerbose, format, a...) },
+		Interactive: c.setQoS,
+		Meter:       meter,
+	})
+	switch {
+	case err != nil:
+		sshlog.Printf(sshdconf.LogInfo, "Disconnecting user %s %s port %d: %v", conn.User(), c.remote.IP, c.remote.Port, err)
+	default:
+		sshlog.Printf(sshdconf.LogInfo, "Disconnected from user %s %s port %d", conn.User(), c.remote.IP, c.remote.Port)
+	}
+	return control.ExitOK, nil
+}
+
+// ended logs, as sshd does, why the client is not let in.
+func (c *connection) ended(err error) int {
+	why := "Connection closed by"
+	var no *ssh.AlgorithmNegotiationError
+	if errors.As(err, &no) {
+		sshlog.Printf(sshdconf.LogInfo, "Unable to negotiate with %s port %d: no matching %s found. Their offer: %s [preauth]", c.remote.IP, c.remote.Port, noMatch(no.What), strings.Join(no.RequestedAlgorithms, ","))
+		return control.ExitNoAuth
+	}
+	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) {
+		sshlog.Printf(sshdconf.LogVerbose, "%v", err)
+		why = "Disconnected from"
+	}
+	sshlog.Printf(sshdconf.LogInfo, "%s %s port %d [preauth]", why, c.remote.IP, c.remote.Port)
+	switch {
+	case c.tried:
+		return control.ExitAuthFail
+	case c.refused:
+		return control.ExitRefused
+	case c.invalid:
+		return control.ExitInvalidUser
+	}
+	return control.ExitNoAuth
+}
+
+// noMatch is sshd's word for what the two sides have no algorithm of in common.
+func noMatch(what string) string {
+	switch what {
+	case "key exchange":
+		return "key exchange method"
+	case "host key":
+		return "host key type"
+	}
+	return what[strings.LastIndexByte(what, ' ')+1:] // cipher, MAC
+}
+
+// startSession has the listener start a session process, gives it the ticket,
+// and returns the client for what it will become.
+func (c *connection) startSession(ctl *control.Conn) (*sshuser.Client, error) {
+	ticket, err := c.factotum.Ticket()
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs, err := sys.Socketpair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	link, err := capproto.FileConn(ours, sshuser.MaxPacket)
+	if err != nil {
+		return nil, err
+	}
+	if err := link.Send(capproto.NewMsg("ticket", "ticket", ticket)); err != nil {
+		link.Close()
+		return nil, err
+	}
+	if _, err := ctl.Session(theirs); err != nil {
+		link.Close()
+		return nil, err
+	}
+	return sshuser.NewClient(link), nil
+}

@@ -1,0 +1,88 @@
+package connection
+
+import (
+	"net"
+	"os"
+	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/sshlog"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// setKeepAlive has TCP ask a silent client whether it is there, after the times
+// that the system has for that, or not at all. Go has short times of its own
+// for each socket that it gets, after which a client would be lost whose network
+// is away for some minutes.
+func setKeepAlive(c *net.TCPConn, on bool) error {
+	fresh, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fresh)
+	conf := net.KeepAliveConfig{Enable: on}
+	for opt, seconds := range map[int]*time.Duration{unix.TCP_KEEPIDLE: &conf.Idle, unix.TCP_KEEPINTVL: &conf.Interval} {
+		n, err := unix.GetsockoptInt(fresh, unix.IPPROTO_TCP, opt)
+		if err != nil {
+			return os.NewSyscallError("getsockopt", err)
+		}
+		*seconds = time.Duration(n) * time.Second
+	}
+	if conf.Count, err = unix.GetsockoptInt(fresh, unix.IPPROTO_TCP, unix.TCP_KEEPCNT); err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	return c.SetKeepAliveConfig(conf)
+}
+
+// setQoS sets the IP_TOS byte for an interactive connection or a bulk one.
+func (c *connection) setQoS(interactive bool) {
+	tos := c.settings.IPQoS.Bulk
+	if interactive {
+		tos = c.settings.IPQoS.Interactive
+	}
+	raw, err := c.tcp.SyscallConn()
+	if tos < 0 || err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		if c.remote.IP.To4() != nil {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, tos)
+		} else {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, tos)
+		}
+	})
+	if err != nil {
+		sshlog.Printf(sshdconf.LogDebug1, "IPQoS: %v", err)
+	}
+}
+
+// A quickAck is the client's connection, acknowledging at once what it reads.
+//
+// Until the user is authenticated a client's small packets wait, by Nagle's
+// algorithm (RFC 896), for the acknowledgement of the one before, and ours
+// waits 40 ms for an answer to travel with (tcp(7), TCP_QUICKACK): twice in a
+// login, where SSH has the client speak twice in a row.
+type quickAck struct {
+	net.Conn
+	raw syscall.RawConn
+	off atomic.Bool
+}
+
+func newQuickAck(c *net.TCPConn) (*quickAck, error) {
+	raw, err := c.SyscallConn()
+	return &quickAck{Conn: c, raw: raw}, err
+}
+
+// Read acknowledges what has been read before it waits for more.
+func (q *quickAck) Read(b []byte) (int, error) {
+	if !q.off.Load() {
+		// It costs a login some time where it fails, and nothing else.
+		q.raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) })
+	}
+	return q.Conn.Read(b)
+}
+
+// done leaves the rest to the kernel.
+func (q *quickAck) done() { q.off.Store(true) }

@@ -1,0 +1,106 @@
+package listener
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
+	"p9auth/sshfront/internal/sshlog"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// accept takes connections from one socket until it is closed.
+func (l *listener) accept(s *net.TCPListener) {
+	var b backoff
+	for {
+		c, err := s.AcceptTCP()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case errors.Is(err, unix.ECONNABORTED):
+			continue
+		case err != nil:
+			if b.wait() {
+				sshlog.Printf(sshdconf.LogError, "accept: %v", err)
+			}
+			continue
+		}
+		b.reset()
+		if !l.take(c) {
+			return
+		}
+	}
+}
+
+// take lets a connection in or drops it. It returns false when no other is to
+// follow (-d).
+func (l *listener) take(c *net.TCPConn) bool {
+	defer c.Close()
+	remote, local := sys.AddrPort(c.RemoteAddr()), sys.AddrPort(c.LocalAddr())
+	if !remote.IsValid() || !local.IsValid() {
+		return true // it has gone already
+	}
+	l.mu.Lock()
+	p, ok := l.limits.admit(remote, local)
+	if !ok {
+		l.mu.Unlock()
+		c.Write([]byte("Not allowed at this time\r\n")) // does not block: the socket is new
+		return true
+	}
+	conn := &child{
+		l: l, remote: remote, local: local, place: p, early: true,
+		grace: l.conf.LoginGraceTime, served: make(chan struct{}),
+	}
+	once := l.once
+	if once {
+		for _, s := range l.sockets {
+			s.Close()
+		}
+	}
+	config := l.config
+	// Starting under the lock keeps the memfd from being closed by a reload.
+	err := conn.start(c, config)
+	l.mu.Unlock()
+	if err != nil {
+		sshlog.Printf(sshdconf.LogError, "no process for the connection from %s port %d: %v", remote.Addr(), remote.Port(), err)
+		conn.left()
+	}
+	if once {
+		go func() {
+			l.wg.Wait()
+			close(l.ended)
+		}()
+	}
+	return !once
+}
+
+// serveInetd serves the one connection that the process was started for.
+func (l *listener) serveInetd(c *net.TCPConn, signals <-chan os.Signal) error {
+	l.once = true
+	l.take(c)
+	for {
+		select {
+		case <-l.ended:
+			return nil
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				return nil
+			}
+		}
+	}
+}
+
+// spawn starts this program in one of its modes, in a session of its own, with
+// files from descriptor 3 on. The first argument is there for ps(1).
+func (l *listener) spawn(mode string, peer netip.Addr, files ...*os.File) (*os.Process, error) {
+	return os.StartProcess("/proc/self/exe", []string{"sshfront: " + peer.String(), mode}, &os.ProcAttr{
+		Dir:   "/",
+		Env:   l.env,
+		Files: append([]*os.File{l.null, l.null, os.Stderr}, files...),
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+}

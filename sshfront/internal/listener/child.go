@@ -1,0 +1,205 @@
+package listener
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"p9auth/capproto"
+	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
+	"p9auth/sshfront/internal/control"
+	"p9auth/sshfront/internal/sshlog"
+	"strconv"
+	"time"
+)
+
+// A child is one connection process, as the listener sees it.
+type child struct {
+	l             *listener
+	remote, local netip.AddrPort
+	place         place
+	grace         time.Duration
+
+	process *os.Process
+	wire    *capproto.Conn // the control socket
+	served  chan struct{}  // closed when the control socket is
+
+	// Guarded by the listener's lock.
+	early   bool // not authenticated: takes up its place
+	timeout bool // LoginGraceTime is over
+
+	session bool // has asked for its session process; serve's alone
+}
+
+// id names the connection in sshd's words.
+func (c *child) id() string {
+	return fmt.Sprintf("connection from %s to %s", c.remote.Addr(), c.local.Addr())
+}
+
+// start starts the process. The caller closes the files.
+func (c *child) start(tcp *net.TCPConn, config *os.File) error {
+	sock, err := tcp.File()
+	if err != nil {
+		return err
+	}
+	defer sock.Close()
+	ours, theirs, err := sys.Socketpair()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	if c.wire, err = capproto.FileConn(ours, control.MaxPacket); err != nil {
+		return err
+	}
+	c.process, err = c.l.spawn("connection", c.remote.Addr(), sock, theirs, config)
+	if err != nil {
+		c.wire.Close()
+		return err
+	}
+	sshlog.Printf(sshdconf.LogVerbose, "Connection from %s port %d on %s port %d", c.remote.Addr(), c.remote.Port(), c.local.Addr(), c.local.Port())
+	c.l.wg.Add(2)
+	go c.serve()
+	go c.wait()
+	return nil
+}
+
+// left gives the connection's place back. It returns false when that was done
+// before.
+func (c *child) left() bool {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	if !c.early {
+		return false
+	}
+	c.early = false
+	c.l.limits.done(c.place)
+	return true
+}
+
+func (c *child) isEarly() bool {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	return c.early
+}
+
+// wait waits for the process to end, ends it when LoginGraceTime is over, and
+// says what its source is due.
+func (c *child) wait() {
+	defer c.l.wg.Done()
+	if c.grace > 0 {
+		t := time.AfterFunc(c.grace, c.graceOver)
+		defer t.Stop()
+	}
+	st, err := c.process.Wait()
+	if err != nil {
+		sshlog.Printf(sshdconf.LogError, "wait: %v", err)
+	}
+	// It may have said that it is authenticated, and then ended. Nobody else
+	// should have the socket's other end, and nobody is waited for.
+	c.wire.Unix().SetReadDeadline(time.Now().Add(time.Second))
+	<-c.served
+	c.l.mu.Lock()
+	early, timeout := c.early, c.timeout
+	c.l.mu.Unlock()
+	if early && st != nil {
+		if o, offended := c.judge(st, timeout); offended {
+			c.l.mu.Lock()
+			c.l.limits.penalize(c.remote.Addr(), o)
+			c.l.mu.Unlock()
+		}
+	}
+	c.left()
+}
+
+// graceOver kills the process unless it has authenticated.
+func (c *child) graceOver() {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	if c.early {
+		c.timeout = true
+		c.process.Kill()
+	}
+}
+
+// serve answers the process on the control socket: see package control.
+func (c *child) serve() {
+	defer c.l.wg.Done()
+	defer close(c.served)
+	defer c.wire.Wait()
+	defer c.wire.Close()
+	for {
+		p, err := c.wire.Recv()
+		if err != nil {
+			if errors.Is(err, capproto.ErrPacket) {
+				c.violation(err)
+			}
+			return // it has ended
+		}
+		err = c.handle(p)
+		p.Close()
+		if err != nil {
+			c.violation(err)
+			return
+		}
+	}
+}
+
+// violation ends a process that does not keep to the protocol.
+func (c *child) violation(err error) {
+	sshlog.Printf(sshdconf.LogError, "session process %d for %s broke the rules and is killed: %v", c.process.Pid, c.id(), err)
+	c.process.Kill()
+}
+
+// handle does what one message asks for. An error is a violation.
+func (c *child) handle(p capproto.Packet) error {
+	switch p.Verb {
+	case control.VerbAuthenticated:
+		if err := p.Only("user"); err != nil || len(p.Files) > 0 || p.Get("user") == "" {
+			return errors.New(`malformed "authenticated" message`)
+		}
+		if !c.left() {
+			return errors.New(`"authenticated" twice`)
+		}
+		sshlog.Printf(sshdconf.LogDebug1, "%s is authenticated as %s, pid = %d", c.id(), p.Get("user"), c.process.Pid)
+		return nil
+	case control.VerbSession:
+		if c.isEarly() || c.session {
+			return errors.New(`"session" out of turn`)
+		}
+		if len(p.Attrs) > 0 || len(p.Files) != 1 || !sys.IsSeqpacket(p.Files[0]) {
+			return errors.New(`"session" without a link`)
+		}
+		c.session = true
+		pid, err := c.startSession(p.Files[0])
+		if err != nil {
+			sshlog.Printf(sshdconf.LogError, "no session process for %s: %v", c.id(), err)
+			c.wire.Send(capproto.NewMsg(capproto.VerbError, "text", "the session process could not be started"))
+			return nil
+		}
+		c.wire.Send(capproto.NewMsg(capproto.VerbOK, "pid", strconv.Itoa(pid)))
+		return nil
+	}
+	return fmt.Errorf("unknown verb %s", p.Verb)
+}
+
+// startSession starts the session process, which outlives the connection
+// process for as long as it wants.
+func (c *child) startSession(link *os.File) (pid int, err error) {
+	c.l.mu.Lock()
+	process, err := c.l.spawn("session", c.remote.Addr(), link, c.l.config)
+	c.l.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	c.l.wg.Add(1)
+	go func() {
+		defer c.l.wg.Done()
+		if _, err := process.Wait(); err != nil && !errors.Is(err, fs.ErrClosed) {
+			sshlog.Printf(sshdconf.LogError, "wait: %v", err)
+		}
+	}()
+	return process.Pid, nil
+}

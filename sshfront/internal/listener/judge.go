@@ -1,0 +1,52 @@
+package listener
+
+import (
+	"os"
+	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/control"
+	"p9auth/sshfront/internal/sshlog"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// judge logs how a process ended that has not authenticated.
+func (c *child) judge(st *os.ProcessState, timeout bool) (o offence, offended bool) {
+	ws := st.Sys().(syscall.WaitStatus)
+	pid := st.Pid()
+	if timeout || ws.Exited() && ws.ExitStatus() == control.ExitGrace {
+		// The words of sshd before 9.8, which have the port.
+		sshlog.Printf(sshdconf.LogInfo, "Timeout before authentication for %s port %d, pid = %d", c.remote.Addr(), c.remote.Port(), pid)
+		return offenceGrace, true
+	}
+	if ws.Signaled() {
+		level := sshdconf.LogDebug1
+		crash := slices.Contains([]syscall.Signal{
+			unix.SIGSEGV, unix.SIGBUS, unix.SIGTRAP, unix.SIGSYS, unix.SIGFPE, unix.SIGILL, unix.SIGABRT}, ws.Signal())
+		if crash {
+			level = sshdconf.LogError
+		}
+		sshlog.Printf(level, "session process %d for %s killed by signal %d", pid, c.id(), ws.Signal())
+		return offenceCrash, crash
+	}
+	switch ws.ExitStatus() {
+	case control.ExitOK, control.ExitFailure:
+		sshlog.Printf(sshdconf.LogDebug3, "preauth child %d for %s exited with status %d", pid, c.id(), ws.ExitStatus())
+		return 0, false
+	case control.ExitCrash:
+		sshlog.Printf(sshdconf.LogError, "Session process %d unpriv child crash for %s", pid, c.id())
+		return offenceCrash, true
+	case control.ExitAuthFail:
+		sshlog.Printf(sshdconf.LogDebug1, "preauth child %d for %s exited after unsuccessful auth attempt", pid, c.id())
+		return offenceAuthFail, true
+	case control.ExitInvalidUser:
+		sshlog.Printf(sshdconf.LogDebug1, "preauth child %d for %s exited after auth attempt by invalid user", pid, c.id())
+		return offenceInvalidUser, true
+	case control.ExitRefused:
+		sshlog.Printf(sshdconf.LogDebug1, "preauth child %d for %s prohibited by RefuseConnection", pid, c.id())
+		return offenceRefused, true
+	}
+	sshlog.Printf(sshdconf.LogDebug1, "preauth child %d for %s exited with status %d", pid, c.id(), ws.ExitStatus())
+	return offenceNoAuth, true
+}

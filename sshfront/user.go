@@ -1,6 +1,0 @@
-package main
-
-import sshuser "p9auth/sshfront/internal/user"
-
-// userMain is the user process.
-func userMain() { sshuser.Main() }
