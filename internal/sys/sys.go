@@ -11,10 +11,8 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"os"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,26 +97,4 @@ func ReadFile(path string, max int) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return b, nil
-}
-
-// Inherited returns the sockets that the service manager listens on for us
-// (LISTEN_FDS, sd_listen_fds(3)), or none. The descriptors are ours and
-// close-on-exec.
-func Inherited() (list []net.Listener, err error) {
-	for _, f := range activation.Files(true) {
-		l, e := net.FileListener(f)
-		f.Close()
-		if e != nil {
-			err = errors.Join(err, fmt.Errorf("a socket that the service manager passed: %w", e))
-			continue
-		}
-		list = append(list, l)
-	}
-	if err != nil {
-		for _, l := range list {
-			l.Close()
-		}
-		return nil, err
-	}
-	return list, nil
 }
