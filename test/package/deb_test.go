@@ -96,7 +96,7 @@ func TestDebianPackage(t *testing.T) {
 		}
 	})
 	t.Run("the units name programs that are there", func(t *testing.T) {
-		units, _ := filepath.Glob("systemd/*")
+		units, _ := filepath.Glob("../../dist/systemd/*")
 		for _, u := range units {
 			for _, w := range strings.FieldsFunc(read(t, u), func(r rune) bool { return strings.ContainsRune("= \n\"", r) }) {
 				if strings.HasPrefix(w, "/usr/lib/p9auth/") {
