@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"bytes"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,81 +109,4 @@ func TestASecondFactotumIsRefused(t *testing.T) {
 		t.Errorf("%v: %s", err, stderr.String())
 	}
 	b.Out(t, b.In(t, "alice"))
-}
-
-func TestBadConfigurationsAreRefusedWithTheirLine(t *testing.T) {
-	b := up(t)
-	check := func(t *testing.T, text string) (string, error) {
-		t.Helper()
-		b.Write(t, "/etc/p9auth/test.conf", text)
-		out, err := b.Command(b.Bin("factotum"), "-t", "-f", "/etc/p9auth/test.conf").CombinedOutput()
-		if err != nil && !oneLine(out) {
-			t.Errorf("%q: more than a line: %s", text, out)
-		}
-		return string(out), err
-	}
-	if out, err := check(t, "# a comment\n\n\tfrontend\t_login   login\nLOGLEVEL debug"); err != nil || out != "" {
-		t.Errorf("a good one: %v: %s", err, out)
-	}
-	const first = "FrontEnd _login login\n"
-	for line, want := range map[string]string{
-		"Nonsense":                        "2: unknown keyword",
-		"Socket":                          "2: Socket: ",
-		"Socket relative/path":            "not an absolute path",
-		"CapDir cap":                      "not an absolute path",
-		"PAMConfDir ../x":                 "not an absolute path",
-		"FrontEnd":                        "2: FrontEnd: want a user, a PAM service",
-		"FrontEnd _sshfront":              "want a user, a PAM service",
-		"FrontEnd _sshfront ../shadow":    "want a user, a PAM service",
-		"FrontEnd _sshfront .hidden":      "want a user, a PAM service",
-		"FrontEnd _sshfront a b":          "want a user, a PAM service",
-		"FrontEnd _login other":           "has a PAM service already",
-		"MaxConversations 0":              "not a number from 1",
-		"MaxConversations many":           "not a number from 1",
-		"MaxConversations 99999999999999": "not a number from 1",
-		"MaxConversationsPerUID -1":       "not a number from 1",
-		"MaxAuthTries 1.5":                "not a number from 1",
-		"MaxSessions 0x10":                "not a number from 1",
-		"LoginGraceTime 0":                "number of seconds",
-		"LoginGraceTime 2m":               "number of seconds",
-		"CapabilityLifetime 121":          "number of seconds from 1 to 120",
-		"LogLevel loud":                   "none of debug, info, warn, error",
-		"MaxSessions 5\nMaxSessions 5":    "3: MaxSessions is set twice",
-		"\x00":                            "2: unknown keyword",
-		strings.Repeat("a", 1<<17):        "2: ",
-	} {
-		out, err := check(t, first+line+"\n")
-		if err == nil || !strings.HasPrefix(out, "factotum: /etc/p9auth/test.conf:") || !strings.Contains(out, want) {
-			t.Errorf("%.60q: %v: %.200s, want %s", line, err, out, want)
-		}
-	}
-	for text, want := range map[string]string{
-		"":                                    "no FrontEnd",
-		first + "FrontEnd root login\n":       "root must not be a front end",
-		first + "FrontEnd nobody-such login":  "there is no such user",
-		first + "PAMWorker /etc/passwd":       "is not a program",
-		first + "PAMWorker /nonexistent/prog": "no such file",
-	} {
-		if out, err := check(t, text); err == nil || !strings.Contains(out, want) {
-			t.Errorf("%q: %v: %s, want %s", text, err, out, want)
-		}
-	}
-}
-
-func TestBadArgumentsGetOneClearLine(t *testing.T) {
-	b := up(t)
-	for _, argv := range [][]string{
-		{"factotum", "-x"}, {"factotum", "extra"}, {"factotum", "-f"}, {"factotum", "-f", "/nonexistent"}, {"factotum", "-t", "-f", "/etc"},
-		{"factotum", "-c", "/nonexistent/\x01/cap", "extra"},
-		{"factotum", "-t", "-c", "/run/cap"},
-		{"login", "-x"}, {"login", "a", "b"}, {"login", "-f"}, {"login", "-o", "nonsense=1", "alice"}, {"login", "-o", "user=nobody-such", "alice"},
-		{"login", "-o", "user=root", "alice"}, {"login", "-o", "socket=/nonexistent", "alice"}, {"login", "alice"}, // the last: no terminal
-		{"factotum-pam"}, {"become"}, {"become", "x"},
-	} {
-		cmd := b.Command(append([]string{b.Bin(argv[0])}, argv[1:]...)...)
-		out, err := cmd.CombinedOutput()
-		if _, ok := err.(*exec.ExitError); !ok || !oneLine(out) || !strings.HasPrefix(string(out), argv[0]+": ") {
-			t.Errorf("%q: %v: %s", argv, err, out)
-		}
-	}
 }
