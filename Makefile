@@ -33,7 +33,7 @@ test: deps
 	$(GO) test -count=1 $(TESTFLAGS) -tags '$(TAGS)' ./...
 	$(GO) test -count=1 $(TESTFLAGS) $(SSHSIG) ./sshfront ./sshfront/internal/connection ./tools/sshpatch
 
-# MANY MACHINES in p9auth(7), with servers that run in a testbed.
+# p9auth-site(7), with servers that run in a testbed.
 test-site: deps
 	scripts/deps-site
 	$(MAKE) all

@@ -64,7 +64,7 @@ func TestTheMessagesInThePagesAreThoseOfThePrograms(t *testing.T) {
 		known = append(known, regexp.MustCompile(strings.Join(parts, `.+`)))
 	}
 	n := 0
-	for page, section := range map[string]string{"p9auth.7": "TROUBLESHOOTING", "p9login.1": "DIAGNOSTICS", "factotum.8": "DIAGNOSTICS", "factotum.conf.5": "DIAGNOSTICS"} {
+	for page, section := range map[string]string{"p9auth.7": "TROUBLESHOOTING BY MESSAGE", "p9login.1": "DIAGNOSTICS", "factotum.8": "DIAGNOSTICS", "factotum.conf.5": "DIAGNOSTICS"} {
 		for line := range strings.Lines(Section(t, page, section)) {
 			m, ok := strings.CutPrefix(strings.TrimSpace(line), ".It ")
 			if !ok {

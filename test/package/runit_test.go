@@ -12,7 +12,7 @@ import (
 	"p9auth/test/testbed"
 )
 
-// TestUnderRunit does what p9auth(7) says of machines without systemd: runsvdir
+// TestUnderRunit does what p9auth-install(7) says of machines without systemd: runsvdir
 // supervises factotum, sshfront and a console.
 func TestUnderRunit(t *testing.T) {
 	b := testbed.Up(t)

@@ -21,7 +21,7 @@ const (
 
 func TestKeysByACertificateAuthority(t *testing.T) {
 	s := up(t)
-	page := manual.Displays(t, "p9auth.7", "Certificates")
+	page := manual.Displays(t, "p9auth-site.7", "Certificates")
 	// The authorities' machine is the folder /root/ca. Who works there types a
 	// passphrase.
 	s.write(t, "/root/askpass", "#!/bin/sh\necho a passphrase\n")

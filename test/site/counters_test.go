@@ -19,7 +19,7 @@ const (
 
 func TestCountersForPrometheusNodeExporter(t *testing.T) {
 	s := up(t)
-	page := manual.Displays(t, "p9auth.7", "Counters")
+	page := manual.Displays(t, "p9auth-site.7", "Counters")
 	s.daemon(t, "prometheus-node-exporter")
 	s.do(t, "/root", page[socket])
 	s.do(t, "/root", page[cron])

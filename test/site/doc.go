@@ -1,4 +1,4 @@
-// Package site does what MANY MACHINES in p9auth(7) says: people from a
+// Package site does what p9auth-site(7) says: people from a
 // directory, keys by a certificate authority, logs and counters collected. The
 // commands are read from the page. The servers of the site, Debian's own, run in
 // a testbed, with the packages that scripts/deps-site unpacks laid over its

@@ -174,7 +174,7 @@ func TestTheJournalIsCollected(t *testing.T) {
 	if out := s.Sh(t, "journalctl --no-pager -o cat -u factotum"); strings.Contains(out, "time=20") {
 		t.Errorf("lines have a time of their own besides:\n%s", out)
 	}
-	page := manual.Displays(t, "p9auth.7", "Logs")
+	page := manual.Displays(t, "p9auth-site.7", "Logs")
 	// The collector is another machine; here it has another file.
 	s.do(t, "/root", page[remote])
 	s.do(t, "/root", page[upload])
@@ -199,7 +199,7 @@ module(load="imtcp" StreamDriver.Name="ossl" StreamDriver.Mode="1" StreamDriver.
 input(type="imtcp" port="6514")
 action(type="omfile" file="/var/log/site/all")
 END`)
-	page := manual.Displays(t, "p9auth.7", "Logs")
+	page := manual.Displays(t, "p9auth-site.7", "Logs")
 	s.do(t, "/root", page[bySyslog])
 	// What is logged while the collector is away is not lost, even if rsyslog is
 	// started again meanwhile.

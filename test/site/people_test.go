@@ -96,7 +96,7 @@ func TestPeopleInLDAP(t *testing.T) {
 	}{{"nslcd", byNslcd}, {"sssd", bySssd}} {
 		t.Run("by "+c.client, func(t *testing.T) {
 			s := up(t)
-			page := manual.Displays(t, "p9auth.7", "People")
+			page := manual.Displays(t, "p9auth-site.7", "People")
 			s.directory(t)
 			if out, err := s.Command("id", "carol").CombinedOutput(); err == nil {
 				t.Fatalf("carol is a user without the directory: %s", out)
