@@ -1,0 +1,230 @@
+// Package layout holds the tree to the rules of ARCHITECTURE.md: which package may
+// use which. A folder is a process or a wire between two; what is not imported
+// cannot be called by whoever takes the process over, nor need be read to trust it.
+package layout
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	module = "p9auth"
+	top    = "../.."
+)
+
+// A pkg is what go list says of a package.
+type pkg struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+	Deps       []string // of its imports too
+	CgoFiles   []string
+}
+
+// list runs go list over the module. It returns all packages that are reached, by
+// their paths, and of those the module's own.
+func list(t *testing.T, env ...string) (all, ours map[string]pkg) {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps,CgoFiles", "./...")
+	cmd.Dir = top
+	cmd.Env = append(os.Environ(), env...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v: %s", err, errs.String())
+	}
+	all, ours = map[string]pkg{}, map[string]pkg{}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[p.ImportPath] = p
+		if p.ImportPath == module || strings.HasPrefix(p.ImportPath, module+"/") {
+			ours[p.ImportPath] = p
+		}
+	}
+	return all, ours
+}
+
+// below says whether a package is at a folder of the module or below it.
+func below(path, folder string) bool {
+	path, ok := strings.CutPrefix(path, module+"/")
+	return ok && (path == folder || strings.HasPrefix(path, folder+"/"))
+}
+
+// rules are the import rules.
+var rules = []struct {
+	why  string
+	who  []string // folders; each must hold a package
+	deep bool     // what they import, and what that imports
+	not  []string // folders of the module, or packages of others with all below them
+
+	pending bool // not kept yet: what breaks it is logged only
+}{
+	{"three programs, which know each other by the wires alone", []string{"factotum"}, true, []string{"sshfront", "login"}, false},
+	{"three programs, which know each other by the wires alone", []string{"sshfront"}, true, []string{"factotum", "login"}, false},
+	{"three programs, which know each other by the wires alone", []string{"login"}, true, []string{"factotum", "sshfront"}, false},
+	{"what is shared is below those who share it", []string{"capproto", "internal"}, true, []string{"factotum", "sshfront", "login"}, false},
+	{"it decides, and does nothing", []string{"factotum/internal/sshauth"}, false, []string{"os", "net"}, true},
+	{"a stranger talks to them, so there is no code to run programs or read files with", []string{"sshfront/internal/connection", "sshfront/internal/channels"},
+		false, []string{"os/exec", "os/user", "github.com/pkg/sftp"}, false},
+	{"a stranger talks to them, so there is no code to run programs or read files with", []string{"sshfront/internal/connection", "sshfront/internal/channels"},
+		true, []string{"os/exec", "github.com/pkg/sftp"}, true},
+	{"no program is tested by what ships in it", []string{"factotum", "sshfront", "login", "internal", "capproto"}, true, []string{"test", "tools", "testing"}, false},
+}
+
+func TestNoPackageImportsWhatItsProcessMustNotHave(t *testing.T) {
+	_, ours := list(t)
+	for _, r := range rules {
+		complain := t.Errorf
+		if r.pending {
+			complain = t.Logf
+		}
+		for _, folder := range r.who {
+			n := 0
+			for path, p := range ours {
+				if !below(path, folder) {
+					continue
+				}
+				n++
+				imports := p.Imports
+				if r.deep {
+					imports = p.Deps
+				}
+				for _, i := range imports {
+					for _, not := range r.not {
+						if below(i, not) || i == not || strings.Contains(not, ".") && strings.HasPrefix(i, not+"/") {
+							complain("%s must not import %s: %s", path, i, r.why)
+						}
+					}
+				}
+			}
+			if n == 0 {
+				complain("a rule is about %s, where no package is: %s", folder, r.why)
+			}
+		}
+	}
+}
+
+// TestBecomeImportsItsRecordAndPrivsOnly where it is written in Go.
+func TestBecomeImportsItsRecordAndPrivsOnly(t *testing.T) {
+	all, ours := list(t)
+	p, ok := ours[module+"/internal/become"]
+	if !ok {
+		if c, _ := filepath.Glob(top + "/internal/become/*.[cS]"); len(c) == 0 {
+			t.Fatal("internal/become is neither Go nor C")
+		}
+		return
+	}
+	for _, i := range p.Imports {
+		if !all[i].Standard && i != module+"/internal/becomerecord" && i != module+"/internal/privs" {
+			t.Errorf("become imports %s", i)
+		}
+	}
+}
+
+// TestOnlyTheWorkerIsLinkedWithC as libpam and NSS are C libraries.
+func TestOnlyTheWorkerIsLinkedWithC(t *testing.T) {
+	_, ours := list(t, "CGO_ENABLED=1")
+	worker := false
+	for path, p := range ours {
+		if len(p.CgoFiles) == 0 {
+			continue
+		}
+		if below(path, "factotum/pam") {
+			worker = true
+		} else {
+			t.Errorf("%s uses cgo, in %q", path, p.CgoFiles)
+		}
+	}
+	if !worker {
+		t.Error("not even the worker does, so this test sees nothing")
+	}
+	if testing.Short() {
+		t.Skip("the rest links three programs")
+	}
+	dir := t.TempDir()
+	cmd := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "./factotum", "./login", "./sshfront")
+	cmd.Dir = top
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("without cgo: %v: %s", err, out)
+	}
+	for _, name := range []string{"factotum", "login", "sshfront"} {
+		f, err := elf.Open(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if libs, err := f.ImportedLibraries(); err != nil || len(libs) > 0 {
+			t.Errorf("%s is linked with %q: %v", name, libs, err)
+		}
+		f.Close()
+	}
+}
+
+// maxLines is how long a file may be that runs with rights.
+const maxLines = 350
+
+// long are the files that are longer, and how long they may be until somebody
+// parts them. An entry goes when its file has become short enough.
+var long = map[string]int{
+	"factotum/internal/daemon/verbs.go": 358,
+	"factotum/pam/session.go":           406,
+	"factotum/pam/keys.go":              494,
+	"factotum/internal/daemon/ssh.go":   607,
+	"internal/capfs/fs.go":              617,
+}
+
+func TestFilesThatRunWithRightsAreShort(t *testing.T) {
+	n := 0
+	for _, pattern := range []string{"factotum", "internal/capfs", "internal/become", "internal/becomerecord", "internal/privs"} {
+		before := n
+		err := filepath.WalkDir(filepath.Join(top, pattern), func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") || !slices.Contains([]string{".go", ".c", ".S", ".h"}, filepath.Ext(path)) {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			n++
+			name, _ := filepath.Rel(top, path)
+			lines := bytes.Count(b, []byte("\n"))
+			may, listed := long[name]
+			switch {
+			case listed && lines <= maxLines:
+				t.Errorf("%s has become short: take it off the list", name)
+			case listed && lines > may:
+				t.Errorf("%s has %d lines, and may have %d until it is parted", name, lines, may)
+			case !listed && lines > maxLines:
+				t.Errorf("%s has %d lines; a file that runs with rights has at most %d", name, lines, maxLines)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if n == before {
+			t.Errorf("no files in %s", pattern)
+		}
+	}
+	for name := range long {
+		if _, err := os.Stat(filepath.Join(top, name)); err != nil {
+			t.Errorf("the list has %s, which is not there", name)
+		}
+	}
+}
