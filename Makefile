@@ -5,24 +5,23 @@ BIN     ?= bin
 TAGS    := $(BACKEND)
 TESTFLAGS ?=
 STATIC   = CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w'
-# What hands SSH signatures to factotum, and uses the copy of golang.org/x/crypto
-# that tools/sshpatch makes.
-SSHTAGS  = sshsig $(TAGS)
-SSHSIG   = -modfile=build/go.mod -tags '$(SSHTAGS)'
-STATICSSH = CGO_ENABLED=0 $(GO) build -trimpath $(SSHSIG) -ldflags '-s -w'
 GOFILES  = $$(git ls-files '*.go')
+# The golang.org/x/crypto that go.mod replaces the module by: nothing compiles
+# without it.
+CRYPTO   = build/made-by-make/crypto/go.mod
+SSHPATCH = $(GO) run -modfile=tools/sshpatch/pin/go.mod ./tools/sshpatch
+LINT     = $(GO) tool -modfile=tools/lint/go.mod
 
-all: build/go.mod
+all: $(CRYPTO)
 	mkdir -p $(BIN)
 	$(STATIC) -o $(BIN)/factotum ./factotum
 	$(STATIC) -o $(BIN)/become ./internal/become
 	$(STATIC) -o $(BIN)/login ./login
-	$(STATICSSH) -o $(BIN)/sshfront ./sshfront
+	$(STATIC) -o $(BIN)/sshfront ./sshfront
 	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=pie -tags '$(TAGS)' -ldflags '-s -w' -o $(BIN)/factotum-pam ./factotum/pam
 
-build/go.mod: go.mod go.sum tools/sshpatch/main.go tools/sshpatch/patch.go
-	mkdir -p build
-	$(GO) run ./tools/sshpatch -out build
+$(CRYPTO): go.mod tools/sshpatch/main.go tools/sshpatch/apply.go $(wildcard tools/sshpatch/pin/* tools/sshpatch/patches tools/sshpatch/patches/*)
+	$(SSHPATCH)
 
 # What building needs comes before what is built.
 deps:
@@ -31,7 +30,6 @@ deps:
 test: deps
 	$(MAKE) all
 	$(GO) test -count=1 $(TESTFLAGS) -tags '$(TAGS)' ./...
-	$(GO) test -count=1 $(TESTFLAGS) $(SSHSIG) ./sshfront ./sshfront/internal/connection ./tools/sshpatch
 
 # p9auth-site(7), with servers that run in a testbed.
 test-site: deps
@@ -39,14 +37,13 @@ test-site: deps
 	$(MAKE) all
 	$(GO) test -count=1 $(TESTFLAGS) -tags 'site $(TAGS)' -v ./test/site
 
-check: build/go.mod
+check: $(CRYPTO)
 	@test -z "$$(gofmt -l $(GOFILES))" || { gofmt -d $(GOFILES); exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags capdev ./...
 	$(GO) vet -tags site ./test/site
-	$(GO) vet $(SSHSIG) ./sshfront ./sshfront/internal/connection ./tools/sshpatch
-	$(GO) tool staticcheck ./...
-	$(GO) tool staticcheck -tags site ./test/site
+	$(LINT) staticcheck ./...
+	$(LINT) staticcheck -tags site ./test/site
 	@out=$$(mandoc -Tlint -W warning $$(git ls-files 'man/*')) && test -z "$$out" || { echo "$$out"; exit 1; }
 
 demo: deps
@@ -55,7 +52,7 @@ demo: deps
 	scripts/demo
 
 # The kernel module under Debian's kernels in qemu, see kernel/README.md.
-vm-test:
+vm-test: $(CRYPTO)
 	$(GO) run ./test/vm/kernel/vm $(VMFLAGS)
 
 # A Debian with the package, booted with systemd in qemu, see test/vm/debian.
@@ -69,7 +66,7 @@ vm-boot:
 	done
 
 # A kernel with CAP_GRANT_ID, from Debian's linux-source: ten minutes and more.
-kernel-grantid:
+kernel-grantid: $(CRYPTO)
 	scripts/deps kernel
 	test/vm/kernel/fetch build/vm
 	test/vm/kernel/grantid build/vm

@@ -1,5 +1,3 @@
-//go:build sshsig
-
 package main
 
 import (

@@ -1,152 +1,268 @@
-// Sshpatch is the step of the build that gives golang.org/x/crypto/ssh a
-// callback for the signatures of public key authentication (RFC 4252 section
-// 7). The library verifies them itself and does not hand them out, but the
-// process that speaks SSH is not to be believed about them: factotum has to
-// see them. The copy also does not hang when channels are busy while keys are
-// exchanged, as the library does (rekey_test.go shows it).
+// Sshpatch makes the golang.org/x/crypto that p9auth is built with: a copy of
+// the module, changed by the queue of patches in tools/sshpatch/patches. The
+// header of each patch says what it changes and why. Nothing of the library is
+// committed here.
 //
-//	go run ./tools/sshpatch -out build
+//	go run -modfile=tools/sshpatch/pin/go.mod ./tools/sshpatch
 //
-// writes
+// is run by make at the top of the tree. It takes the version of the module that
+// pin/go.mod names, checked against pin/go.sum, applies the patches in the order
+// of their names, and writes build/made-by-make/crypto, which go.mod puts in the
+// module's place. Where a patch does not apply, or go.mod names another version,
+// it says so in one line and leaves no copy: then nothing compiles.
 //
-//	build/crypto   a copy of the module, as go.mod names and go.sum checks it,
-//	               with the edits of patch.go
-//	build/go.mod   go.mod, and a replace that points to the copy
-//	build/go.sum   go.sum
-//
-// and go build -modfile=build/go.mod -tags sshsig uses it. Nothing of the
-// library is committed here. Where the module is not the version that the
-// edits were made for, or a place to edit is not found exactly once, sshpatch
-// says so, and writes no go.mod.
+// With -modfile, sshpatch itself is built while there is no copy yet.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
+const modulePath = "golang.org/x/crypto"
+
+// options are what the copy is made from, and where. All are paths relative to
+// the working directory.
+type options struct {
+	mod     string   // the go.mod that the copy is for
+	pin     string   // directory of the go.mod and go.sum that name and check the original
+	patches string   // directory of the queue
+	skip    []string // patches to leave out, by name or by the number before the first "-"
+	out     string   // the copy
+}
+
 func main() {
-	out := flag.String("out", "build", "`directory` to write to")
+	o := options{mod: "go.mod", pin: "tools/sshpatch/pin", patches: "tools/sshpatch/patches"}
+	flag.StringVar(&o.out, "out", "build/made-by-make/crypto", "`directory` to write the copy to, in place of an earlier copy")
+	skip := flag.String("skip", "", "`patches` to leave out, as in 03,04, to work on one of them")
 	flag.Parse()
 	if flag.NArg() != 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := build(*out); err != nil {
+	if *skip != "" {
+		o.skip = strings.Split(*skip, ",")
+	}
+	if err := o.build(); err != nil {
 		fmt.Fprintf(os.Stderr, "sshpatch: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-// A module is what go list -m -json prints of one.
-type module struct {
-	Path    string
-	Version string  // as go.mod selects it
-	Dir     string  // in the module cache, read-only
-	Replace *module // what go.mod has in its place
-}
-
-// build writes the copy and, last, the go.mod that uses it.
-func build(out string) error {
-	// Whatever fails, no go.mod of an earlier run is left to build with.
-	goMod := filepath.Join(out, "go.mod")
-	if err := os.RemoveAll(goMod); err != nil {
+// build writes the copy. When it fails there is none, not even an earlier one.
+func (o options) build() error {
+	if err := removeCopy(o.out); err != nil {
 		return err
 	}
-	m, err := download(modulePath)
+	src, err := o.original()
 	if err != nil {
 		return err
 	}
-	if err := checkModule(m); err != nil {
+	queue, err := o.queue()
+	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(out, "crypto.tmp")
-	if err := os.RemoveAll(tmp); err != nil {
+	parent := filepath.Dir(filepath.Clean(o.out))
+	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return err
 	}
-	if err := copyModule(tmp, m.Dir); err != nil {
+	tmp, err := os.MkdirTemp(parent, ".sshpatch-")
+	if err != nil {
 		return err
 	}
-	if err := patch(tmp); err != nil {
+	defer os.RemoveAll(tmp)
+	// Not tmp itself, which only its owner may enter.
+	copied := filepath.Join(tmp, "crypto")
+	if err := copyModule(copied, src); err != nil {
 		return err
 	}
-	crypto := filepath.Join(out, "crypto")
-	if err := os.RemoveAll(crypto); err != nil {
-		return err
+	for _, p := range queue {
+		if err := p.apply(copied); err != nil {
+			return err
+		}
 	}
-	if err := os.Rename(tmp, crypto); err != nil {
-		return err
-	}
-	return writeGoMod(goMod, crypto)
+	return os.Rename(copied, o.out)
 }
 
-// download makes sure that a module is in the module cache, checked against
-// go.sum.
-func download(path string) (*module, error) {
-	if _, err := output("go", "mod", "download", path); err != nil {
+// removeCopy removes an earlier copy, and nothing else.
+func removeCopy(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if err != nil || !strings.HasPrefix(string(b), "module "+modulePath+"\n") {
+		if entries, err := os.ReadDir(dir); len(entries) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is in the way: it is not a copy of %s", dir, modulePath)
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
+// original returns the directory of the module in the module cache, which has
+// the version that go.mod requires and the contents that the pin's go.sum says.
+func (o options) original() (string, error) {
+	want, err := required(o.mod)
+	if err != nil {
+		return "", err
+	}
+	pinned, err := required(filepath.Join(o.pin, "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	if want != pinned {
+		return "", fmt.Errorf("%s requires %s %s, but the patches are for %s, as %s says",
+			o.mod, modulePath, want, pinned, filepath.Join(o.pin, "go.mod"))
+	}
+	// Without a line in go.sum, go mod download would add one and trust it.
+	sums, err := os.ReadFile(filepath.Join(o.pin, "go.sum"))
+	if err != nil {
+		return "", err
+	}
+	if !strings.Contains("\n"+string(sums), "\n"+modulePath+" "+pinned+" h1:") {
+		return "", fmt.Errorf("%s has no checksum of %s %s: run go get -C %s %s@%s",
+			filepath.Join(o.pin, "go.sum"), modulePath, pinned, o.pin, modulePath, pinned)
+	}
+	b, err := goCommand(o.pin, "mod", "download", "-json", modulePath)
+	if err != nil {
+		return "", err
+	}
+	var m struct{ Dir string }
+	if err := json.Unmarshal(b, &m); err != nil {
+		return "", fmt.Errorf("go mod download -json: %w", err)
+	}
+	// What is unpacked in the module cache is still what was downloaded.
+	if _, err := goCommand(o.pin, "mod", "verify"); err != nil {
+		return "", err
+	}
+	return m.Dir, nil
+}
+
+// required returns the version of the module that a go.mod requires.
+func required(mod string) (string, error) {
+	b, err := goCommand(".", "mod", "edit", "-json", mod)
+	if err != nil {
+		return "", err
+	}
+	var f struct {
+		Require []struct{ Path, Version string }
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return "", fmt.Errorf("go mod edit -json %s: %w", mod, err)
+	}
+	for _, r := range f.Require {
+		if r.Path == modulePath {
+			return r.Version, nil
+		}
+	}
+	return "", fmt.Errorf("%s does not require %s", mod, modulePath)
+}
+
+// goCommand runs the go command in a directory. Its error is one line.
+func goCommand(dir string, args ...string) ([]byte, error) {
+	var out, stderr bytes.Buffer
+	cmd := exec.Command("go", args...)
+	// The caller's flags, such as -modfile, are not for the pin.
+	cmd.Env = append(cmd.Environ(), "GOFLAGS=", "GOWORK=off")
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &stderr
+	if err := cmd.Run(); err != nil {
+		// go mod download -json has its errors in the JSON.
+		var m struct{ Error string }
+		_ = json.Unmarshal(out.Bytes(), &m)
+		said := cmp.Or(m.Error, stderr.String(), err.Error())
+		return nil, fmt.Errorf("go %s: %s", strings.Join(args, " "), strings.Join(strings.Fields(said), " "))
+	}
+	return out.Bytes(), nil
+}
+
+// queue reads the patches, without those to skip, in the order of their names.
+func (o options) queue() ([]*patch, error) {
+	names, err := filepath.Glob(filepath.Join(o.patches, "*.patch"))
+	if err != nil {
 		return nil, err
 	}
-	b, err := output("go", "list", "-m", "-json", path)
-	if err != nil {
-		return nil, err
+	if len(names) == 0 {
+		return nil, fmt.Errorf("no patches in %s", o.patches)
 	}
-	m := new(module)
-	if err := json.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("go list -m -json %s: %w", path, err)
+	slices.Sort(names)
+	skipped := map[string]bool{}
+	var queue []*patch
+	for _, name := range names {
+		base := filepath.Base(name)
+		number, _, _ := strings.Cut(base, "-")
+		if i := slices.IndexFunc(o.skip, func(s string) bool { return s == base || s == number }); i >= 0 {
+			skipped[o.skip[i]] = true
+			continue
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		p, err := parsePatch(base, string(b))
+		if err != nil {
+			return nil, err
+		}
+		queue = append(queue, p)
 	}
-	return m, nil
+	for _, s := range o.skip {
+		if !skipped[s] {
+			return nil, fmt.Errorf("no patch %q to leave out in %s", s, o.patches)
+		}
+	}
+	return queue, nil
 }
 
-// output runs a command. Its error says what the command says.
-func output(argv ...string) ([]byte, error) {
-	var stderr bytes.Buffer
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, bytes.TrimSpace(stderr.Bytes()))
+// apply changes the files of a copy.
+func (p *patch) apply(dir string) error {
+	for _, f := range p.files {
+		name := filepath.Join(dir, filepath.FromSlash(f.name))
+		b, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s:%d: %s: the library has no such file", p.name, f.hunks[0].line, f.name)
+		}
+		if err != nil {
+			return err
+		}
+		s, err := f.apply(p.name, string(b))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, []byte(s), 0o644); err != nil {
+			return err
+		}
 	}
-	return out, nil
+	return nil
 }
 
-// writeGoMod writes the main module's go.mod with a replace, and its go.sum,
-// beside it. The directory in a replace is relative to the main module.
-func writeGoMod(name, crypto string) error {
-	b, err := output("go", "env", "GOMOD")
-	if err != nil {
-		return err
-	}
-	top := filepath.Dir(string(bytes.TrimSpace(b)))
-	abs, err := filepath.Abs(crypto)
-	if err != nil {
-		return err
-	}
-	if rel, err := filepath.Rel(top, abs); err == nil && filepath.IsLocal(rel) {
-		abs = "./" + rel
-	}
-	sum, err := os.ReadFile(filepath.Join(top, "go.sum"))
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(filepath.Dir(name), "go.sum"), sum, 0o644); err != nil {
-		return err
-	}
-	mod, err := os.ReadFile(filepath.Join(top, "go.mod"))
-	if err != nil {
-		return err
-	}
-	tmp := name + ".tmp"
-	if err := os.WriteFile(tmp, mod, 0o644); err != nil {
-		return err
-	}
-	if _, err := output("go", "mod", "edit", "-replace", modulePath+"="+abs, tmp); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
+// copyModule copies what a build needs of the module in src, writable, to dst.
+func copyModule(dst, src string) error {
+	return filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(src, path)
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(dst, rel)
+		switch {
+		case d.IsDir() && d.Name() == "testdata":
+			return fs.SkipDir
+		case d.IsDir():
+			return os.MkdirAll(to, 0o755)
+		case !d.Type().IsRegular() || strings.HasSuffix(rel, "_test.go"):
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, b, 0o644)
+	})
 }

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/crypto/ssh"
 )
 
 // A Meter is a connection that counts what is read from it. Give it to
@@ -26,16 +24,6 @@ func (m *Meter) Read(b []byte) (int, error) {
 		m.reads.Add(1)
 	}
 	return n, err
-}
-
-// Rekey starts a key exchange. It returns false where the SSH library, which
-// tools/sshpatch changes for that, has no way to.
-func Rekey(conn *ssh.ServerConn) bool {
-	c, ok := conn.Conn.(interface{ RequestKeyExchange() })
-	if ok {
-		c.RequestKeyExchange()
-	}
-	return ok
 }
 
 // watchClient ends the connection of a client that does not answer
@@ -86,10 +74,7 @@ func (s *server) watchClient() {
 			s.end(ErrUnused)
 			return
 		case <-old:
-			if !Rekey(s.conn) {
-				s.opt.Log("RekeyLimit: this build of sshfront cannot make new keys by time: build it with make")
-				old = nil
-			}
+			s.conn.RequestKeyExchange()
 		case <-answered:
 			asking, missed = false, 0
 		case <-silent:

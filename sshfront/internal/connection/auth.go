@@ -63,6 +63,13 @@ func (c *connection) offer(sc *ssh.ServerConfig, methods []string) {
 // does not matter: without factotum's consent there is no ticket.
 func (c *connection) authenticate(sc *ssh.ServerConfig) {
 	callbacks := ssh.ServerAuthCallbacks{
+		PublicKeyCallback: func(m ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
+			alg := c.algorithm(key)
+			if alg == "" {
+				return nil, errors.New("no algorithm for this key is accepted")
+			}
+			return nil, c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal()}))
+		},
 		PasswordCallback: func(m ssh.ConnMetadata, password []byte) (*ssh.Permissions, error) {
 			return nil, c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "password", Password: string(password)}))
 		},
@@ -74,25 +81,16 @@ func (c *connection) authenticate(sc *ssh.ServerConfig) {
 			return nil, c.verdict(m, err)
 		},
 	}
-	if setVerifySignature(sc, c.signature) {
-		callbacks.PublicKeyCallback = func(m ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-			alg := c.algorithm(key)
-			if alg == "" {
-				return nil, errors.New("no algorithm for this key is accepted")
-			}
-			return nil, c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal()}))
-		}
-	}
 	c.all, c.methods = callbacks, c.firstMethods()
 	c.offer(sc, c.methods)
-	setUserCallback(sc, c.forUser)
+	sc.VerifySignatureCallback, sc.UserCallback = c.signature, c.forUser
 	c.partial = func(methods []string) error {
 		return &ssh.PartialSuccessError{Next: c.callbacks(callbacks, methods)}
 	}
 }
 
-// firstMethods are those that the settings for the address allow at first. Where
-// the library has been patched, those for the user take their place.
+// firstMethods are those that the settings for the address allow at first.
+// Those for the user take their place.
 func (c *connection) firstMethods() []string {
 	var m []string
 	s := &c.settings

@@ -125,7 +125,7 @@ func serveConnection(conf *control.Config) (int, error) {
 	defer conn.Close()
 	quick.done()
 	if c.settings.RekeyLimit.Bytes != before {
-		channels.Rekey(conn) // the user's limit counts from a key exchange on
+		conn.RequestKeyExchange() // the user's limit counts from a key exchange on
 	}
 	if err := ctl.Authenticated(conn.User()); err != nil {
 		sshlog.Printf(sshdconf.LogDebug1, "the listener has ended: %v", err)
