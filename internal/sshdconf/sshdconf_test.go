@@ -368,38 +368,6 @@ func TestEveryKeywordStandsOnceInTheTable(t *testing.T) {
 	}
 }
 
-func TestTheManualNamesEveryKeyword(t *testing.T) {
-	b, err := os.ReadFile("../../man/p9auth_sshd_config.5")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, page, _ := strings.Cut(string(b), ".Sh KEYWORDS")
-	implemented, page, _ := strings.Cut(page, ".Sh ACCEPTED KEYWORDS")
-	accepted, refused, _ := strings.Cut(page, ".Sh REFUSED KEYWORDS")
-	refused, _, _ = strings.Cut(refused, ".Sh PATTERNS")
-	in := map[Status]string{Implemented: implemented, Accepted: accepted, Refused: refused}
-	for _, k := range table {
-		for status, text := range in {
-			item := ".It Cm " + k.name
-			has := strings.Contains(text, item+" ") || strings.Contains(text, item+"\n") ||
-				status == Accepted && strings.Contains(text, "\n.Cm "+k.name+" ")
-			if has != (status == k.status) {
-				t.Errorf("%s is %v; among the %v keywords of the manual: %v", k.name, k.status, status, has)
-			}
-			_, after, _ := strings.Cut(text, item+" ")
-			para, _, _ := strings.Cut(after, "\n.It ")
-			if status == Implemented && has && k.global != strings.Contains(para, "(global)") && k.name != "DenyGroups" {
-				t.Errorf("%s: global is %v, not so the manual", k.name, k.global)
-			}
-		}
-	}
-	for old := range aliases {
-		if !strings.Contains(strings.ToLower(implemented), "cm "+old) {
-			t.Errorf("the manual does not name %s", old)
-		}
-	}
-}
-
 // openssh10 lists the keywords in the man page and the parser of OpenSSH 10.5.
 const openssh10 = `AcceptEnv AddressFamily AllowAgentForwarding AllowGroups AllowStreamLocalForwarding AllowTcpForwarding
 AllowUsers AuthenticationMethods AuthorizedKeysCommand AuthorizedKeysCommandUser AuthorizedKeysFile

@@ -26,7 +26,7 @@ func command(t *testing.T) (cmd *exec.Cmd, dir string) {
 	}
 	dir = t.TempDir()
 	cmd = exec.Command(os.Args[0])
-	cmd.Dir = top
+	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "P9AUTH_DEMO=1", "TMPDIR="+dir, "TERM=dumb")
 	return cmd, dir
 }

@@ -1,4 +1,4 @@
-package main
+package manual
 
 import (
 	"os"
@@ -8,9 +8,6 @@ import (
 	"testing"
 )
 
-// top is the source tree, seen from this folder.
-const top = "../.."
-
 // TestTheExampleInCapuse4WorksAsPrinted takes the script out of the page as a
 // person sees it, runs it as root, and compares what it prints with what the
 // page says.
@@ -19,7 +16,7 @@ func TestTheExampleInCapuse4WorksAsPrinted(t *testing.T) {
 		t.Skip("needs root, to mount FUSE")
 	}
 	script, want := capuseExample(t)
-	bin, err := filepath.Abs(filepath.Join(top, "bin"))
+	bin, err := filepath.Abs(filepath.Join(Top(), "bin"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +39,7 @@ func TestTheExampleInCapuse4WorksAsPrinted(t *testing.T) {
 // capuseExample is the script and its output in EXAMPLES.
 func capuseExample(t *testing.T) (script, output string) {
 	t.Helper()
-	page, err := exec.Command("mandoc", "-Tascii", filepath.Join(top, "man", "capuse.4")).Output()
+	page, err := exec.Command("mandoc", "-Tascii", filepath.Join(Top(), "man", "capuse.4")).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,9 @@
-// Package manual reads the manual pages for tests that hold them to what the
-// programs do.
+// Package manual holds the manual pages to what the programs do.
+//
+// The pages are read, and compared, by the functions here and nowhere else. What can
+// be seen from outside (usage texts, messages, examples that are run) is tested
+// here too. A table that only its own package can see (keywords, verbs, metrics)
+// is handed to WantItems by a test in that package, in its manual_test.go.
 package manual
 
 import (
@@ -7,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -15,6 +20,31 @@ import (
 func Top() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
+// Pages are the names of the pages in man/, such as "factotum.8".
+func Pages(tb testing.TB) []string {
+	tb.Helper()
+	files, err := filepath.Glob(filepath.Join(Top(), "man", "*.[1-9]"))
+	if err != nil || len(files) == 0 {
+		tb.Fatalf("no pages: %v", err)
+	}
+	for i := range files {
+		files[i] = filepath.Base(files[i])
+	}
+	return files
+}
+
+// Headings are the titles of a page's sections (.Sh).
+func Headings(tb testing.TB, page string) []string {
+	tb.Helper()
+	var all []string
+	for line := range strings.Lines(Source(tb, page)) {
+		if title, ok := strings.CutPrefix(line, ".Sh "); ok {
+			all = append(all, strings.TrimSpace(title))
+		}
+	}
+	return all
 }
 
 // Source is a page of man/ in mdoc(7).
@@ -94,4 +124,38 @@ func Words(mdoc string) string {
 		w = append(w, f...)
 	}
 	return strings.Join(w, " ")
+}
+
+// WantItems checks that the items of a list are those of a program's table: each
+// of want is there, and its text has the phrases; nothing else is there, but for
+// the words also. The page is for the messages, as in "factotum(8)".
+func WantItems(tb testing.TB, page string, items map[string]string, want map[string][]string, also ...string) {
+	tb.Helper()
+	for word, phrases := range want {
+		mdoc, ok := items[word]
+		if !ok {
+			tb.Errorf("%s does not have %s", page, word)
+			continue
+		}
+		text := Words(mdoc)
+		for _, phrase := range phrases {
+			if !has(text, phrase) {
+				tb.Errorf("%s, %s: does not say %q: %s", page, word, phrase, text)
+			}
+		}
+	}
+	for word := range items {
+		if _, ok := want[word]; !ok && !slices.Contains(also, word) {
+			tb.Errorf("%s has %s, which the program does not", page, word)
+		}
+	}
+}
+
+// has says whether a text has a phrase that does not end within a word.
+func has(text, phrase string) bool {
+	re := regexp.QuoteMeta(phrase)
+	if last := phrase[len(phrase)-1]; last >= '0' && last <= '9' || last >= 'a' && last <= 'z' || last >= 'A' && last <= 'Z' {
+		re += `\b`
+	}
+	return regexp.MustCompile(re).MatchString(text)
 }
