@@ -4,7 +4,13 @@ BACKEND ?=
 BIN     ?= bin
 TAGS    := $(BACKEND)
 TESTFLAGS ?=
-STATIC   = CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '-s -w'
+# What -V prints and the package is called. Between releases the package's
+# version counts commits; "~" sorts before the release (deb-version(7)).
+VERSION ?= $(shell cat VERSION)
+DEBVERSION = $(subst -,~,$(VERSION))$(if $(findstring -dev,$(VERSION)),.$(shell git rev-list --count HEAD 2>/dev/null || echo 0))
+COMMIT  := $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+LDFLAGS  = -s -w -X p9auth/internal/version.number=$(VERSION) -X p9auth/internal/version.commit=$(COMMIT) -X main.version=$(VERSION)
+STATIC   = CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
 GOFILES  = $$(git ls-files '*.go')
 # The golang.org/x/crypto that go.mod replaces the module by: nothing compiles
 # without it.
@@ -18,7 +24,7 @@ all: $(CRYPTO)
 	$(STATIC) -o $(BIN)/become ./internal/become
 	$(STATIC) -o $(BIN)/login ./login
 	$(STATIC) -o $(BIN)/sshfront ./sshfront
-	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=pie -tags '$(TAGS)' -ldflags '-s -w' -o $(BIN)/factotum-pam ./factotum/pam
+	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=pie -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(BIN)/factotum-pam ./factotum/pam
 
 $(CRYPTO): go.mod tools/sshpatch/main.go tools/sshpatch/apply.go $(wildcard tools/sshpatch/pin/* tools/sshpatch/patches tools/sshpatch/patches/*)
 	$(SSHPATCH)
@@ -61,7 +67,7 @@ vm-boot:
 	scripts/deps boot
 	$(MAKE) deb
 	for s in $(SUITES); do \
-		test/vm/debian/image build/boot/$$s $$s build/p9auth_$(VERSION)_$(ARCH).deb && \
+		test/vm/debian/image build/boot/$$s $$s build/p9auth_$(DEBVERSION)_$(ARCH).deb && \
 		$(GO) run ./test/vm/debian -dir build/boot/$$s $(VMFLAGS) || exit 1; \
 	done
 
@@ -82,7 +88,6 @@ bench: all
 PREFIX  ?= /usr
 DESTDIR ?=
 MAINTAINER ?= p9auth developers <p9auth@localhost>
-VERSION ?= 0.1.$(shell git rev-list --count HEAD 2>/dev/null || echo 0)
 ARCH     = $(shell dpkg --print-architecture)
 TOP      = $(DESTDIR)$(PREFIX)
 LIB      = $(TOP)/lib/p9auth
@@ -111,7 +116,7 @@ deb: all
 	find $(OUT)/deb/root/usr/share/man -type f -exec gzip -9n {} +
 	install -D -m 644 README.md $(OUT)/deb/root/usr/share/doc/p9auth/README.md
 	install -m 644 LICENSE $(OUT)/deb/root/usr/share/doc/p9auth/copyright
-	printf '%s\n' 'p9auth ($(VERSION)) unstable; urgency=medium' '' '  * What changed is in the log of the source tree.' '' \
+	printf '%s\n' 'p9auth ($(DEBVERSION)) unstable; urgency=medium' '' '  * What changed is in the log of the source tree.' '' \
 		" -- $(MAINTAINER)  $$(date -R -u -d @$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)})" |\
 		gzip -9n >$(OUT)/deb/root/usr/share/doc/p9auth/changelog.gz
 	install -D -m 644 dist/debian/lintian-overrides $(OUT)/deb/root/usr/share/lintian/overrides/p9auth
@@ -119,8 +124,8 @@ deb: all
 	install -D -m 644 dist/debian/pam $(OUT)/deb/root/etc/pam.d/p9auth-sshd
 	install -m 755 dist/debian/postinst dist/debian/prerm dist/debian/postrm $(OUT)/deb/root/DEBIAN/
 	install -m 644 dist/debian/conffiles $(OUT)/deb/root/DEBIAN/
-	sed 's/@VERSION@/$(VERSION)/; s/@ARCH@/$(ARCH)/; s/@MAINTAINER@/$(MAINTAINER)/' dist/debian/control.in >$(OUT)/deb/root/DEBIAN/control
-	dpkg-deb --root-owner-group -b $(OUT)/deb/root $(OUT)/p9auth_$(VERSION)_$(ARCH).deb
+	sed 's/@VERSION@/$(DEBVERSION)/; s/@ARCH@/$(ARCH)/; s/@MAINTAINER@/$(MAINTAINER)/' dist/debian/control.in >$(OUT)/deb/root/DEBIAN/control
+	dpkg-deb --root-owner-group -b $(OUT)/deb/root $(OUT)/p9auth_$(DEBVERSION)_$(ARCH).deb
 
 clean:
 	rm -rf bin build

@@ -30,14 +30,17 @@ import (
 
 	"p9auth/factotum/internal/config"
 	"p9auth/factotum/internal/daemon"
+	"p9auth/internal/version"
 )
 
 const usage = `usage: factotum [-t] [-f file]
        factotum [-f file] status
        factotum serve-caps dir
+       factotum -V
 
   -f file         read the configuration from file (default ` + config.DefaultFile + `)
   -t              check the configuration and exit
+  -V              print the version and exit
   status          print what the running factotum is doing, as root
   serve-caps dir  only serve the capability files at dir, for trying them from
                   a shell: another root process can open caphash, see capuse(4).
@@ -61,11 +64,15 @@ func run(args []string) error {
 	file := fl.String("f", config.DefaultFile, "")
 	test := fl.Bool("t", false, "")
 	caps := fl.String("c", "", "")
+	showVersion := fl.Bool("V", false, "")
 	if err := fl.Parse(args); err != nil {
 		return fmt.Errorf("%w; see factotum(8)", err)
 	}
 	verb := fl.Arg(0)
 	switch {
+	case *showVersion:
+		_, err := fmt.Print(version.Text("factotum", version.Library))
+		return err
 	case *caps != "" && (fl.NFlag() > 1 || verb != ""):
 		return errors.New("-c goes with no other option; see factotum(8)")
 	case *caps != "":

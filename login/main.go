@@ -32,14 +32,18 @@ import (
 	"p9auth/internal/capuse"
 	"p9auth/internal/logindefs"
 	"p9auth/internal/privs"
+	"p9auth/internal/version"
 )
 
 const usage = `usage: login [-Hp] [-h host] [-o key=value]... [--] [name]
        login [-Hp] [-h host] [-o key=value]... -f name
+       login -V
 
   -p          keep the environment
   -h host     the person comes from host (believed only from root)
   -H          no host name in the prompt
+  -V, --version
+              print the version and exit
   -f name     name is already authenticated (believed only from root)
   -o socket=path, -o capuse=path, -o user=name, -o defs=path
               where factotum's socket and the capuse file are, which user
@@ -69,6 +73,10 @@ func main() {
 			fmt.Print(usage)
 			return
 		}
+		if errors.Is(err, errVersion) {
+			fmt.Print(version.Text("login"))
+			return
+		}
 		fmt.Fprintf(os.Stderr, "login: %v\n", err)
 		// Whoever started us starts us again at once; let a person read.
 		if term.IsTerminal(0) {
@@ -77,6 +85,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// errVersion asks for the version, as flag.ErrHelp does for the usage.
+var errVersion = errors.New("-V")
 
 func parseArgs(args []string) (options, error) {
 	o := options{
@@ -97,8 +108,13 @@ func parseArgs(args []string) (options, error) {
 		*p = v
 		return nil
 	})
+	showVersion := fl.Bool("V", false, "")
+	fl.BoolVar(showVersion, "version", false, "")
 	if err := fl.Parse(args); err != nil {
 		return o, fmt.Errorf("%w; see p9login(1)", err)
+	}
+	if *showVersion {
+		return o, errVersion
 	}
 	o.name = fl.Arg(0)
 	if fl.NArg() > 1 {

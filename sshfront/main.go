@@ -21,9 +21,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/version"
 	"p9auth/sshfront/internal/connection"
 	"p9auth/sshfront/internal/listener"
 	"p9auth/sshfront/internal/session"
@@ -66,8 +66,9 @@ func run(args []string) error {
 		return err
 	}
 	if o.version {
-		fmt.Fprintln(os.Stderr, version())
-		return nil
+		// sshd prints its version there, too.
+		_, err := fmt.Fprint(os.Stderr, version.Text("sshfront", version.Library))
+		return err
 	}
 	conf, err := o.parse()
 	if err != nil {
@@ -98,18 +99,4 @@ func dump(conf *sshdconf.Config, spec string) error {
 		return err
 	}
 	return s.Dump(os.Stdout)
-}
-
-// version names the program and the library that speaks SSH.
-func version() string {
-	b, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "sshfront (p9auth)"
-	}
-	for _, m := range b.Deps {
-		if m.Path == "golang.org/x/crypto" {
-			return fmt.Sprintf("sshfront (p9auth), %s %s, %s", m.Path, m.Version, b.GoVersion)
-		}
-	}
-	return "sshfront (p9auth), " + b.GoVersion
 }

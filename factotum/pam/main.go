@@ -47,11 +47,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/internal/version"
 )
 
 func init() { runtime.LockOSThread() }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "-V" {
+		fmt.Print(version.Text("factotum-pam", "github.com/msteinert/pam/v2"))
+		return
+	}
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)).With("pid", os.Getpid()))
 	// The line of a terminal that was ours to give back may hang up; the
 	// session's end is what ends us. They are caught and forgotten, as what

@@ -1,7 +1,7 @@
 // Become turns a redeemed grant into the new identity and execs the target.
 //
-// It is never run from where it is installed: factotum reads it when it
-// starts, and serves it once for each redemption, with the grant's record at
+// It is never run from where it is installed, but for -V, which prints the
+// version: factotum reads it when it starts, and serves it once for each redemption, with the grant's record at
 // the end, as a one-time executable in the capuse file system. The kernel
 // starts that with exactly CAP_SETUID and CAP_SETGID (and CAP_AUDIT_CONTROL
 // where the redeemer's bounding set has it), in the redeemer's own process.
@@ -34,12 +34,22 @@ import (
 	"p9auth/internal/becomerecord"
 )
 
+// version is set by the Makefile. internal/version, which says more, would make
+// this program longer: factotum serves it whole for each login.
+var version = "(built without make)"
+
 func init() { runtime.LockOSThread() }
 
 func main() {
 	args := os.Args[min(1, len(os.Args)):]
 	nproc, args := limitArg("nproc=", args)
 	stack, args := limitArg("stack=", args)
+	if len(args) == 1 && args[0] == "-V" {
+		// Before any right is used: a redeemer that asks for it gets a line
+		// and nothing else.
+		os.Stdout.WriteString("become from p9auth " + version + "\n")
+		return
+	}
 	if len(args) < 3 {
 		fail("usage: served by factotum, see capuse(4)", 0)
 	}
