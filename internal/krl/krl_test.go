@@ -46,6 +46,9 @@ func readKey(t testing.TB, file string) ssh.PublicKey {
 }
 
 func TestEveryKeyIsRevokedHereThatSshKeygenSaysIsRevoked(t *testing.T) {
+	if testing.Short() {
+		t.Skip("asks ssh-keygen several hundred times")
+	}
 	dir := t.TempDir()
 	write := func(name, text string) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {

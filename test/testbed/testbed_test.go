@@ -12,6 +12,14 @@ import (
 	"testing"
 )
 
+// needRoot skips a test that starts a testbed.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, for the testbed")
+	}
+}
+
 // script runs scripts/testbed and returns what it prints and its status.
 func script(t *testing.T, argv ...string) (out, errs string, status int) {
 	t.Helper()
@@ -51,6 +59,7 @@ func left(dir string) string {
 }
 
 func TestATestbedIsAsDescribedWhateverItsFolderIsCalled(t *testing.T) {
+	needRoot(t)
 	for _, name := range []string{"plain", "a b,c:d\\e"} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), name)
@@ -97,6 +106,7 @@ func TestATestbedIsAsDescribedWhateverItsFolderIsCalled(t *testing.T) {
 }
 
 func TestATestbedThatWasKilledIsTakenDown(t *testing.T) {
+	needRoot(t)
 	dir := filepath.Join(t.TempDir(), "bed")
 	defer script(t, "down", dir)
 	if _, errs, status := script(t, "up", dir); status != 0 {
@@ -125,6 +135,7 @@ func TestATestbedThatWasKilledIsTakenDown(t *testing.T) {
 }
 
 func TestATestbedThatCannotStartLeavesNothing(t *testing.T) {
+	needRoot(t)
 	ln, err := net.Listen("tcp", ":0")
 	if err != nil {
 		t.Fatal(err)
