@@ -145,7 +145,10 @@ func (c *conv) checkKey(blob []byte) error {
 		host = ""
 	}
 	ends := fmt.Sprintf("%s %d %s %d", a.local.Addr(), a.local.Port(), a.remote.Addr(), a.remote.Port())
-	m := capproto.NewMsg("key", "key", capproto.B64(blob), "settings", string(settings), "host", host, "addr", a.remote.Addr().String(), "ends", ends)
+	m := capproto.NewMsg("key", "key", capproto.B64(blob), "settings", string(settings), "addr", a.remote.Addr().String(), "ends", ends)
+	if host != "" {
+		m.Add("host", host)
+	}
 	if err := c.tell(m); err != nil {
 		return err
 	}

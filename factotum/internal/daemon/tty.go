@@ -61,6 +61,6 @@ func checkTTY(f *os.File, pid int) (*tty, error) {
 	}
 	return &tty{
 		f: os.NewFile(uintptr(pfd), path), name: name,
-		owner: fmt.Sprintf("%d:%d:%o", st.Uid, st.Gid, st.Mode&0o7777), rdev: st.Rdev,
+		owner: fmt.Sprintf("%d:%d:%03o", st.Uid, st.Gid, st.Mode&0o7777), rdev: st.Rdev,
 	}, nil
 }

@@ -310,7 +310,7 @@ func (c *conv) stillHas(pid int) error {
 		return nil
 	}
 	c.log.Warn("login refused", "user", c.user.name, "reason", "the terminal is no longer that of the process", "tty", c.tty.name)
-	return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "the terminal is in other hands; log in again"}}
+	return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "the terminal was taken over by another process; log in again"}}
 }
 
 // authinfo makes a capability for the sender.

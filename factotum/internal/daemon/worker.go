@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/config"
 	"p9auth/internal/proc"
 )
@@ -38,6 +39,7 @@ type worker struct {
 	mu      sync.Mutex
 	session *capproto.Msg // what it opened
 	closing bool          // it has begun to close the session
+	adopts  bool          // it has taken over a session; said is closed
 	over    bool          // the session has ended; under the server's lock
 }
 
@@ -92,7 +94,7 @@ func (w *worker) spawn() error {
 		conn.Unix().CloseRead()
 		ended <- err
 	}(w.cmd, w.conn, w.ended)
-	return nil
+	return w.conn.Send(pamwire.Hello{Version: pamwire.Version}.Encode())
 }
 
 func (w *worker) pid() int { return w.cmd.Process.Pid }
@@ -104,15 +106,20 @@ func (w *worker) listen() {
 	err := <-w.ended
 	w.conn.Close()
 	close(w.said)
+	w.adopts = true
 	for w.orphaned() {
 		w.log.Error("the session's PAM worker has ended before the session; another takes over", "error", fmt.Sprint(err))
 		if err := w.adopt(); err != nil {
 			w.log.Error("no PAM worker takes over: the PAM session will not be closed", "error", err.Error())
 			break
 		}
-		w.hear()
+		known := w.hear()
 		err = <-w.ended
 		w.conn.Close()
+		if !known {
+			w.log.Error("no PAM worker takes over: the PAM session will not be closed")
+			break
+		}
 		time.Sleep(100 * time.Millisecond) // a worker that always dies must not take the machine along
 	}
 	if w.leader != nil {
@@ -127,18 +134,29 @@ func (w *worker) listen() {
 	}
 }
 
-func (w *worker) hear() {
-	for {
+// hear passes on what the worker says. It returns false, and ends the worker, if
+// that is of another version.
+func (w *worker) hear() bool {
+	for greeted := false; ; {
 		p, err := w.conn.Recv()
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				w.log.Error("the PAM worker sends nonsense", "error", err.Error())
 				w.cmd.Process.Kill()
 			}
-			return
+			return true
 		}
 		p.Close()
-		if w.note(p.Msg) {
+		if !greeted {
+			if err := pamwire.CheckWorker(p.Msg); err != nil {
+				w.log.Error("the PAM worker cannot be used", "error", err.Error())
+				w.cmd.Process.Kill()
+				return false
+			}
+			greeted = true
+			continue
+		}
+		if w.note(p.Msg) || w.adopts { // what modules say at the end of a session is for nobody
 			continue
 		}
 		select {

@@ -204,8 +204,11 @@ func (r *reader) limit(name string) *Limit {
 }
 
 // Refused is PAM's no. Code is capproto.CodeDenied if the proof was wrong, and
-// CodeAccount if the account may not log in; Text is for the person.
+// CodeAccount if the account may not log in; Text is for the person. It is an error
+// too, so that the worker's functions can return it.
 type Refused struct{ Code, Text string }
+
+func (f Refused) Error() string { return f.Text }
 
 func (f Refused) Encode() capproto.Msg {
 	return capproto.NewMsg(capproto.VerbError, "code", f.Code, "text", f.Text)

@@ -33,8 +33,10 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"p9auth/capproto"
+	"p9auth/internal/words"
 )
 
 // Version is the version of this wire. It grows with every change of a word or
@@ -108,6 +110,12 @@ func DecodeEvent(m capproto.Msg) (Event, error) {
 		return nil, err
 	}
 	return ev, nil
+}
+
+// Fit makes text of a module's or a file's fit for an attribute: it is cut off at
+// max bytes and has no NUL.
+func Fit(s string, max int) string {
+	return strings.ReplaceAll(words.Clip(s, max), "\x00", "?")
 }
 
 // Hello is what each side says first.

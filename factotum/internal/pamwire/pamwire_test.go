@@ -283,6 +283,14 @@ func TestAFactotumOfAnotherVersionUnderstandsTheRefusal(t *testing.T) {
 	}
 }
 
+func TestFitIsShortAndHasNoNUL(t *testing.T) {
+	for s, want := range map[string]string{"": "", "abc": "abc", "a\x00b\x00c": "a?b", "abcd": "abc"} {
+		if got := Fit(s, 3); got != want {
+			t.Errorf("Fit(%q) = %q, want %q", s, got, want)
+		}
+	}
+}
+
 func TestAnswersNeverPrint(t *testing.T) {
 	a := Answer{Data: "open-sesame"}
 	if s := fmt.Sprintf("%v %+v %#v %s", a, a, []Request{a}, a); strings.Contains(s, "sesame") {

@@ -1,9 +1,12 @@
-package main
+package records
 
 import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
+	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +47,7 @@ func audit(typ uint16, text string) error {
 		return err
 	}
 	if n < unix.NLMSG_HDRLEN+4 || binary.NativeEndian.Uint16(answer[4:]) != unix.NLMSG_ERROR {
-		return fmt.Errorf("the kernel answers %d bytes", n)
+		return fmt.Errorf("the kernel's answer of %d bytes is not an acknowledgement", n)
 	}
 	if e := int32(binary.NativeEndian.Uint32(answer[unix.NLMSG_HDRLEN:])); e != 0 {
 		return unix.Errno(-e)
@@ -52,8 +55,35 @@ func audit(typ uint16, text string) error {
 	return nil
 }
 
-// auditString is a value that a stranger chose, as audit_encode_nv_string(3)
-// has it: quoted, or in hexadecimal if it could be taken for something else.
+// auditLogin tells the kernel's audit of a login or of a failed one, in the form
+// of audit_log_acct_message(3). who is id= or acct=.
+func auditLogin(who, tty, rhost string, ok bool) {
+	res := "success"
+	if !ok {
+		res = "failed"
+	}
+	exe, _ := os.Executable()
+	if err := audit(auditUserLogin, auditText(who, exe, tty, rhost, res)); err != nil {
+		slog.Debug("audit", "error", err.Error())
+	}
+}
+
+func auditText(who, exe, tty, rhost, res string) string {
+	or := func(s string) string {
+		if s == "" {
+			return "?"
+		}
+		return s
+	}
+	addr := rhost
+	if !strings.ContainsAny(addr, ".:") || auditString(addr)[0] != '"' {
+		addr = ""
+	}
+	return fmt.Sprintf("op=login %s exe=%q hostname=? addr=%s terminal=%s res=%s", who, exe, or(addr), or(strings.TrimPrefix(tty, "/dev/")), res)
+}
+
+// auditString writes a value that a stranger chose as audit_encode_nv_string(3)
+// does: quoted, or in hexadecimal if it could be taken for something else.
 func auditString(s string) string {
 	for _, c := range []byte(s) {
 		if c == '"' || c <= ' ' || c >= 0x7f {

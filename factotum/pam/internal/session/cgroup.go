@@ -1,4 +1,4 @@
-package main
+package session
 
 import (
 	"log/slog"
@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// cgroups are a process's control groups by hierarchy, in the words of
-// /proc/PID/cgroup: the controllers of a hierarchy of version 1, such as
-// name=systemd, or "" for version 2. See cgroups(7).
+// cgroups are a process's control groups by hierarchy, as /proc/PID/cgroup names
+// it: the controllers of a hierarchy of version 1, such as name=systemd, or "" for
+// version 2. See cgroups(7).
 type cgroups map[string]string
 
 func parseCgroups(text string) cgroups {
@@ -23,8 +23,9 @@ func parseCgroups(text string) cgroups {
 	return c
 }
 
-// cgroupDir is where a group of a hierarchy is found, as /proc/self/mountinfo
-// has it: version 2 may be at /sys/fs/cgroup, or below it beside version 1.
+// cgroupDir finds the directory of a group of a hierarchy by the lines of
+// /proc/self/mountinfo: version 2 may be mounted at /sys/fs/cgroup, or below it
+// beside version 1.
 func cgroupDir(mountinfo, controllers, path string) (string, bool) {
 	for line := range strings.Lines(mountinfo) {
 		place, what, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
@@ -51,8 +52,9 @@ func containsAll(all, some []string) bool {
 	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
 }
 
-// changed returns the directories of the groups that differ from before. It
-// leaves out, and logs, what is not mounted here: there is no way in then.
+// changed returns the directories of the groups that differ from before. It leaves
+// out a group whose hierarchy is not mounted here, since nothing can be moved into
+// it, and logs that.
 func (c cgroups) changed(before cgroups) []string {
 	var dirs []string
 	mounts, err := os.ReadFile("/proc/self/mountinfo")

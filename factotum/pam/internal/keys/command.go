@@ -1,22 +1,26 @@
-package main
+package keys
 
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
+	"p9auth/factotum/pam/internal/nss"
 	"p9auth/internal/authkeys"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
 )
 
 // The programs of AuthorizedKeysCommand and AuthorizedPrincipalsCommand, which
@@ -33,28 +37,73 @@ const (
 	maxComplaint = 256
 )
 
+// keysCommand looks into what AuthorizedKeysCommand prints.
+func (c *check) keysCommand(cert *ssh.Certificate) (authkeys.Options, bool) {
+	const keyword = "AuthorizedKeysCommand"
+	if c.conf.AuthorizedKeysCommand == "" {
+		return authkeys.Options{}, false
+	}
+	argv, err := c.conf.KeysCommand(c.tokens())
+	if err != nil {
+		c.note("%s: %v", keyword, err)
+		return authkeys.Options{}, false
+	}
+	if len(argv) == 1 {
+		argv = append(argv, c.account.Name)
+	}
+	out := c.output(keyword, argv, c.conf.AuthorizedKeysCommandUser)
+	return c.keysFile(keyword, bytes.NewReader(out), cert)
+}
+
+// principalsCommand looks into what AuthorizedPrincipalsCommand prints.
+func (c *check) principalsCommand(cert *ssh.Certificate) (authkeys.Options, string, bool) {
+	const keyword = "AuthorizedPrincipalsCommand"
+	argv, err := c.conf.PrincipalsCommand(c.tokens())
+	if err != nil {
+		c.note("%s: %v", keyword, err)
+		return authkeys.Options{}, "", false
+	}
+	out := c.output(keyword, argv, c.conf.AuthorizedPrincipalsCommandUser)
+	return c.principalsFile(keyword, bytes.NewReader(out), cert)
+}
+
+// tokens are the values of the tokens of both commands; those of a certificate
+// are there for a certificate only.
+func (c *check) tokens() sshdconf.Tokens {
+	t := sshdconf.Tokens{
+		'C': c.ends, 'D': "", 'U': strconv.FormatUint(uint64(c.account.UID), 10), 'u': c.account.Name, 'h': c.account.Home,
+		't': c.key.Type(), 'f': c.fingerprint(plain(c.key)), 'k': base64.StdEncoding.EncodeToString(c.key.Marshal()),
+	}
+	if cert, ok := c.key.(*ssh.Certificate); ok {
+		t['T'], t['F'] = cert.SignatureKey.Type(), c.fingerprint(cert.SignatureKey)
+		t['K'] = base64.StdEncoding.EncodeToString(cert.SignatureKey.Marshal())
+		t['i'], t['s'] = cert.KeyId, strconv.FormatUint(cert.Serial, 10)
+	}
+	return t
+}
+
 // output runs the program of a keyword and returns what it printed, or nil and
 // a note if the program may not be run, fails, or does not come to an end.
-func (k *keyCheck) output(keyword string, argv []string, user string) []byte {
-	out, err := k.run(argv, user)
+func (c *check) output(keyword string, argv []string, user string) []byte {
+	out, err := c.run(argv, user)
 	if err != nil {
-		k.note("%s %s: %v", keyword, argv[0], err)
+		c.note("%s %s: %v", keyword, argv[0], err)
 		return nil
 	}
 	return out
 }
 
-func (k *keyCheck) run(argv []string, user string) ([]byte, error) {
-	who, err := k.runAs(user)
+func (c *check) run(argv []string, user string) ([]byte, error) {
+	who, err := c.runAs(user)
 	if err != nil {
 		return nil, err
 	}
-	groups, err := who.groups()
+	groups, err := who.Groups()
 	if err != nil {
 		return nil, err
 	}
 	var program string
-	err = asUser(who, func() (err error) {
+	err = c.asUser(who, func() (err error) {
 		program, err = safeProgram(argv[0])
 		return err
 	})
@@ -67,11 +116,11 @@ func (k *keyCheck) run(argv []string, user string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Args = argv
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/games", "USER=" + who.name, "LOGNAME=" + who.name, "HOME=" + who.home}
+	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/games", "USER=" + who.Name, "LOGNAME=" + who.Name, "HOME=" + who.Home}
 	stdout, stderr := &bounded{max: authkeys.MaxFile, strict: true}, &bounded{max: maxComplaint}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Credential: &syscall.Credential{Uid: who.uid, Gid: who.gid, Groups: groups},
+		Credential: &syscall.Credential{Uid: who.UID, Gid: who.GID, Groups: groups},
 		Setsid:     true,
 		Pdeathsig:  syscall.SIGKILL,
 	}
@@ -96,19 +145,19 @@ func (k *keyCheck) run(argv []string, user string) ([]byte, error) {
 }
 
 // runAs finds the account that a program runs as.
-func (k *keyCheck) runAs(user string) (*account, error) {
-	name, err := sshdconf.Expand(user, sshdconf.Tokens{'u': k.acct.name})
+func (c *check) runAs(user string) (*nss.Account, error) {
+	name, err := sshdconf.Expand(user, sshdconf.Tokens{'u': c.account.Name})
 	if err != nil {
 		return nil, err
 	}
 	if name == "" {
 		return nil, errors.New("no user is configured to run it")
 	}
-	who, err := lookup(name)
+	who, err := nss.Lookup(name)
 	if err != nil {
 		return nil, fmt.Errorf("user %q: %w", name, err)
 	}
-	if who.uid == 0 {
+	if who.UID == 0 {
 		return nil, fmt.Errorf("user %q is root, as whom no program is run", name)
 	}
 	return who, nil
@@ -134,9 +183,9 @@ func safeProgram(path string) (string, error) {
 // start starts a program that inherits no descriptor, and is not spared as
 // factotum is where memory runs out.
 func start(cmd *exec.Cmd) error {
-	// Go closes its own descriptors, but not those that PAM's modules opened.
-	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return fmt.Errorf("close_range: %w", err)
+	// Go marks its own descriptors, but not those that PAM's modules opened.
+	if err := sys.CloseOnExec(); err != nil {
+		return err
 	}
 	if err := cmd.Start(); err != nil {
 		return err

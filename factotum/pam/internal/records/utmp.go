@@ -1,12 +1,15 @@
-// Package records writes the records that who(1), last(1), lastb(1) and lastlog(8)
-// read: utmp(5), wtmp(5), btmp and lastlog, as glibc lays them out on amd64. On
-// other architectures, where the layout differs, it writes nothing.
+// Package records writes down who logs in and out: utmp(5), wtmp(5), btmp and
+// lastlog, which who(1), last(1), lastb(1) and lastlog(8) read, the database of
+// wtmpdb(8), and the kernel's audit. A Login (login.go) has all of it; the other
+// files are one kind of record each.
 //
-// A file that is not there is not made: where a distribution has given these
-// files up (Debian 13 has), nothing is recorded in them, as with login(1).
+// The files are laid out as glibc does on amd64. On other architectures, where
+// the layout differs, nothing is written. A file that does not exist is not made:
+// where a distribution has given these files up (Debian 13 has), nothing is
+// recorded in them, as with login(1).
 //
-// It runs with root's rights, in the PAM worker. Its input is what the worker
-// knows from the kernel and from PAM; every field is bounded.
+// It runs in the PAM worker, as root. Its input is what the worker knows from the
+// kernel and from PAM; every field is bounded.
 package records
 
 import (
@@ -24,14 +27,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
-
-// Where the files are, on Debian.
-const (
-	UtmpPath    = "/run/utmp"
-	WtmpPath    = "/var/log/wtmp"
-	BtmpPath    = "/var/log/btmp"
-	LastlogPath = "/var/log/lastlog"
 )
 
 // Types of a record: ut_type in utmp(5).
@@ -73,15 +68,6 @@ type onDisk struct {
 
 const size = 384 // of onDisk
 
-// lastlogOnDisk is struct lastlog of x86_64.
-type lastlogOnDisk struct {
-	Sec  int32
-	Line [32]byte
-	Host [256]byte
-}
-
-const lastlogSize = 292
-
 // maxRecords bounds how much of utmp is looked at.
 const maxRecords = 1 << 16
 
@@ -118,7 +104,8 @@ func decode(b []byte) Record {
 		Host: text(b[76:332]), SID: num(336), Time: time.Unix(int64(num(340)), int64(num(344))*1000)}
 }
 
-// set puts a string in a field. What a terminal would obey is left out.
+// set puts a string in a field. Control characters, which a terminal would obey,
+// become question marks.
 func set(field []byte, s string) {
 	copy(field, strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 {
@@ -154,7 +141,7 @@ func open(path string, flags int) (*os.File, error) {
 		}
 		if time.Now().After(limit) {
 			f.Close()
-			return nil, fmt.Errorf("%s is locked by another: %w", path, err)
+			return nil, fmt.Errorf("another process holds a lock on %s: %w", path, err)
 		}
 	}
 }
@@ -170,16 +157,16 @@ func Append(path string, r Record) error {
 	return err
 }
 
-// SSHLine is the line of an SSH connection, which is no terminal.
+// SSHLine is the line of an SSH connection, which has no terminal.
 func SSHLine(pid int) string { return "ssh:" + strconv.Itoa(pid) }
 
-// IsSSH says whether a line is one of SSHLine's.
+// IsSSH reports whether a line is one that SSHLine makes.
 func IsSSH(line string) bool { return strings.HasPrefix(line, "ssh:") }
 
-// Put puts a record into utmp: in the place of the one that the same process
-// has from whoever started it (agetty, systemd), whose ID it takes over, or else
-// of one with its ID that is dead or of the same terminal. An SSH connection,
-// whose ID is of its own, takes the place of any that is over.
+// Put puts a record into utmp. It replaces the record that agetty or systemd wrote
+// for the same process, and takes over its ID; if there is none, a record with the
+// same ID that is dead or of the same terminal. The ID of an SSH connection is its
+// own: it replaces that of any SSH connection that has ended.
 func Put(path string, r Record) error {
 	f, err := open(path, os.O_RDWR)
 	if f == nil {
@@ -208,8 +195,8 @@ func Put(path string, r Record) error {
 	return err
 }
 
-// End marks the record of a process and terminal in utmp as dead. It does
-// nothing if somebody else has done so.
+// End marks the record of a process and terminal in utmp as dead, unless somebody
+// else has done so.
 func End(path string, pid int, line string, now time.Time) error {
 	f, err := open(path, os.O_RDWR)
 	if f == nil {
@@ -273,51 +260,4 @@ func Since(path string, length int64) []Record {
 		length += size
 	}
 	return list
-}
-
-// A Last is what lastlog knows of a user. Its Time is zero if it knows nothing.
-type Last struct {
-	Line, Host string
-	Time       time.Time
-}
-
-// LastLogin reads a user's entry in lastlog.
-func LastLogin(path string, uid uint32) (l Last, err error) {
-	if !supported {
-		return l, nil
-	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
-	}
-	if err != nil {
-		return l, err
-	}
-	defer f.Close()
-	b := make([]byte, lastlogSize)
-	if _, err := f.ReadAt(b, int64(uid)*lastlogSize); err != nil {
-		return l, nil // beyond its end: never
-	}
-	var d lastlogOnDisk
-	binary.Read(bytes.NewReader(b), binary.LittleEndian, &d)
-	if d.Sec != 0 {
-		l = Last{text(d.Line[:]), text(d.Host[:]), time.Unix(int64(d.Sec), 0)}
-	}
-	return l, nil
-}
-
-// SetLastLogin writes a user's entry in lastlog.
-func SetLastLogin(path string, uid uint32, l Last) error {
-	f, err := open(path, os.O_WRONLY)
-	if f == nil {
-		return err
-	}
-	defer f.Close()
-	d := lastlogOnDisk{Sec: int32(l.Time.Unix())}
-	set(d.Line[:], l.Line)
-	set(d.Host[:], l.Host)
-	var b bytes.Buffer
-	binary.Write(&b, binary.LittleEndian, d)
-	_, err = f.WriteAt(b.Bytes(), int64(uid)*lastlogSize)
-	return err
 }

@@ -180,7 +180,7 @@ func TestALockIsNotWaitedForForEver(t *testing.T) {
 	if _, err := out.Read(b); err != nil {
 		t.Fatal(err)
 	}
-	if err := Append(path, Record{}); err == nil || !strings.Contains(err.Error(), "is locked by another") {
+	if err := Append(path, Record{}); err == nil || !strings.Contains(err.Error(), "another process holds a lock") {
 		t.Errorf("%v", err)
 	}
 }

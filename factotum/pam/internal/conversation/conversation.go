@@ -1,0 +1,192 @@
+// Package conversation is what the PAM worker does from pam_start(3) to
+// pam_end(3): it answers factotum's requests (package pamwire) one after the
+// other, and asks factotum what PAM's modules ask.
+//
+// It runs as root and trusts factotum and the modules that the administrator
+// configured. It reads nothing from a front end: answers come through factotum,
+// which bounds them.
+package conversation
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/msteinert/pam/v2"
+
+	"p9auth/capproto"
+	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/pam/internal/keys"
+	"p9auth/factotum/pam/internal/nss"
+	"p9auth/factotum/pam/internal/records"
+	"p9auth/factotum/pam/internal/session"
+)
+
+// A Transaction is PAM's transaction: *pam.Transaction, but in tests.
+type Transaction interface {
+	session.Transaction
+	Authenticate(pam.Flags) error
+	AcctMgmt(pam.Flags) error
+	ChangeAuthTok(pam.Flags) error
+	SetItem(pam.Item, string) error
+	GetItem(pam.Item) (string, error)
+	PutEnv(string) error
+	End() error
+}
+
+// A Conversation is one PAM transaction and the socket to factotum.
+type Conversation struct {
+	conn *capproto.Conn
+	// start is pam_start(3), but in tests.
+	start func(service, user, confDir string, say pam.ConversationFunc) (Transaction, error)
+
+	tx       Transaction
+	account  *nss.Account      // the one that was looked up last
+	terminal *session.Terminal // or nil
+	opening  bool // the session is being opened: it will have to be closed
+	closing  bool // nobody hears what PAM says any more
+	login    records.Login // as far as it is known
+	lastLog  bool          // the user is told of their last login
+}
+
+// New makes a conversation with factotum at the other end of the socket.
+func New(conn *capproto.Conn) *Conversation { return &Conversation{conn: conn, start: start} }
+
+func start(service, user, confDir string, say pam.ConversationFunc) (Transaction, error) {
+	if confDir != "" {
+		return pam.StartConfDir(service, user, say, confDir)
+	}
+	return pam.Start(service, user, say)
+}
+
+// Run does what factotum says until a session has ended or factotum is gone, which
+// is io.EOF. PAM's no is an answer; other errors are told to factotum and end the
+// conversation.
+func (c *Conversation) Run() error {
+	defer c.end()
+	if err := c.greet(); err != nil {
+		return err
+	}
+	for {
+		r, files, err := c.receive()
+		if err != nil {
+			return c.report(err)
+		}
+		if done, err := c.step(r, files); done || err != nil {
+			return err
+		}
+	}
+}
+
+// greet makes sure that factotum is of this version. If it is not, greet says so and
+// waits for it to hang up: a factotum that wants a session taken over would start
+// one worker after the other if this one ended.
+func (c *Conversation) greet() error {
+	p, err := c.conn.Recv()
+	p.Close()
+	if err != nil {
+		return err
+	}
+	if err := pamwire.CheckFactotum(p.Msg); err != nil {
+		slog.Error(err.Error())
+		c.conn.Send(pamwire.Refusal(p.Msg).Encode())
+		for err = nil; err == nil; p.Close() {
+			p, err = c.conn.Recv()
+		}
+		return io.EOF
+	}
+	return c.say(pamwire.Hello{Version: pamwire.Version})
+}
+
+// step answers one request and closes its files. It returns true when the
+// conversation is over.
+func (c *Conversation) step(r pamwire.Request, files []*os.File) (done bool, err error) {
+	defer closeAll(files)
+	switch r := r.(type) {
+	case pamwire.OpenSession:
+		return true, c.openSession(r, files)
+	case pamwire.Adopt:
+		return true, c.adopt(r, files)
+	}
+	e, err := c.answer(r, files)
+	if err != nil {
+		return false, c.report(err)
+	}
+	return false, c.say(e)
+}
+
+// answer answers the requests after which there may be more.
+func (c *Conversation) answer(r pamwire.Request, files []*os.File) (pamwire.Event, error) {
+	switch r := r.(type) {
+	case pamwire.Lookup:
+		return c.lookup(r)
+	case pamwire.KeyQuery:
+		if c.account != nil {
+			return keys.Ask(c.account, r)
+		}
+	case pamwire.Begin:
+		if c.tx == nil {
+			return c.begin(r, files)
+		}
+	case pamwire.Authenticate:
+		if c.tx != nil {
+			return c.authenticate(r)
+		}
+	case pamwire.CheckAccount:
+		if c.tx != nil {
+			return c.checkAccount()
+		}
+	}
+	return nil, outOfTurn(r)
+}
+
+func outOfTurn(r pamwire.Request) error {
+	return fmt.Errorf("%s out of turn", r.Encode().Verb)
+}
+
+// receive receives a request, with the files that came with it.
+func (c *Conversation) receive() (pamwire.Request, []*os.File, error) {
+	p, err := c.conn.Recv()
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := pamwire.DecodeRequest(p.Msg, len(p.Files))
+	if err != nil {
+		p.Close()
+		return nil, nil, err
+	}
+	return r, p.Files, nil
+}
+
+func (c *Conversation) say(e pamwire.Event) error { return c.conn.Send(e.Encode()) }
+
+// report tells factotum of an error. It returns nil for PAM's no, after which
+// factotum may ask again.
+func (c *Conversation) report(err error) error {
+	var no pamwire.Refused
+	if errors.As(err, &no) {
+		return c.say(no)
+	}
+	if !errors.Is(err, io.EOF) {
+		c.say(pamwire.Failed{Text: "the PAM worker failed; the administrator finds the reason in factotum's log"})
+	}
+	return err
+}
+
+// end ends the transaction.
+func (c *Conversation) end() {
+	if c.tx != nil {
+		if err := c.tx.End(); err != nil {
+			slog.Debug("pam_end", "error", err.Error())
+		}
+		c.tx = nil
+	}
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}

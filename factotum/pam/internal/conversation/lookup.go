@@ -1,0 +1,59 @@
+package conversation
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/pam/internal/nss"
+)
+
+// lookup finds the account and, if factotum wants that, the client's name.
+func (c *Conversation) lookup(l pamwire.Lookup) (pamwire.Event, error) {
+	a, err := nss.Lookup(l.User)
+	if errors.Is(err, nss.ErrNoUser) {
+		return pamwire.NoUser{Host: hostOf(l.Addr)}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	groups, err := a.Groups()
+	if err != nil {
+		return nil, err
+	}
+	e := pamwire.Account{UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell}
+	// A name that is cut short or left out would be a rule that is not obeyed.
+	// factotum minds only where there are rules about groups.
+	if e.Groups, err = nss.GroupNames(groups, pamwire.MaxGroupNames, pamwire.MaxGroupNamesSize); err != nil {
+		e.GroupsErr = pamwire.Fit(err.Error(), pamwire.MaxText)
+	}
+	c.account = a
+	e.Host = hostOf(l.Addr)
+	return e, nil
+}
+
+// hostOf returns the client's name if the name leads back to the address, as
+// UseDNS in sshd_config(5) asks for, otherwise "". It asks nobody about an invalid
+// address.
+func hostOf(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	addr := a.String()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	names, err := net.DefaultResolver.LookupAddr(ctx, addr)
+	if err != nil || len(names) == 0 {
+		return ""
+	}
+	there, err := net.DefaultResolver.LookupHost(ctx, names[0])
+	if err != nil || !slices.Contains(there, addr) {
+		return ""
+	}
+	return strings.ToLower(strings.TrimSuffix(names[0], "."))
+}

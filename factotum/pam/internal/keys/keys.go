@@ -1,0 +1,156 @@
+// Package keys decides whether a public key or a certificate may log an account in:
+// authorized_keys, authorized_principals, RevokedKeys, TrustedUserCAKeys and the two
+// commands of sshd_config(5) that look keys up. It answers before factotum has
+// checked a signature; a key that it allows proves nothing.
+//
+// It runs in the PAM worker, as root. Files that belong to a user are read with the
+// user's fsuid and groups, the commands run as the account that the configuration
+// names (command.go). Every file is bounded, and whatever cannot be read grants
+// nothing; a list of revoked keys that cannot be read revokes all.
+package keys
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/pam/internal/asuser"
+	"p9auth/factotum/pam/internal/nss"
+	"p9auth/internal/authkeys"
+	"p9auth/internal/krl"
+	"p9auth/internal/sshdconf"
+)
+
+// A check finds out whether a key may log an account in.
+type check struct {
+	account *nss.Account
+	conf    *sshdconf.Settings
+	client  authkeys.Client
+	key     ssh.PublicKey
+	ends    string   // the token %C
+	notes   []string // for the log
+
+	asUser func(*nss.Account, func() error) error // as, but in tests
+}
+
+// Ask answers whether a key may log the account in, were a signature by it
+// presented. An error says that the question is not understood.
+func Ask(a *nss.Account, q pamwire.KeyQuery) (pamwire.Event, error) {
+	c, err := newCheck(a, q)
+	if err != nil {
+		return nil, err
+	}
+	return c.answer()
+}
+
+func newCheck(a *nss.Account, q pamwire.KeyQuery) (*check, error) {
+	c := &check{account: a, conf: new(sshdconf.Settings), ends: q.Ends, asUser: as}
+	var err error
+	if c.key, err = ssh.ParsePublicKey(q.Key); err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	if err := json.Unmarshal([]byte(q.Settings), c.conf); err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
+	c.client = authkeys.Client{Host: q.Host, Addr: q.Addr, Now: time.Now()}
+	return c, nil
+}
+
+func (c *check) answer() (pamwire.Event, error) {
+	options, ok := c.allowed()
+	if !ok {
+		return pamwire.KeyDenied{Notes: c.notes}, nil
+	}
+	b, err := json.Marshal(options)
+	if err != nil {
+		return nil, err
+	}
+	return pamwire.KeyAllowed{Options: string(b), Notes: c.notes}, nil
+}
+
+// note keeps a line for the log.
+func (c *check) note(format string, args ...any) {
+	if len(c.notes) < pamwire.MaxNotes {
+		c.notes = append(c.notes, pamwire.Fit(fmt.Sprintf(format, args...), pamwire.MaxNote))
+	}
+}
+
+// as calls f with the rights of an account: see asuser.Do.
+func as(a *nss.Account, f func() error) error {
+	groups, err := a.Groups()
+	if err != nil {
+		return err
+	}
+	return asuser.Do(a.UID, a.GID, groups, f)
+}
+
+// allowed looks where sshd(8) looks, in the same order: the revoked keys, the
+// user's own files, the certificate authorities, and AuthorizedKeysCommand.
+func (c *check) allowed() (authkeys.Options, bool) {
+	if c.revoked() {
+		return authkeys.Options{}, false
+	}
+	cert, isCert := c.key.(*ssh.Certificate)
+	if isCert {
+		if cert.CertType != ssh.UserCert {
+			c.note("Refusing a certificate that is not for users")
+			return authkeys.Options{}, false
+		}
+		if !slices.Contains(c.conf.CASignatureAlgorithms, cert.Signature.Format) {
+			c.note("Refusing certificate ID %q: signed with %s, which CASignatureAlgorithms does not list", cert.KeyId, cert.Signature.Format)
+			return authkeys.Options{}, false
+		}
+	}
+	if o, ok := c.userFiles(cert); ok {
+		return o, true
+	}
+	if isCert {
+		if o, ok := c.trustedCA(cert); ok {
+			return o, true
+		}
+	}
+	return c.keysCommand(cert)
+}
+
+// revoked looks into RevokedKeys. A list that cannot be read revokes all keys.
+func (c *check) revoked() bool {
+	for _, path := range c.conf.RevokedKeys {
+		f, err := os.Open(path)
+		if err == nil {
+			var list *krl.List
+			list, err = krl.Read(f)
+			f.Close()
+			if err == nil {
+				if list.IsRevoked(c.key) {
+					c.note("Authentication key %s %s revoked by file %s", c.key.Type(), c.fingerprint(plain(c.key)), path)
+					return true
+				}
+				continue
+			}
+		}
+		c.note("error checking authentication key %s in revoked keys file %s: %v", c.fingerprint(plain(c.key)), path, err)
+		return true
+	}
+	return false
+}
+
+// plain is a certificate's key, or the key.
+func plain(key ssh.PublicKey) ssh.PublicKey {
+	if c, ok := key.(*ssh.Certificate); ok {
+		return c.Key
+	}
+	return key
+}
+
+func sameKey(a, b ssh.PublicKey) bool { return bytes.Equal(a.Marshal(), b.Marshal()) }
+
+// fingerprint is a key's fingerprint by FingerprintHash.
+func (c *check) fingerprint(key ssh.PublicKey) string {
+	return authkeys.Fingerprint(key, c.conf.FingerprintHash)
+}

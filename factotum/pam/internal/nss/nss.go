@@ -1,0 +1,162 @@
+// Package nss asks the C library for accounts and groups: nsswitch.conf(5). It is
+// linked with the library because NSS loads modules (LDAP, SSSD), which Go's
+// os/user cannot do by itself.
+//
+// It runs in the PAM worker, as root, and trusts the sources that the
+// administrator configured. A source that cannot be asked is an error or has no
+// such user: either way nobody gets in.
+package nss
+
+/*
+#include <sys/types.h>
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"p9auth/capproto"
+)
+
+// An Account is a passwd entry: see getpwnam_r(3).
+type Account struct {
+	Name     string
+	UID, GID uint32
+	Home     string
+	Shell    string
+}
+
+// ErrNoUser says that there is no account of that name.
+var ErrNoUser = errors.New("no such user")
+
+// maxEntry bounds an entry of NSS: a group has the names of all its members.
+const maxEntry = 16 << 20
+
+// ask calls a function such as getgrgid_r(3) with larger and larger buffers,
+// until the entry fits. The call copies what it wants of the entry.
+func ask(function string, call func(buf unsafe.Pointer, size uintptr) syscall.Errno) error {
+	for size := uintptr(4 << 10); size <= maxEntry; size *= 4 {
+		buf := C.malloc(C.size_t(size))
+		e := call(buf, size)
+		C.free(buf)
+		switch e {
+		case 0:
+			return nil
+		case syscall.ERANGE:
+			continue
+		}
+		return fmt.Errorf("%s: %w", function, e)
+	}
+	return fmt.Errorf("%s: the entry is larger than %d MiB", function, maxEntry>>20)
+}
+
+// Lookup finds an account. The error is ErrNoUser if there is none.
+func Lookup(name string) (*Account, error) {
+	cname := C.CString(name)
+	defer C.free(unsafe.Pointer(cname))
+	var a *Account
+	err := ask("getpwnam_r", func(buf unsafe.Pointer, size uintptr) syscall.Errno {
+		var pw C.struct_passwd
+		var found *C.struct_passwd
+		e := C.getpwnam_r(cname, &pw, (*C.char)(buf), C.size_t(size), &found)
+		if found != nil {
+			a = &Account{
+				Name: C.GoString(pw.pw_name), UID: uint32(pw.pw_uid), GID: uint32(pw.pw_gid),
+				Home: C.GoString(pw.pw_dir), Shell: C.GoString(pw.pw_shell),
+			}
+		}
+		return syscall.Errno(e)
+	})
+	// The users of a source that cannot be asked do not exist: nobody gets in.
+	if a == nil && (err == nil || errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ESRCH)) {
+		return nil, ErrNoUser
+	}
+	return a, err
+}
+
+// Groups returns the account's groups, the primary group first: see
+// getgrouplist(3). More than capproto.MaxGroups are an error.
+func (a *Account) Groups() ([]uint32, error) {
+	cname := C.CString(a.Name)
+	defer C.free(unsafe.Pointer(cname))
+	for n := C.int(64); n <= 65536; n *= 4 {
+		list := make([]C.gid_t, n)
+		got := n
+		if C.getgrouplist(cname, C.gid_t(a.GID), &list[0], &got) >= 0 {
+			gids := []uint32{a.GID}
+			for _, g := range list[:got] {
+				if uint32(g) != a.GID {
+					gids = append(gids, uint32(g))
+				}
+			}
+			if len(gids) > capproto.MaxGroups {
+				return nil, fmt.Errorf("%s is in %d groups, at most %d are possible", a.Name, len(gids), capproto.MaxGroups)
+			}
+			return gids, nil
+		}
+	}
+	return nil, fmt.Errorf("%s is in too many groups", a.Name)
+}
+
+// groupName finds a group's name. It returns "" if there is no such group, and an
+// error if a source that may have it cannot be asked.
+func groupName(gid uint32) (string, error) {
+	name := ""
+	err := ask("getgrgid_r", func(buf unsafe.Pointer, size uintptr) syscall.Errno {
+		var gr C.struct_group
+		var found *C.struct_group
+		e := C.getgrgid_r(C.gid_t(gid), &gr, (*C.char)(buf), C.size_t(size), &found)
+		if found != nil {
+			name = C.GoString(gr.gr_name)
+		}
+		return syscall.Errno(e)
+	})
+	if err != nil {
+		return "", fmt.Errorf("the name of group %d: %w", gid, err)
+	}
+	return name, nil
+}
+
+// GroupID finds a group's id, and whether there is such a group.
+func GroupID(name string) (gid uint32, ok bool, err error) {
+	cname := C.CString(name)
+	defer C.free(unsafe.Pointer(cname))
+	err = ask("getgrnam_r", func(buf unsafe.Pointer, size uintptr) syscall.Errno {
+		var gr C.struct_group
+		var found *C.struct_group
+		e := C.getgrnam_r(cname, &gr, (*C.char)(buf), C.size_t(size), &found)
+		if found != nil {
+			gid, ok = uint32(gr.gr_gid), true
+		}
+		return syscall.Errno(e)
+	})
+	return gid, ok, err
+}
+
+// GroupNames returns the names of those groups that have one. More than n names,
+// or more than size bytes of them, are an error: a list that is cut short would
+// be a rule about groups that is not obeyed.
+func GroupNames(gids []uint32, n, size int) ([]string, error) {
+	var names []string
+	for _, g := range gids {
+		name, err := groupName(g)
+		if err != nil {
+			return nil, err
+		}
+		if name == "" {
+			continue
+		}
+		if size -= len(name); size < 0 || len(names) == n {
+			return nil, fmt.Errorf("too many groups (%d) to name them all", len(gids))
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}

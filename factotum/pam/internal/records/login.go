@@ -1,0 +1,167 @@
+package records
+
+import (
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/internal/logindefs"
+)
+
+// SSHTTY is PAM_TTY of an SSH connection, which has no terminal.
+const SSHTTY = "ssh"
+
+// Files are the files that are written. A file that does not exist is not made.
+type Files struct {
+	Utmp, Wtmp, Btmp, Lastlog string
+	Wtmpdb                    string // the database of wtmpdb(8)
+}
+
+// Debian has the files of Debian.
+var Debian = Files{
+	Utmp: "/run/utmp", Wtmp: "/var/log/wtmp", Btmp: "/var/log/btmp", Lastlog: "/var/log/lastlog",
+	Wtmpdb: "/var/lib/wtmpdb/wtmp.db",
+}
+
+// A Login is one login as far as the records are about it. They are what login(1)
+// and sshd(8) write. Modules (pam_lastlog, pam_wtmpdb) may do some of it; what
+// they did is not done again. No record that cannot be written fails a login: that
+// is logged.
+type Login struct {
+	Files   Files
+	Service string // of PAM
+	TTY     string // PAM_TTY: a terminal, or SSHTTY
+	RHost   string // PAM_RHOST: the remote host
+	User    string
+	UID     uint32
+	PID     int // of the session's process
+}
+
+// line is the terminal's name in the records. An SSH connection has one record,
+// whatever terminals its user opens later: those are the user's own doing.
+func (l Login) line() string {
+	if l.TTY == SSHTTY {
+		return SSHLine(l.PID)
+	}
+	return strings.TrimPrefix(l.TTY, "/dev/")
+}
+
+// recordID is ut_id for a line: for a terminal as login(1) has it, otherwise a
+// number that no two processes share.
+func recordID(line string, pid int) string {
+	if IsSSH(line) {
+		return base64.RawURLEncoding.EncodeToString([]byte{byte(pid >> 16), byte(pid >> 8), byte(pid)})
+	}
+	if len(line) > 3 {
+		line = line[3:]
+	}
+	return line[max(0, len(line)-4):]
+}
+
+func complain(what string, err error) {
+	if err != nil {
+		slog.Warn("no record in "+what, "error", err.Error())
+	}
+}
+
+// A Before is what the records said before the modules opened or closed the
+// session: it shows what they have written themselves.
+type Before struct {
+	wtmp int64 // its length
+	last Last
+}
+
+// BeforeBegin reads what Begin and Last compare with.
+func (l Login) BeforeBegin() Before {
+	last, err := LastLogin(l.Files.Lastlog, l.UID)
+	complain(l.Files.Lastlog, err)
+	return Before{Size(l.Files.Wtmp), last}
+}
+
+// BeforeEnd reads what End compares with.
+func (l Login) BeforeEnd() Before { return Before{wtmp: Size(l.Files.Wtmp)} }
+
+// Begin records a session that is open, but for lastlog.
+func (l Login) Begin(before Before, now time.Time) {
+	auditLogin(fmt.Sprintf("id=%d", l.UID), l.TTY, l.RHost, true)
+	line := l.line()
+	if line == "" {
+		return
+	}
+	sid, _ := unix.Getsid(l.PID)
+	r := Record{Type: UserProcess, PID: l.PID, Line: line, ID: recordID(line, l.PID), User: l.User, Host: l.RHost, SID: sid, Time: now}
+	complain(l.Files.Utmp, Put(l.Files.Utmp, r))
+	if !l.recorded(before, UserProcess) {
+		complain(l.Files.Wtmp, Append(l.Files.Wtmp, r))
+	}
+	if l.inWtmpdb() {
+		complain(l.Files.Wtmpdb, wtmpdbLogin(l.User, line, l.RHost, now))
+	}
+}
+
+// Last notes this login in lastlog and returns the line that tells the user of
+// their last one, or "". At a terminal that is a module's business, as with
+// Debian's login.
+func (l Login) Last(before Before, defs logindefs.Defs, now time.Time) (text string) {
+	if l.TTY != SSHTTY {
+		return ""
+	}
+	if last, err := LastLogin(l.Files.Lastlog, l.UID); err != nil || last != before.last {
+		return ""
+	}
+	if most := defs.Int("LASTLOG_UID_MAX", -1); most >= 0 && int64(l.UID) > int64(most) {
+		return ""
+	}
+	if !before.last.Time.IsZero() {
+		text = "Last login: " + before.last.Time.Format("Mon Jan _2 15:04:05 2006")
+		if before.last.Host != "" {
+			text += " from " + before.last.Host
+		}
+	}
+	complain(l.Files.Lastlog, SetLastLogin(l.Files.Lastlog, l.UID, Last{Line: SSHTTY, Host: l.RHost, Time: now}))
+	return text
+}
+
+// End ends the records of a session that its modules have closed.
+func (l Login) End(before Before, now time.Time) {
+	line := l.line()
+	if line == "" {
+		return
+	}
+	if l.inWtmpdb() {
+		complain(l.Files.Wtmpdb, wtmpdbLogout(line, now))
+	}
+	complain(l.Files.Utmp, End(l.Files.Utmp, l.PID, line, now))
+	if !l.recorded(before, DeadProcess) {
+		complain(l.Files.Wtmp, Append(l.Files.Wtmp, Record{Type: DeadProcess, PID: l.PID, Line: line, ID: recordID(line, l.PID), Time: now}))
+	}
+}
+
+// recorded says whether wtmp has got such a record since.
+func (l Login) recorded(before Before, typ int) bool {
+	for _, r := range Since(l.Files.Wtmp, before.wtmp) {
+		if r.Type == typ && r.Line == l.line() {
+			return true
+		}
+	}
+	return false
+}
+
+// Failed writes what lastb(1) shows of a proof that was wrong. User is the name
+// as logs may have it.
+func (l Login) Failed(now time.Time) {
+	if l.TTY == "" {
+		return
+	}
+	line := "ssh:notty"
+	if l.TTY != SSHTTY {
+		line = l.line()
+	}
+	auditLogin("acct="+auditString(l.User), l.TTY, l.RHost, false)
+	complain(l.Files.Btmp, Append(l.Files.Btmp, Record{Type: LoginProcess, PID: os.Getpid(), Line: line, User: l.User, Host: l.RHost, Time: now}))
+}

@@ -1,0 +1,162 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/factotum/internal/pamwire"
+)
+
+// effects are what a session's modules may have done to the process that they ran
+// in, the worker.
+type effects struct {
+	umask   int
+	limits  [unix.RLIMIT_RTTIME + 1]unix.Rlimit
+	nice    int
+	oom     string // /proc/self/oom_score_adj
+	cgroups cgroups
+	gids    []uint32
+}
+
+func readEffects() effects {
+	var e effects
+	e.umask = unix.Umask(0o077)
+	unix.Umask(e.umask)
+	for i := range e.limits {
+		unix.Getrlimit(i, &e.limits[i])
+	}
+	if n, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil {
+		e.nice = 20 - n // the system call returns 20 minus the nice value
+	}
+	b, _ := os.ReadFile("/proc/self/oom_score_adj")
+	e.oom = strings.TrimSpace(string(b))
+	b, _ = os.ReadFile("/proc/self/cgroup")
+	e.cgroups = parseCgroups(string(b))
+	gids, _ := unix.Getgroups()
+	for _, g := range gids {
+		e.gids = append(e.gids, uint32(g))
+	}
+	return e
+}
+
+// groups is the group list with the primary group first.
+func (e effects) groups(primary uint32) []uint32 {
+	list := []uint32{primary}
+	for _, g := range e.gids {
+		if g != primary {
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+// describe adds what the user's process has to set for itself.
+func (e effects) describe(before effects, o *pamwire.Opened) {
+	if e.umask != before.umask {
+		mask := uint32(e.umask)
+		o.Umask = &mask
+	}
+	o.NoFile = e.limit(before, unix.RLIMIT_NOFILE)
+	o.NProc = e.limit(before, unix.RLIMIT_NPROC)
+}
+
+// limit returns a limit that has changed, or nil.
+func (e effects) limit(before effects, i int) *pamwire.Limit {
+	if n := e.limits[i]; n != before.limits[i] {
+		return &pamwire.Limit{Soft: n.Cur, Hard: n.Max}
+	}
+	return nil
+}
+
+// apply gives the session's process what has changed since before. The pidfd says
+// whether the pid is still that process's.
+func (e effects) apply(before effects, pid int, pidfd *os.File) error {
+	ended := func() bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, 0)
+		return err != nil || n != 0
+	}
+	for i, l := range e.limits {
+		if l == before.limits[i] {
+			continue
+		}
+		if ended() {
+			return errors.New("the session's process has ended")
+		}
+		if i == unix.RLIMIT_NPROC {
+			if err := raise(pid, i, l); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := unix.Prlimit(pid, i, &l, nil); err != nil {
+			return fmt.Errorf("prlimit: %w", err)
+		}
+	}
+	if e.nice != before.nice && !ended() {
+		if err := setNice(pid, e.nice); err != nil {
+			return err
+		}
+	}
+	if e.oom != before.oom && !ended() {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(e.oom), 0); err != nil {
+			return err
+		}
+	}
+	for _, dir := range e.cgroups.changed(before.cgroups) {
+		if ended() {
+			break
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+			return fmt.Errorf("move the session's process to its control group: %w", err)
+		}
+	}
+	return nil
+}
+
+// raise makes room for the user's limit of processes. The front end lowers it in
+// the step that makes it the user (capuse.Target): until then the process counts
+// for the front end's uid, with everybody else who is logging in, and a Go program
+// that cannot start a thread crashes. Raising takes CAP_SYS_RESOURCE, lowering
+// nothing. Without the capability the login may fail, but never gets more than it
+// should.
+func raise(pid, i int, l unix.Rlimit) error {
+	var now unix.Rlimit
+	err := unix.Prlimit(pid, i, nil, &now)
+	if err == unix.EPERM {
+		return nil
+	}
+	if err == nil && (now.Cur < l.Cur || now.Max < l.Max) {
+		l.Cur, l.Max = max(l.Cur, now.Cur), max(l.Max, now.Max)
+		err = unix.Prlimit(pid, i, &l, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("prlimit: %w", err)
+	}
+	return nil
+}
+
+// setNice sets the nice value of each thread of a process: the value is a thread's
+// own, and any of them may be the one that executes the user's program.
+func setNice(pid, nice int) error {
+	dir := fmt.Sprintf("/proc/%d/task", pid)
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, nice); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("setpriority: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,226 @@
+// Package session opens a PAM session for a process that has no part in it, and
+// closes it when that process ends.
+//
+// pam_open_session(3) changes the process that calls it: limits, groups, umask,
+// control groups. That is the worker. Open finds out what has changed and gives it
+// to the session's process, or describes what that process has to set itself. It
+// runs in the PAM worker, as root, and believes factotum that the pidfd is the
+// pid's, and PAM's modules.
+package session
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/msteinert/pam/v2"
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/pam/internal/nss"
+	"p9auth/factotum/pam/internal/records"
+	"p9auth/internal/logindefs"
+)
+
+// A Transaction is what a session needs of PAM's transaction.
+type Transaction interface {
+	SetCred(pam.Flags) error
+	OpenSession(pam.Flags) error
+	CloseSession(pam.Flags) error
+	GetEnvList() (map[string]string, error)
+}
+
+// A Session is a PAM session. Open it, or Adopt one that is open; then Wait and
+// Close.
+type Session struct {
+	Transaction Transaction
+	Account     *nss.Account
+	Terminal    *Terminal // or nil
+	PIDFD       *os.File  // of the session's process
+	Login       records.Login
+	PrintLast   bool // the user is told of their last login
+
+	silent    pam.Flags
+	setGroups func([]int) error // unix.Setgroups, but in tests
+}
+
+// Open opens the session and records it. A pamwire.Refused error is PAM's no. If
+// lastLogin is not empty it is to be shown to the user.
+func (s *Session) Open() (o pamwire.Opened, lastLogin string, err error) {
+	defs, err := logindefs.Read(logindefs.Path)
+	if err != nil {
+		slog.Warn("some settings are not used", "error", err.Error())
+	}
+	groups, err := s.Account.Groups()
+	if err != nil {
+		return o, "", err
+	}
+	if err := s.becomeGroups(groups); err != nil {
+		return o, "", err
+	}
+	before := readEffects()
+	known := s.Login.BeforeBegin()
+	if lookHome(s.Account, before.gids, defs).hush {
+		s.silent = pam.Silent
+	}
+	if err := s.Transaction.SetCred(pam.EstablishCred | s.silent); err != nil {
+		return o, "", s.refused(err)
+	}
+	if err := s.Transaction.OpenSession(s.silent); err != nil {
+		s.Transaction.SetCred(pam.DeleteCred | s.silent)
+		return o, "", s.refused(err)
+	}
+	// From here on the session must be closed, whatever happens.
+	if o, err = s.opened(before, defs); err != nil {
+		s.Close()
+		return o, "", err
+	}
+	now := time.Now()
+	s.Login.Begin(known, now)
+	lastLogin = s.Login.Last(known, defs, now)
+	if !s.PrintLast || s.silent != 0 {
+		lastLogin = ""
+	}
+	return o, lastLogin, nil
+}
+
+// becomeGroups gives the worker the user's groups, which modules add to.
+func (s *Session) becomeGroups(gids []uint32) error {
+	set := s.setGroups
+	if set == nil {
+		set = unix.Setgroups
+	}
+	list := make([]int, len(gids))
+	for i, g := range gids {
+		list[i] = int(g)
+	}
+	if err := set(list); err != nil {
+		return fmt.Errorf("setgroups: %w", err)
+	}
+	return nil
+}
+
+// refused is PAM's no to the session.
+func (s *Session) refused(err error) error {
+	return Refusal(s.Login.Service, capproto.CodeAccount, "", err)
+}
+
+// Refusal is PAM's no as it is told to the person: in these words, or in PAM's if
+// text is empty.
+func Refusal(service, code, text string, err error) pamwire.Refused {
+	if errors.Is(err, pam.ErrConv) || errors.Is(err, pam.ErrAbort) || errors.Is(err, pam.ErrSystem) {
+		slog.Warn("PAM broke off", "service", service, "error", err.Error())
+	}
+	if text == "" {
+		text = err.Error()
+	}
+	return pamwire.Refused{Code: code, Text: pamwire.Fit(text, pamwire.MaxText)}
+}
+
+// opened gives the session's process what the modules gave this one, and
+// describes the rest.
+func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened, err error) {
+	a := s.Account
+	o = pamwire.Opened{User: a.Name, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, Hush: s.silent != 0}
+	if err := s.Transaction.SetCred(pam.ReinitializeCred | s.silent); err != nil {
+		slog.Debug("pam_setcred(PAM_REINITIALIZE_CRED)", "error", err.Error())
+	}
+	after := readEffects()
+	// A module may have made the home directory.
+	if h := lookHome(a, after.gids, defs); h.err != nil {
+		o.NoHome = pamwire.Fit(h.err.Error(), pamwire.MaxText)
+	}
+	o.Groups = after.groups(a.GID)
+	after.describe(before, &o)
+	if o.Env, err = s.env(); err != nil {
+		return o, err
+	}
+	if err := after.apply(before, s.Login.PID, s.PIDFD); err != nil {
+		return o, err
+	}
+	if s.Terminal != nil {
+		// The modules may have taken their time.
+		if !s.Terminal.isOf(s.Login.PID) {
+			return o, pamwire.Refused{Code: capproto.CodeAccount, Text: "the terminal was taken over by another process; log in again"}
+		}
+		if err := s.Terminal.give(a, defs); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
+}
+
+// env is PAM's environment, which the modules made for the user, up to a bound.
+func (s *Session) env() ([]string, error) {
+	vars, err := s.Transaction.GetEnvList()
+	if err != nil {
+		return nil, fmt.Errorf("pam_getenvlist: %w", err)
+	}
+	var env []string
+	size := 0
+	for k, v := range vars {
+		if k == "" {
+			continue
+		}
+		if size += len(k) + len(v); size > pamwire.MaxEnvSize || len(env) == pamwire.MaxEnv {
+			slog.Warn("PAM's environment is too large; some of it is left out", "user", s.Account.Name)
+			break
+		}
+		env = append(env, k+"="+v)
+	}
+	slices.Sort(env)
+	return env, nil
+}
+
+// Adopt takes over a session that a worker which has died had opened.
+func (s *Session) Adopt() {
+	if s.Terminal != nil {
+		s.Terminal.isOf(s.Login.PID) // and does it lead the terminal's session?
+	}
+}
+
+// settle is how long a session must last, in milliseconds, before Wait gives
+// memory back.
+const settle = 2000
+
+// Wait waits for the end of the session's process.
+func (s *Session) Wait() {
+	wait := settle
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.PIDFD.Fd()), Events: unix.POLLIN}}, wait)
+		switch {
+		case n > 0:
+			return
+		case err == nil:
+			// This process may now wait for days; give memory back.
+			debug.FreeOSMemory()
+			wait = -1
+		case err != unix.EINTR:
+			slog.Error("poll the session's process", "error", err.Error())
+			return
+		}
+	}
+}
+
+// Close gives the terminal back, closes PAM's session and records that, in the
+// order that pam_open_session(3) and pam_setcred(3) ask for.
+func (s *Session) Close() {
+	known := s.Login.BeforeEnd()
+	if s.Terminal != nil {
+		if err := s.Terminal.back(s.Account); err != nil && !errors.Is(err, unix.ENOENT) {
+			slog.Warn("the terminal is not given back", "error", err.Error())
+		}
+	}
+	if err := s.Transaction.CloseSession(s.silent); err != nil {
+		slog.Warn("pam_close_session", "user", s.Account.Name, "error", err.Error())
+	}
+	if err := s.Transaction.SetCred(pam.DeleteCred | s.silent); err != nil {
+		slog.Debug("pam_setcred(PAM_DELETE_CRED)", "error", err.Error())
+	}
+	s.Login.End(known, time.Now())
+}

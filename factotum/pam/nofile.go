@@ -1,0 +1,26 @@
+package main
+
+/*
+#include <sys/resource.h>
+
+// Go raises the soft limit of open files when it starts. This runs before, so
+// that the worker can take that back: what PAM sees and sets must be the limits
+// that the worker was started with.
+static struct rlimit nofile_at_start;
+
+__attribute__((constructor)) static void
+save_nofile(void)
+{
+	getrlimit(RLIMIT_NOFILE, &nofile_at_start);
+}
+
+static void
+restore_nofile(void)
+{
+	setrlimit(RLIMIT_NOFILE, &nofile_at_start);
+}
+*/
+import "C"
+
+// restoreNoFile sets RLIMIT_NOFILE to what it was before Go's runtime started.
+func restoreNoFile() { C.restore_nofile() }
