@@ -17,10 +17,9 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"p9auth/internal/match"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/words"
 )
 
 const (
@@ -255,71 +254,6 @@ func dequote(s string) (v, rest string, err error) {
 	return "", "", errors.New("missing end quote")
 }
 
-// FromCertificate returns the options of a user certificate
-// (PROTOCOL.certkeys): critical ones demand, extensions permit. An unknown
-// critical option is an error, an unknown extension grants nothing.
-func FromCertificate(c *ssh.Certificate) (Options, error) {
-	o := Options{Tunnel: -1}
-	if c.CertType != ssh.UserCert {
-		return o, errors.New("not a user certificate")
-	}
-	for name, v := range c.CriticalOptions {
-		switch name {
-		case "force-command":
-			o.HasCommand, o.Command = true, v
-		case "source-address":
-			if _, err := match.CIDR(netip.Addr{}, v); err != nil {
-				return o, fmt.Errorf("source-address: %w", err)
-			}
-			o.FromCert = v
-		case "verify-required":
-			if v != "" {
-				return o, errors.New("verify-required takes no value")
-			}
-			o.VerifyRequired = true
-		default:
-			return o, fmt.Errorf("certificate critical option %q is not supported", clip(name))
-		}
-	}
-	for name, v := range c.Extensions {
-		set := map[string]*bool{"permit-X11-forwarding": &o.X11Forwarding, "permit-agent-forwarding": &o.AgentForwarding,
-			"permit-port-forwarding": &o.PortForwarding, "permit-pty": &o.PTY, "permit-user-rc": &o.UserRC,
-			"no-touch-required": &o.NoTouchRequired}[name]
-		if set == nil {
-			continue
-		}
-		if v != "" {
-			return o, fmt.Errorf("certificate option %q has a value", name)
-		}
-		*set = true
-	}
-	return o, nil
-}
-
-// Merge combines the options of the line that authorizes a certificate with
-// those of the certificate: both must permit, either may demand. Two forced
-// commands that differ are an error. CertAuthority and Principals are done with
-// and are left out.
-func Merge(line, cert Options) (Options, error) {
-	o := line
-	o.CertAuthority, o.Principals = false, nil
-	o.AgentForwarding = line.AgentForwarding && cert.AgentForwarding
-	o.PortForwarding = line.PortForwarding && cert.PortForwarding
-	o.X11Forwarding = line.X11Forwarding && cert.X11Forwarding
-	o.PTY = line.PTY && cert.PTY
-	o.UserRC = line.UserRC && cert.UserRC
-	o.NoTouchRequired = line.NoTouchRequired && cert.NoTouchRequired
-	o.VerifyRequired = line.VerifyRequired || cert.VerifyRequired
-	o.FromCert = cert.FromCert
-	if cert.HasCommand {
-		if line.HasCommand && line.Command != cert.Command {
-			return Options{}, errors.New("forced command options do not match")
-		}
-		o.HasCommand, o.Command = true, cert.Command
-	}
-	return o, nil
-}
-
 // Client is who wants to log in, as far as options ask.
 type Client struct {
 	Host string // the verified name (UseDNS), or empty
@@ -363,17 +297,9 @@ func (o *Options) Check(c Client, allowCA bool) error {
 	return nil
 }
 
-// HasPrincipal reports whether a certificate has one of the line's Principals,
-// or, where the line names none, the user's name. A certificate without
-// principals has none.
-func (o *Options) HasPrincipal(c *ssh.Certificate, user string) bool {
-	want := o.Principals
-	if want == nil {
-		want = []string{user}
-	}
-	return slices.ContainsFunc(c.ValidPrincipals, func(p string) bool { return slices.Contains(want, p) })
-}
-
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-func clip(s string) string { return s[:min(len(s), 200)] }
+// maxQuoted bounds what an error quotes of a file.
+const maxQuoted = 200
+
+func clip(s string) string { return words.Clip(s, maxQuoted) }

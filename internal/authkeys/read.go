@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"p9auth/internal/sys"
 )
 
 const (
@@ -195,12 +197,9 @@ const maxBad = 100
 // lines calls f for each line that is not empty, with blanks at its ends
 // removed, and collects f's errors.
 func lines(r io.Reader, f func(n int, line string) error) ([]error, error) {
-	b, err := io.ReadAll(io.LimitReader(r, MaxFile+1))
+	b, err := sys.ReadAll(r, MaxFile)
 	if err != nil {
 		return nil, err
-	}
-	if len(b) > MaxFile {
-		return nil, fmt.Errorf("longer than %d bytes", MaxFile)
 	}
 	var bad []error
 	n := 0

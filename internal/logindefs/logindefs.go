@@ -4,12 +4,14 @@ package logindefs
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"strconv"
 	"strings"
+
+	"p9auth/internal/sys"
 )
 
 // Path is where the file is.
@@ -22,15 +24,14 @@ type Defs map[string]string
 
 // Read reads a login.defs file. A missing file is an empty one.
 func Read(path string) (Defs, error) {
-	f, err := os.Open(path)
+	b, err := sys.ReadFile(path, maxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Defs{}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return parse(io.LimitReader(f, maxSize))
+	return parse(bytes.NewReader(b))
 }
 
 func parse(r io.Reader) (Defs, error) {

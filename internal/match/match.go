@@ -13,6 +13,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"p9auth/internal/words"
 )
 
 // Result is the outcome of matching against a list with negations.
@@ -223,4 +225,7 @@ func prefix(e string) (netip.Prefix, bool, error) {
 	return p, true, nil
 }
 
-func clip(s string) string { return s[:min(len(s), 100)] }
+// maxQuoted bounds what an error quotes of a list.
+const maxQuoted = 100
+
+func clip(s string) string { return words.Clip(s, maxQuoted) }

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
-	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/config"
+	"p9auth/factotum/internal/pamwire"
 	"p9auth/internal/proc"
 )
 

@@ -15,6 +15,7 @@ import (
 	"os"
 
 	"github.com/msteinert/pam/v2"
+	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
@@ -39,20 +40,25 @@ type Transaction interface {
 // A Conversation is one PAM transaction and the socket to factotum.
 type Conversation struct {
 	conn *capproto.Conn
-	// start is pam_start(3), but in tests.
-	start func(service, user, confDir string, say pam.ConversationFunc) (Transaction, error)
+
+	// What tests replace: pam_start(3), setgroups(2) and the places of records.
+	start     func(service, user, confDir string, say pam.ConversationFunc) (Transaction, error)
+	setGroups func([]int) error
+	places    records.Places
 
 	tx       Transaction
 	account  *nss.Account      // the one that was looked up last
 	terminal *session.Terminal // or nil
-	opening  bool // the session is being opened: it will have to be closed
-	closing  bool // nobody hears what PAM says any more
-	login    records.Login // as far as it is known
-	lastLog  bool          // the user is told of their last login
+	opening  bool              // the session is being opened: it will have to be closed
+	closing  bool              // nobody hears what PAM says any more
+	login    records.Login     // as far as it is known
+	lastLog  bool              // the user is told of their last login
 }
 
 // New makes a conversation with factotum at the other end of the socket.
-func New(conn *capproto.Conn) *Conversation { return &Conversation{conn: conn, start: start} }
+func New(conn *capproto.Conn) *Conversation {
+	return &Conversation{conn: conn, start: start, setGroups: unix.Setgroups, places: records.Debian()}
+}
 
 func start(service, user, confDir string, say pam.ConversationFunc) (Transaction, error) {
 	if confDir != "" {

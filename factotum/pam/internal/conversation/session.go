@@ -69,7 +69,10 @@ func (c *Conversation) adopt(r pamwire.Adopt, files []*os.File) error {
 func (c *Conversation) session(pid int, pidfd *os.File) *session.Session {
 	l := c.login
 	l.User, l.UID, l.PID = c.account.Name, c.account.UID, pid
-	return &session.Session{Transaction: c.tx, Account: c.account, Terminal: c.terminal, PIDFD: pidfd, Login: l, PrintLast: c.lastLog}
+	return &session.Session{
+		Transaction: c.tx, Account: c.account, Terminal: c.terminal, PIDFD: pidfd,
+		Login: l, PrintLast: c.lastLog, SetGroups: c.setGroups,
+	}
 }
 
 // serve waits for the end of the session's process and closes the session. factotum

@@ -15,10 +15,10 @@ import (
 // auditUserLogin is AUDIT_USER_LOGIN of linux/audit.h.
 const auditUserLogin = 1112
 
-// audit sends a record to the kernel's audit: netlink(7), linux/audit.h. libpam
-// sends its own of the rest (USER_AUTH, USER_ACCT, USER_START, USER_END). The
+// sendAudit sends a record to the kernel's audit: netlink(7), linux/audit.h. libpam
+// sends the others of a login (USER_AUTH, USER_ACCT, USER_START, USER_END). The
 // error is EPROTONOSUPPORT for a kernel without audit.
-func audit(typ uint16, text string) error {
+func sendAudit(typ uint16, text string) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_AUDIT)
 	if err != nil {
 		return err
@@ -55,19 +55,19 @@ func audit(typ uint16, text string) error {
 	return nil
 }
 
-// auditLogin tells the kernel's audit of a login or of a failed one, in the form
-// of audit_log_acct_message(3). who is id= or acct=.
-func auditLogin(who, tty, rhost string, ok bool) {
-	res := "success"
-	if !ok {
-		res = "failed"
+// audit tells the kernel's audit of a login or of a failed one. who is id= or
+// acct=.
+func (l Login) audit(who, res string) {
+	if !l.Places.Audit {
+		return
 	}
 	exe, _ := os.Executable()
-	if err := audit(auditUserLogin, auditText(who, exe, tty, rhost, res)); err != nil {
+	if err := sendAudit(auditUserLogin, auditText(who, exe, l.TTY, l.RHost, res)); err != nil {
 		slog.Debug("audit", "error", err.Error())
 	}
 }
 
+// auditText is a record in the form of audit_log_acct_message(3).
 func auditText(who, exe, tty, rhost, res string) string {
 	or := func(s string) string {
 		if s == "" {

@@ -16,16 +16,19 @@ import (
 // SSHTTY is PAM_TTY of an SSH connection, which has no terminal.
 const SSHTTY = "ssh"
 
-// Files are the files that are written. A file that does not exist is not made.
-type Files struct {
+// Places are where records are written. A file that does not exist is not made.
+type Places struct {
 	Utmp, Wtmp, Btmp, Lastlog string
 	Wtmpdb                    string // the database of wtmpdb(8)
+	Audit                     bool   // the kernel's audit
 }
 
-// Debian has the files of Debian.
-var Debian = Files{
-	Utmp: "/run/utmp", Wtmp: "/var/log/wtmp", Btmp: "/var/log/btmp", Lastlog: "/var/log/lastlog",
-	Wtmpdb: "/var/lib/wtmpdb/wtmp.db",
+// Debian returns the places of Debian.
+func Debian() Places {
+	return Places{
+		Utmp: "/run/utmp", Wtmp: "/var/log/wtmp", Btmp: "/var/log/btmp", Lastlog: "/var/log/lastlog",
+		Wtmpdb: "/var/lib/wtmpdb/wtmp.db", Audit: true,
+	}
 }
 
 // A Login is one login as far as the records are about it. They are what login(1)
@@ -33,7 +36,7 @@ var Debian = Files{
 // they did is not done again. No record that cannot be written fails a login: that
 // is logged.
 type Login struct {
-	Files   Files
+	Places  Places
 	Service string // of PAM
 	TTY     string // PAM_TTY: a terminal, or SSHTTY
 	RHost   string // PAM_RHOST: the remote host
@@ -78,29 +81,29 @@ type Before struct {
 
 // BeforeBegin reads what Begin and Last compare with.
 func (l Login) BeforeBegin() Before {
-	last, err := LastLogin(l.Files.Lastlog, l.UID)
-	complain(l.Files.Lastlog, err)
-	return Before{Size(l.Files.Wtmp), last}
+	last, err := LastLogin(l.Places.Lastlog, l.UID)
+	complain(l.Places.Lastlog, err)
+	return Before{Size(l.Places.Wtmp), last}
 }
 
 // BeforeEnd reads what End compares with.
-func (l Login) BeforeEnd() Before { return Before{wtmp: Size(l.Files.Wtmp)} }
+func (l Login) BeforeEnd() Before { return Before{wtmp: Size(l.Places.Wtmp)} }
 
 // Begin records a session that is open, but for lastlog.
 func (l Login) Begin(before Before, now time.Time) {
-	auditLogin(fmt.Sprintf("id=%d", l.UID), l.TTY, l.RHost, true)
+	l.audit(fmt.Sprintf("id=%d", l.UID), "success")
 	line := l.line()
 	if line == "" {
 		return
 	}
 	sid, _ := unix.Getsid(l.PID)
 	r := Record{Type: UserProcess, PID: l.PID, Line: line, ID: recordID(line, l.PID), User: l.User, Host: l.RHost, SID: sid, Time: now}
-	complain(l.Files.Utmp, Put(l.Files.Utmp, r))
+	complain(l.Places.Utmp, Put(l.Places.Utmp, r))
 	if !l.recorded(before, UserProcess) {
-		complain(l.Files.Wtmp, Append(l.Files.Wtmp, r))
+		complain(l.Places.Wtmp, Append(l.Places.Wtmp, r))
 	}
 	if l.inWtmpdb() {
-		complain(l.Files.Wtmpdb, wtmpdbLogin(l.User, line, l.RHost, now))
+		complain(l.Places.Wtmpdb, wtmpdbLogin(l.User, line, l.RHost, now))
 	}
 }
 
@@ -111,7 +114,7 @@ func (l Login) Last(before Before, defs logindefs.Defs, now time.Time) (text str
 	if l.TTY != SSHTTY {
 		return ""
 	}
-	if last, err := LastLogin(l.Files.Lastlog, l.UID); err != nil || last != before.last {
+	if last, err := LastLogin(l.Places.Lastlog, l.UID); err != nil || last != before.last {
 		return ""
 	}
 	if most := defs.Int("LASTLOG_UID_MAX", -1); most >= 0 && int64(l.UID) > int64(most) {
@@ -123,7 +126,7 @@ func (l Login) Last(before Before, defs logindefs.Defs, now time.Time) (text str
 			text += " from " + before.last.Host
 		}
 	}
-	complain(l.Files.Lastlog, SetLastLogin(l.Files.Lastlog, l.UID, Last{Line: SSHTTY, Host: l.RHost, Time: now}))
+	complain(l.Places.Lastlog, SetLastLogin(l.Places.Lastlog, l.UID, Last{Line: SSHTTY, Host: l.RHost, Time: now}))
 	return text
 }
 
@@ -134,17 +137,17 @@ func (l Login) End(before Before, now time.Time) {
 		return
 	}
 	if l.inWtmpdb() {
-		complain(l.Files.Wtmpdb, wtmpdbLogout(line, now))
+		complain(l.Places.Wtmpdb, wtmpdbLogout(line, now))
 	}
-	complain(l.Files.Utmp, End(l.Files.Utmp, l.PID, line, now))
+	complain(l.Places.Utmp, End(l.Places.Utmp, l.PID, line, now))
 	if !l.recorded(before, DeadProcess) {
-		complain(l.Files.Wtmp, Append(l.Files.Wtmp, Record{Type: DeadProcess, PID: l.PID, Line: line, ID: recordID(line, l.PID), Time: now}))
+		complain(l.Places.Wtmp, Append(l.Places.Wtmp, Record{Type: DeadProcess, PID: l.PID, Line: line, ID: recordID(line, l.PID), Time: now}))
 	}
 }
 
 // recorded says whether wtmp has got such a record since.
 func (l Login) recorded(before Before, typ int) bool {
-	for _, r := range Since(l.Files.Wtmp, before.wtmp) {
+	for _, r := range Since(l.Places.Wtmp, before.wtmp) {
 		if r.Type == typ && r.Line == l.line() {
 			return true
 		}
@@ -162,6 +165,6 @@ func (l Login) Failed(now time.Time) {
 	if l.TTY != SSHTTY {
 		line = l.line()
 	}
-	auditLogin("acct="+auditString(l.User), l.TTY, l.RHost, false)
-	complain(l.Files.Btmp, Append(l.Files.Btmp, Record{Type: LoginProcess, PID: os.Getpid(), Line: line, User: l.User, Host: l.RHost, Time: now}))
+	l.audit("acct="+auditString(l.User), "failed")
+	complain(l.Places.Btmp, Append(l.Places.Btmp, Record{Type: LoginProcess, PID: os.Getpid(), Line: line, User: l.User, Host: l.RHost, Time: now}))
 }

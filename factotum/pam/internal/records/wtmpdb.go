@@ -67,7 +67,7 @@ func (l Login) inWtmpdb() bool {
 	if l.TTY != SSHTTY || l.Service != wtmpdbService {
 		return false
 	}
-	_, err := os.Stat(l.Files.Wtmpdb)
+	_, err := os.Stat(l.Places.Wtmpdb)
 	return err == nil
 }
 

@@ -43,10 +43,10 @@ type Session struct {
 	Terminal    *Terminal // or nil
 	PIDFD       *os.File  // of the session's process
 	Login       records.Login
-	PrintLast   bool // the user is told of their last login
+	PrintLast   bool              // the user is told of their last login
+	SetGroups   func([]int) error // unix.Setgroups, but in tests
 
-	silent    pam.Flags
-	setGroups func([]int) error // unix.Setgroups, but in tests
+	silent pam.Flags
 }
 
 // Open opens the session and records it. A pamwire.Refused error is PAM's no. If
@@ -91,15 +91,11 @@ func (s *Session) Open() (o pamwire.Opened, lastLogin string, err error) {
 
 // becomeGroups gives the worker the user's groups, which modules add to.
 func (s *Session) becomeGroups(gids []uint32) error {
-	set := s.setGroups
-	if set == nil {
-		set = unix.Setgroups
-	}
 	list := make([]int, len(gids))
 	for i, g := range gids {
 		list[i] = int(g)
 	}
-	if err := set(list); err != nil {
+	if err := s.SetGroups(list); err != nil {
 		return fmt.Errorf("setgroups: %w", err)
 	}
 	return nil
