@@ -9,7 +9,7 @@ TESTFLAGS ?=
 VERSION ?= $(shell cat VERSION)
 DEBVERSION = $(subst -,~,$(VERSION))$(if $(findstring -dev,$(VERSION)),.$(shell git rev-list --count HEAD 2>/dev/null || echo 0))
 COMMIT  := $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
-LDFLAGS  = -s -w -X p9auth/internal/version.number=$(VERSION) -X p9auth/internal/version.commit=$(COMMIT) -X main.version=$(VERSION)
+LDFLAGS  = -s -w -X p9auth/internal/version.number=$(VERSION) -X p9auth/internal/version.commit=$(COMMIT)
 STATIC   = CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
 GOFILES  = $$(git ls-files '*.go')
 # The golang.org/x/crypto that go.mod replaces the module by: nothing compiles
@@ -21,7 +21,7 @@ LINT     = $(GO) tool -modfile=tools/lint/go.mod
 all: $(CRYPTO)
 	mkdir -p $(BIN)
 	$(STATIC) -o $(BIN)/factotum ./factotum
-	$(STATIC) -o $(BIN)/become ./internal/become
+	CC='$(CC)' VERSION='$(VERSION)' internal/become/build $(BIN)/become
 	$(STATIC) -o $(BIN)/login ./login
 	$(STATIC) -o $(BIN)/sshfront ./sshfront
 	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=pie -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(BIN)/factotum-pam ./factotum/pam

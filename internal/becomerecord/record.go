@@ -1,81 +1,304 @@
-// Package becomerecord is the record at the end of a one-time executable: what the
-// capability file server tells become. It is written by factotum and read by
-// become out of its own file, so nobody else's bytes are ever in it; reading
-// is strict all the same. It imports almost nothing, to keep become small.
+// Package becomerecord is the record of a grant: what the capability file
+// server tells become (internal/become/become.c). It is part of the one-time
+// executable that become is, so it comes from factotum alone. Both ends are
+// strict all the same: Parse has the checks of become's check(), and a test
+// holds the two to each other.
 package becomerecord
 
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"p9auth/capproto"
 )
 
-// A Record is the identity that become takes on.
+// A Record says who become becomes and, if the grant is bound, what it
+// executes.
 type Record struct {
-	UID      uint32
-	Groups   []uint32 // the first is the primary group
-	LoginUID bool     // become has the right to set the audit login uid
+	From     uint32   // the uid that redeems the capability
+	UID      uint32   // the uid to become: real, effective and saved
+	Groups   []uint32 // 1 to MaxGroups; the first is the primary group
+	LoginUID bool     // set the audit login uid, which takes cap_audit_control
+	Bound    *Bound   // nil leaves it to the redeemer what is executed
 }
 
-// The form, little endian: the groups and the fields, then a trailer of fixed
-// size, so that it is found from the end of a file.
-//
-//	gid... | uid | flags | number of groups | magic
+// Bound is everything that a bound grant does. Nothing of it is the
+// redeemer's choice.
+type Bound struct {
+	// Root is the directory to change root to, an absolute path; RootDir is
+	// one that the redeemer has open. At most one of the two is given.
+	// become enters it as the new user: the caller checks who owns it.
+	Root    string
+	RootDir *RootDir
+	// Outside says that Path is opened before the change of root. A script
+	// cannot be executed in this way.
+	Outside bool
+
+	Dir  string   // absolute path of the directory to enter as the new user, inside the root
+	Path string   // absolute path of the program
+	Argv []string // at least argv[0]
+	Env  []string // NAME=VALUE
+
+	Umask  uint32        // file mode mask, 0 to 0777
+	Limits map[int]Limit // by RLIMIT_ constant of the kernel; others stay as they are
+
+	// FDs are the descriptors that stay open, ascending. The first three are
+	// 0, 1 and 2; those of the three that are closed are opened to /dev/null.
+	FDs []uint32
+}
+
+// RootDir is a root directory that is passed as a descriptor: FD is one of
+// Bound.FDs, and is closed once it was entered. Dev and Ino are what fstat(2)
+// must say of it.
+type RootDir struct {
+	FD       uint32
+	Dev, Ino uint64
+}
+
+// A Limit is a resource limit, see getrlimit(2); ^uint64(0) is unlimited.
+type Limit struct{ Soft, Hard uint64 }
+
+// Bounds of a record.
 const (
-	TrailerSize = 3*4 + 8
-	MaxGroups   = 4096
-	magic       = "p9grant1"
-	flagLogin   = 1
+	MaxSize    = 1 << 20 // bytes in binary form
+	MaxGroups  = 65536   // the kernel's NGROUPS_MAX
+	MaxFDs     = 64
+	MaxStrings = 32768 // in Argv and Env together
+	MaxPath    = 4096  // bytes of a path with its NUL, PATH_MAX
+	NumLimits  = 16    // the kernel's RLIM_NLIMITS
 )
 
-var errRecord = errors.New("no grant record")
+// The binary form is that of struct record in become.c: a header of fixed size,
+// little endian, then the groups, the descriptors and the strings.
+const (
+	headerSize = 328
+	magic      = "p9grant2"
 
-// Append appends the record to b.
-func (r Record) Append(b []byte) []byte {
-	le := binary.LittleEndian
-	for _, g := range r.Groups {
-		b = le.AppendUint32(b, g)
-	}
-	b = le.AppendUint32(b, r.UID)
-	var flags uint32
+	flagBound    = 1
+	flagLoginUID = 2
+	flagRoot     = 4
+	flagRootFD   = 8
+	flagOutside  = 16
+	flags        = 31
+
+	noID = capproto.NoID
+)
+
+// header is struct record of become.c, as encoding/binary writes it.
+type header struct {
+	Magic            [8]byte
+	Size, Flags      uint32
+	From, UID        uint32
+	NGroups, NFDs    uint32
+	Umask, Limits    uint32
+	Argc, Envc       uint32
+	RootFD, Zero     uint32
+	RootDev, RootIno uint64
+	Limit            [NumLimits]Limit
+}
+
+var errRecord = errors.New("not the record of a grant")
+
+// Encode returns the binary form. The error says what is wrong with the record.
+func (r Record) Encode() ([]byte, error) {
+	h := header{From: r.From, UID: r.UID, NGroups: uint32(len(r.Groups))}
+	copy(h.Magic[:], magic)
 	if r.LoginUID {
-		flags |= flagLogin
+		h.Flags |= flagLoginUID
 	}
-	b = le.AppendUint32(b, flags)
-	b = le.AppendUint32(b, uint32(len(r.Groups)))
-	return append(b, magic...)
+	var words []uint32
+	var text []byte
+	words = append(words, r.Groups...)
+	if b := r.Bound; b != nil {
+		h.Flags |= flagBound
+		if b.Root != "" {
+			h.Flags |= flagRoot
+		}
+		if d := b.RootDir; d != nil {
+			h.Flags |= flagRootFD
+			h.RootFD, h.RootDev, h.RootIno = d.FD, d.Dev, d.Ino
+		}
+		if b.Outside {
+			h.Flags |= flagOutside
+		}
+		h.NFDs, h.Umask = uint32(len(b.FDs)), b.Umask
+		h.Argc, h.Envc = uint32(len(b.Argv)), uint32(len(b.Env))
+		for n, l := range b.Limits {
+			if n < 0 || n >= NumLimits {
+				return nil, fmt.Errorf("%d is not a resource", n)
+			}
+			h.Limits |= 1 << n
+			h.Limit[n] = l
+		}
+		words = append(words, b.FDs...)
+		for _, s := range slices.Concat([]string{b.Root, b.Dir, b.Path}, b.Argv, b.Env) {
+			if strings.IndexByte(s, 0) >= 0 {
+				return nil, fmt.Errorf("%q: has a NUL", s)
+			}
+			text = append(append(text, s...), 0)
+		}
+	}
+	size := headerSize + 4*len(words) + len(text)
+	if size > MaxSize {
+		return nil, fmt.Errorf("the record has %d bytes, at most %d", size, MaxSize)
+	}
+	h.Size = uint32(size)
+	out, err := binary.Append(make([]byte, 0, size), binary.LittleEndian, h)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range words {
+		out = binary.LittleEndian.AppendUint32(out, w)
+	}
+	out = append(out, text...)
+	// What become would refuse must not be promised to anybody.
+	if _, err := Parse(out); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
-// Size is the number of bytes of the record that ends in the trailer t.
-func Size(t []byte) (int, error) {
-	if len(t) != TrailerSize || string(t[12:]) != magic {
-		return 0, errRecord
-	}
-	n := binary.LittleEndian.Uint32(t[8:])
-	if n < 1 || n > MaxGroups {
-		return 0, errRecord
-	}
-	return TrailerSize + 4*int(n), nil
-}
-
-// Parse reads a whole record.
+// Parse reads the binary form. It accepts just what become does.
 func Parse(b []byte) (Record, error) {
-	var r Record
-	if len(b) < TrailerSize {
-		return r, errRecord
+	var h header
+	if len(b) < headerSize || len(b) > MaxSize {
+		return Record{}, errRecord
 	}
-	t := b[len(b)-TrailerSize:]
-	if n, err := Size(t); err != nil || n != len(b) {
-		return r, errRecord
+	if _, err := binary.Decode(b, binary.LittleEndian, &h); err != nil {
+		return Record{}, err
 	}
-	le := binary.LittleEndian
-	flags := le.Uint32(t[4:])
-	if flags&^flagLogin != 0 {
-		return r, errRecord
+	switch {
+	case string(h.Magic[:]) != magic, int(h.Size) != len(b), h.Flags&^flags != 0, h.Zero != 0:
+		return Record{}, errRecord
+	case h.From == noID, h.UID == noID:
+		return Record{}, fmt.Errorf("uid %d is nobody's", uint32(noID))
+	case h.NGroups < 1, h.NGroups > MaxGroups:
+		return Record{}, fmt.Errorf("%d groups: want 1 to %d", h.NGroups, MaxGroups)
+	case h.NFDs > MaxFDs:
+		return Record{}, fmt.Errorf("%d descriptors, at most %d", h.NFDs, MaxFDs)
+	case h.Umask > 0o777:
+		return Record{}, fmt.Errorf("umask %#o", h.Umask)
+	case h.Limits>>NumLimits != 0:
+		return Record{}, errRecord
 	}
-	r.UID = le.Uint32(t)
-	r.LoginUID = flags&flagLogin != 0
-	for b = b[:len(b)-TrailerSize]; len(b) > 0; b = b[4:] {
-		r.Groups = append(r.Groups, le.Uint32(b))
+	for n, l := range h.Limit {
+		if l.Soft > l.Hard {
+			return Record{}, fmt.Errorf("resource limit %d is above its hard limit", n)
+		}
+		if h.Limits>>n&1 == 0 && l.Hard != 0 {
+			return Record{}, errRecord
+		}
 	}
+	if headerSize+4*(uint64(h.NGroups)+uint64(h.NFDs)) > uint64(len(b)) {
+		return Record{}, errRecord
+	}
+	word := func(i uint32) uint32 { return binary.LittleEndian.Uint32(b[headerSize+4*i:]) }
+	r := Record{From: h.From, UID: h.UID, LoginUID: h.Flags&flagLoginUID != 0}
+	for i := range h.NGroups {
+		if word(i) == noID {
+			return Record{}, fmt.Errorf("gid %d is nobody's", uint32(noID))
+		}
+		r.Groups = append(r.Groups, word(i))
+	}
+	if h.Flags&flagRootFD == 0 && (h.RootFD != 0 || h.RootDev != 0 || h.RootIno != 0) {
+		return Record{}, errRecord
+	}
+	text := b[headerSize+4*(h.NGroups+h.NFDs):]
+	if h.Flags&flagBound == 0 {
+		if h.Flags&^flagLoginUID != 0 || h.NFDs != 0 || h.Umask != 0 || h.Limits != 0 || h.Argc != 0 || h.Envc != 0 || len(text) != 0 {
+			return Record{}, errRecord
+		}
+		return r, nil
+	}
+	bound := &Bound{Umask: h.Umask, Outside: h.Flags&flagOutside != 0}
+	for i := range h.NFDs {
+		bound.FDs = append(bound.FDs, word(h.NGroups+i))
+	}
+	for n, l := range h.Limit {
+		if h.Limits>>n&1 != 0 {
+			if bound.Limits == nil {
+				bound.Limits = map[int]Limit{}
+			}
+			bound.Limits[n] = l
+		}
+	}
+	if h.Flags&flagRootFD != 0 {
+		bound.RootDir = &RootDir{h.RootFD, h.RootDev, h.RootIno}
+	}
+	if err := bound.parseText(&h, text); err != nil {
+		return Record{}, err
+	}
+	if err := bound.check(h.Flags); err != nil {
+		return Record{}, err
+	}
+	r.Bound = bound
 	return r, nil
+}
+
+// parseText reads the strings.
+func (b *Bound) parseText(h *header, text []byte) error {
+	if h.Argc < 1 || h.Argc > MaxStrings || h.Envc > MaxStrings-h.Argc {
+		return fmt.Errorf("%d arguments and %d variables: want at least argv[0], and at most %d", h.Argc, h.Envc, MaxStrings)
+	}
+	rest := string(text)
+	missing := false
+	next := func() string {
+		s, after, ok := strings.Cut(rest, "\x00")
+		rest, missing = after, missing || !ok
+		return s
+	}
+	b.Root, b.Dir, b.Path = next(), next(), next()
+	for range h.Argc {
+		b.Argv = append(b.Argv, next())
+	}
+	for range h.Envc {
+		b.Env = append(b.Env, next())
+	}
+	if missing || rest != "" {
+		return errRecord
+	}
+	return nil
+}
+
+// check holds the parts of a bound record to each other.
+func (b *Bound) check(flags uint32) error {
+	if len(b.FDs) < 3 || b.FDs[0] != 0 || b.FDs[1] != 1 || b.FDs[2] != 2 {
+		return errors.New("the descriptors 0, 1 and 2 are not the first to stay open")
+	}
+	for i := 3; i < len(b.FDs); i++ {
+		if b.FDs[i] <= b.FDs[i-1] || b.FDs[i] > 1<<31-1 {
+			return fmt.Errorf("descriptor %d: out of order", b.FDs[i])
+		}
+	}
+	if b.RootDir != nil && !slices.Contains(b.FDs[3:], b.RootDir.FD) {
+		return errors.New("the root directory's descriptor is not one that stays open")
+	}
+	root := flags & (flagRoot | flagRootFD)
+	if root == flagRoot|flagRootFD {
+		return errors.New("there are two root directories")
+	}
+	if b.Outside && root == 0 {
+		return errors.New("there is no root directory to be outside of")
+	}
+	if flags&flagRoot == 0 && b.Root != "" {
+		return errRecord
+	}
+	paths := []string{b.Dir, b.Path}
+	if flags&flagRoot != 0 {
+		paths = append(paths, b.Root)
+	}
+	for _, p := range paths {
+		if !strings.HasPrefix(p, "/") || len(p) >= MaxPath {
+			return fmt.Errorf("%q: want an absolute path of at most %d bytes", p, MaxPath-1)
+		}
+	}
+	for _, kv := range b.Env {
+		if strings.IndexByte(kv, '=') < 1 {
+			return fmt.Errorf("%q: want NAME=VALUE", kv)
+		}
+	}
+	return nil
 }

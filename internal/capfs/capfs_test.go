@@ -107,9 +107,7 @@ var become = sync.OnceValues(func() ([]byte, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	c := exec.Command("go", "build", "-o", dir+"/become", "p9auth/internal/become")
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := c.CombinedOutput(); err != nil {
+	if out, err := exec.Command("../become/build", dir+"/become").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%v: %s", err, out)
 	}
 	return os.ReadFile(dir + "/become")
@@ -532,19 +530,19 @@ func TestTableRemembersTheExpiredForAWhile(t *testing.T) {
 	tab := table{max: 2, lifetime: time.Minute}
 	now := time.Now()
 	a, b := capproto.Hash{1}, capproto.Hash{2}
-	tab.add(a, now)
-	if err := tab.take(b, now); err != unix.EPERM {
+	tab.add(a, nil, now)
+	if _, err := tab.take(b, now); err != unix.EPERM {
 		t.Errorf("unknown: %v", err)
 	}
-	if err := tab.take(a, now.Add(time.Minute)); err != unix.ETIMEDOUT {
+	if _, err := tab.take(a, now.Add(time.Minute)); err != unix.ETIMEDOUT {
 		t.Errorf("expired: %v", err)
 	}
-	tab.add(a, now)
-	if err := tab.take(a, now.Add(3*time.Minute)); err != unix.EPERM {
+	tab.add(a, nil, now)
+	if _, err := tab.take(a, now.Add(3*time.Minute)); err != unix.EPERM {
 		t.Errorf("long expired: %v", err)
 	}
 	for i := range 20 {
-		if err := tab.add(capproto.Hash{byte(i)}, now.Add(time.Duration(i)*time.Minute)); err != nil {
+		if err := tab.add(capproto.Hash{byte(i)}, nil, now.Add(time.Duration(i)*time.Minute)); err != nil {
 			t.Errorf("%d: %v", i, err)
 		}
 	}

@@ -9,32 +9,33 @@
 // It needs CAP_SYS_ADMIN to mount, and CAP_SETUID and CAP_SETGID in effect at
 // the process that opens caphash, which is factotum itself.
 //
-// A capability written to capuse makes a grant, which is bound to the process
-// that wrote it. The answer is the name of an executable file which only that
-// process can look up, open and execute, once, within a few seconds. The file
-// is the become program and a record (internal/becomerecord), and the kernel is told
-// that it has the file capabilities cap_setuid and cap_setgid: see
-// capabilities(7). That works only on a mount without nosuid, for a process
-// which is not traced, has not set no_new_privs, and has both in its bounding
-// set.
+// A capability written to capuse makes a grant, which belongs to the process
+// that wrote it, as long as that is the same user. The answer is the name of an
+// executable file which only that process can look up and execute, once, within
+// a few seconds. The file is the become program with a record
+// (internal/becomerecord) in it, and the kernel is told that it has the file
+// capabilities cap_setuid and cap_setgid: see capabilities(7). That works only on
+// a mount without nosuid, for a process which is not traced, has not set
+// no_new_privs, and has both in its bounding set.
+//
+// A hash that is written to caphash allows to become somebody, and leaves it to
+// the redeemer what to execute. A hash given to Bind, which only the process
+// that serves the files can call, comes with a record that says all of it.
+//
+// This is a fuse.RawFileSystem, not one of go-fuse's package fs, as everything
+// here depends on what only raw requests have: the caller's thread, whether an
+// open is for execution, and answers that are never cached.
 package capfs
 
 import (
-	"encoding/binary"
-	"fmt"
 	"log/slog"
-	"os"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"p9auth/capproto"
-	"p9auth/internal/becomerecord"
 	"p9auth/internal/loglimit"
-	"p9auth/internal/proc"
 )
 
 // Options says how to serve. The zero value of a number means its default.
@@ -55,20 +56,12 @@ const (
 	nodeGrants // the first grant's; each has a number of its own
 )
 
-const maxHandles = 256 // open capuse files a uid may have
-
-// requiredCaps are what become cannot do without; loginCap lets it change a
-// login uid that was set before.
-const (
-	requiredCaps = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
-	loginCap     = 1 << unix.CAP_AUDIT_CONTROL
-)
-
 // FS is the file system. Its methods other than those in mount.go answer
 // requests of the kernel.
 type FS struct {
 	fuse.RawFileSystem // what is not answered below is ENOSYS
 	opt                Options
+	program            program
 	table              table
 	server             *fuse.Server
 	quiet              loglimit.Limiter
@@ -82,32 +75,7 @@ type FS struct {
 	next     uint64            // next node or handle number
 }
 
-// A file is a one-time executable.
-type file struct {
-	node   uint64
-	name   string
-	record []byte
-	caps   uint64
-	owner  *proc.Handle
-	start  uint64 // when the owner started
-	state  int
-	late   bool // the time to be executed in is over
-	timer  *time.Timer
-}
-
-const (
-	fresh    = iota // may be looked up and executed
-	executed        // the kernel has opened it to execute
-	read            // become has opened it to read its record
-)
-
-// A reply is an open capuse file and what its owner has still to read.
-type reply struct {
-	uid uint32
-	out []byte
-}
-
-func newFS(opt Options) *FS {
+func newFS(opt Options, p program) *FS {
 	if opt.MaxCaps == 0 {
 		opt.MaxCaps = 1024
 	}
@@ -126,6 +94,7 @@ func newFS(opt Options) *FS {
 	return &FS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		opt:           opt,
+		program:       p,
 		table:         table{max: opt.MaxCaps, lifetime: opt.Lifetime},
 		nodes:         map[uint64]*file{},
 		names:         map[string]*file{},
@@ -170,7 +139,7 @@ func (fs *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse
 func (fs *FS) Forget(node, _ uint64) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if f := fs.nodes[node]; f != nil && f.state != fresh {
+	if f := fs.nodes[node]; f != nil && f.executed {
 		fs.drop(f)
 	}
 }
@@ -195,7 +164,7 @@ func (fs *FS) attr(node uint64, a *fuse.Attr) fuse.Status {
 			return fuse.ENOENT
 		}
 		a.Mode = unix.S_IFREG | 0o555
-		a.Size = uint64(len(fs.opt.Become) + len(f.record))
+		a.Size = uint64(len(f.bytes))
 		a.Blocks = (a.Size + 511) / 512
 	}
 	return fuse.OK
@@ -244,30 +213,6 @@ func (fs *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList
 // ReleaseDir has nothing to do.
 func (fs *FS) ReleaseDir(_ *fuse.ReleaseIn) {}
 
-// GetXAttr tells the kernel which capabilities a one-time executable starts
-// with: the attribute of capabilities(7), version 2, all in the permitted set
-// and effective. Only its owner is told.
-func (fs *FS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
-	f := fs.file(h.NodeId)
-	if f == nil || attr != "security.capability" || !fs.owns(h, f) {
-		return 0, fuse.ENOATTR
-	}
-	const revision2, effective = 0x02000000, 1
-	var v []byte
-	v = binary.LittleEndian.AppendUint32(v, revision2|effective)
-	v = binary.LittleEndian.AppendUint32(v, uint32(f.caps))
-	v = binary.LittleEndian.AppendUint32(v, 0)
-	v = binary.LittleEndian.AppendUint32(v, uint32(f.caps>>32))
-	v = binary.LittleEndian.AppendUint32(v, 0)
-	if len(dest) == 0 {
-		return uint32(len(v)), fuse.OK
-	}
-	if len(dest) < len(v) {
-		return uint32(len(v)), fuse.ERANGE
-	}
-	return uint32(copy(dest, v)), fuse.OK
-}
-
 // Open opens a file.
 func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	switch in.NodeId {
@@ -277,76 +222,6 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 		return fs.openUse(in, out)
 	}
 	return fs.openGrant(in)
-}
-
-// openHash lets one process at a time, with the rights that a capability
-// stands for, write hashes.
-func (fs *FS) openHash(in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	if in.Flags&unix.O_ACCMODE != unix.O_WRONLY {
-		return fuse.EACCES
-	}
-	if !mayGrant(int(in.Pid)) {
-		fs.refuse("caphash opened without CAP_SETUID and CAP_SETGID", &in.InHeader, unix.EPERM)
-		return fuse.EPERM
-	}
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if fs.hashOpen {
-		return fuse.EBUSY
-	}
-	fs.hashOpen = true
-	out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NONSEEKABLE
-	return fuse.OK
-}
-
-// mayGrant says whether the thread has the capabilities that writing caphash
-// needs, in the user namespace of factotum.
-func mayGrant(tid int) bool {
-	st, err := proc.ReadStatus(tid)
-	if err != nil || st.Effective&requiredCaps != requiredCaps {
-		return false
-	}
-	theirs, err := os.Readlink("/proc/" + strconv.Itoa(tid) + "/ns/user")
-	if err != nil {
-		return false
-	}
-	ours, err := os.Readlink("/proc/self/ns/user")
-	return err == nil && theirs == ours
-}
-
-func (fs *FS) openUse(in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if fs.perUID[in.Uid] >= maxHandles {
-		return fuse.Status(unix.EMFILE)
-	}
-	fs.perUID[in.Uid]++
-	fs.next++
-	out.Fh = fs.next
-	fs.handles[out.Fh] = &reply{uid: in.Uid}
-	out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NONSEEKABLE
-	return fuse.OK
-}
-
-// openGrant lets the owner execute the file once, and then become read its
-// record once.
-func (fs *FS) openGrant(in *fuse.OpenIn) fuse.Status {
-	f := fs.file(in.NodeId)
-	if f == nil || !fs.owns(&in.InHeader, f) {
-		return fuse.EACCES
-	}
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	switch exec := in.Flags&fuse.FMODE_EXEC != 0; {
-	case f.state == fresh && exec:
-		f.state = executed
-		delete(fs.names, f.name)
-	case f.state == executed && !exec && in.Flags&unix.O_ACCMODE == unix.O_RDONLY:
-		f.state = read
-	default:
-		return fuse.EACCES
-	}
-	return fuse.OK
 }
 
 // Flush is close(2), which has nothing to say: with ENOSYS the kernel asks no
@@ -391,26 +266,9 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResul
 	if f == nil {
 		return nil, fuse.EACCES
 	}
-	return fuse.ReadResultData(fs.slice(f, in.Offset, int(in.Size))), fuse.OK
-}
-
-// slice is up to n bytes at offset of the program with the record after it.
-func (fs *FS) slice(f *file, off uint64, n int) []byte {
-	prog := fs.opt.Become
-	total := uint64(len(prog) + len(f.record))
-	if off >= total {
-		return nil
-	}
-	end := min(off+uint64(n), total)
-	if end <= uint64(len(prog)) {
-		return prog[off:end]
-	}
-	b := make([]byte, 0, end-off)
-	if off < uint64(len(prog)) {
-		b = append(b, prog[off:]...)
-		off = uint64(len(prog))
-	}
-	return append(b, f.record[off-uint64(len(prog)):end-uint64(len(prog))]...)
+	from := min(in.Offset, uint64(len(f.bytes)))
+	to := min(from+uint64(in.Size), uint64(len(f.bytes)))
+	return fuse.ReadResultData(f.bytes[from:to]), fuse.OK
 }
 
 // Write takes a hash or a capability, whole in one write.
@@ -428,179 +286,6 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 		return 0, fuse.ToStatus(err)
 	}
 	return uint32(len(data)), fuse.OK
-}
-
-func (fs *FS) writeHash(h *fuse.InHeader, data []byte) error {
-	if !mayGrant(int(h.Pid)) {
-		fs.refuse("caphash written without CAP_SETUID and CAP_SETGID", h, unix.EPERM)
-		return unix.EPERM
-	}
-	var hash capproto.Hash
-	switch {
-	case len(data) == len(hash):
-		copy(hash[:], data)
-		return fs.table.add(hash, fs.opt.now())
-	case len(data) == 1+len(hash) && data[0] == '-':
-		copy(hash[:], data[1:])
-		if fs.table.take(hash, fs.opt.now()) != nil {
-			return unix.ENOENT
-		}
-		return nil
-	}
-	return unix.EINVAL
-}
-
-// writeUse redeems a capability.
-func (fs *FS) writeUse(in *fuse.WriteIn, data []byte) error {
-	// What echo(1) appends does no harm.
-	if n := len(data); n > 0 && data[n-1] == '\n' {
-		data = data[:n-1]
-	}
-	c, err := capproto.Parse(string(data))
-	if err != nil {
-		fs.refuse(err.Error(), &in.InHeader, unix.EINVAL)
-		return unix.EINVAL
-	}
-	f, why, err := fs.redeem(&in.InHeader, c)
-	if err != nil {
-		fs.refuse(why, &in.InHeader, err, "capability", c)
-		return err
-	}
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	r := fs.handles[in.Fh]
-	if r == nil {
-		fs.drop(f)
-		return unix.EBADF
-	}
-	r.out = []byte(f.name + "\n")
-	return nil
-}
-
-// redeem checks a capability against the caller and makes the grant.
-func (fs *FS) redeem(h *fuse.InHeader, c capproto.Cap) (*file, string, error) {
-	start, owner, st, err := caller(int(h.Pid))
-	if err != nil {
-		return nil, "caller is not to be found in /proc: " + err.Error(), unix.EPERM
-	}
-	keep := false
-	defer func() {
-		if !keep {
-			owner.Close()
-		}
-	}()
-	if st.UID != c.Grant.From || h.Uid != c.Grant.From {
-		return nil, "the capability is for another source uid", unix.EPERM
-	}
-	// These do not use the capability up: who has it can try again rightly.
-	switch {
-	case st.NoNewPrivs:
-		return nil, "the process has no_new_privs set, so the kernel would give it nothing", unix.EPERM
-	case st.Tracer != 0:
-		return nil, "the process is traced, so the kernel would give it nothing", unix.EPERM
-	case st.Bounding&requiredCaps != requiredCaps:
-		return nil, "the process lacks cap_setuid or cap_setgid in its bounding set", unix.EPERM
-	}
-	switch err := fs.table.take(c.Hash(), fs.opt.now()); err {
-	case nil:
-	case unix.ETIMEDOUT:
-		return nil, "the capability has expired", err
-	default:
-		return nil, "the capability is unknown or was used before", err
-	}
-
-	login := st.Bounding&loginCap != 0
-	f := &file{
-		record: becomerecord.Record{UID: c.Grant.To, Groups: c.Grant.Groups, LoginUID: login}.Append(nil),
-		caps:   requiredCaps, owner: owner, start: start,
-	}
-	if login {
-		f.caps |= loginCap
-	}
-	keep = true
-	fs.mu.Lock()
-	fs.next++
-	f.node = fs.next
-	f.name = "become." + strconv.FormatUint(f.node, 10)
-	fs.nodes[f.node] = f
-	fs.names[f.name] = f
-	f.timer = time.AfterFunc(fs.opt.Exec, func() { fs.expire(f) })
-	fs.mu.Unlock()
-	fs.opt.Log.Info("capability redeemed", "pid", owner.PID, "from", c.Grant.From, "to", c.Grant.To)
-	return f, "", nil
-}
-
-// caller resolves the thread of a request to its process. The thread waits in
-// its system call for our answer, so it is there unless it was killed; the
-// start time, read on both sides of opening the handle, shows whether it was
-// and its number went to another.
-func caller(tid int) (start uint64, h *proc.Handle, st proc.Status, err error) {
-	if tid == 0 {
-		return 0, nil, st, fmt.Errorf("it is in another pid namespace")
-	}
-	if st, err = proc.ReadStatus(tid); err != nil {
-		return 0, nil, st, err
-	}
-	before, err := proc.ReadStat(st.PID)
-	if err != nil {
-		return 0, nil, st, err
-	}
-	if h, err = proc.Open(st.PID); err != nil {
-		return 0, nil, st, err
-	}
-	after, err := proc.ReadStat(st.PID)
-	if err == nil && (after.Start != before.Start || !h.Alive()) {
-		err = fmt.Errorf("process %d has ended", st.PID)
-	}
-	if err != nil {
-		h.Close()
-		return 0, nil, st, err
-	}
-	return before.Start, h, st, nil
-}
-
-// owns says whether the request comes from the process that the grant is
-// bound to.
-func (fs *FS) owns(h *fuse.InHeader, f *file) bool {
-	st, err := proc.ReadStatus(int(h.Pid))
-	if err != nil || st.PID != f.owner.PID {
-		return false
-	}
-	s, err := proc.ReadStat(st.PID)
-	return err == nil && s.Start == f.start && f.owner.Alive()
-}
-
-func (fs *FS) file(node uint64) *file {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	return fs.nodes[node]
-}
-
-// expire ends a grant that was not executed in time. One that was is forgotten
-// some time later, when become has long ended, if the kernel has not done so:
-// who holds a descriptor of each must not use up ours.
-func (fs *FS) expire(f *file) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	switch {
-	case fs.nodes[f.node] == nil:
-	case f.state == fresh:
-		fs.opt.Log.Warn("grant expired: redeemed, but not executed in time", "pid", f.owner.PID)
-		fs.drop(f)
-	case !f.late:
-		f.late = true
-		f.timer.Reset(10 * fs.opt.Exec)
-	default:
-		fs.drop(f)
-	}
-}
-
-// drop removes a grant. The caller holds fs.mu.
-func (fs *FS) drop(f *file) {
-	delete(fs.names, f.name)
-	delete(fs.nodes, f.node)
-	f.timer.Stop()
-	f.owner.Close()
 }
 
 // refuse logs why a caller was turned away.

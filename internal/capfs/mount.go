@@ -24,10 +24,14 @@ func Mount(dir string, opt Options) (*FS, error) {
 	if err := clearStale(dir); err != nil {
 		return nil, err
 	}
+	p, err := newProgram(opt.Become)
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	fs := newFS(opt)
+	fs := newFS(opt, p)
 	s, err := fuse.NewServer(fs, dir, &fuse.MountOptions{
 		FsName: "p9auth", Name: "p9auth",
 		AllowOther:         true,

@@ -81,6 +81,12 @@ func redeem(file, capability string, t Target) error {
 	return nil
 }
 
+// redeemBound fails before it uses the capability up: the device changes the
+// identity of a thread, and cannot say what that does next.
+func redeemBound(file, _ string) error {
+	return fmt.Errorf("%s cannot bind a capability to a program: %w", file, errors.ErrUnsupported)
+}
+
 // softLimit lowers the soft limit of processes to the new user's. It returns
 // what the limit was.
 func softLimit(l *[2]uint64) (before *[2]uint64, err error) {

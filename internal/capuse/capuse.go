@@ -38,11 +38,21 @@ type Target struct {
 // what fails once the process is the new user is said on standard error, and
 // ends it with status 127 (not found) or 126.
 // The capability is used up unless the error says otherwise.
+//
+// If the grant is bound to a program, that is executed, and t is ignored.
 func Exec(file, capability string, t Target) error {
 	if len(t.Argv) == 0 {
 		return errors.New("redeem: no argv")
 	}
 	return explain(file, redeem(file, capability, t))
+}
+
+// Redeem redeems a capability that is bound to a program: it executes that, and
+// takes nothing from the calling process but its pid, session, terminal and the
+// descriptors that the grant names. It fails and returns as Exec does. A grant
+// that is not bound executes nothing, and ends the process with status 126.
+func Redeem(file, capability string) error {
+	return explain(file, redeemBound(file, capability))
 }
 
 // explain says what an error of capuse(4) means.

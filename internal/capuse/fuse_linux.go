@@ -21,11 +21,30 @@ const (
 	server     = "factotum"
 )
 
-// redeem writes the capability, reads the name of the one-time executable
-// beside capuse, and executes that: it is become, which takes on the identity
-// and executes the target.
+// redeem executes become, which takes on the identity and executes the target.
 func redeem(file, capability string, t Target) error {
-	// The grant is bound to the process, but the server sees threads: stay on
+	argv := []string{"become"}
+	if t.NProc != nil {
+		argv = append(argv, fmt.Sprintf("nproc=%d:%d", t.NProc[0], t.NProc[1]))
+	}
+	// The kernel lowers this limit when it starts become; that puts it back.
+	var stack unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_STACK, &stack); err != nil {
+		return fmt.Errorf("getrlimit: %w", err)
+	}
+	argv = append(argv, fmt.Sprintf("stack=%d:%d", stack.Cur, stack.Max), t.Dir, t.Path)
+	return execBecome(file, capability, append(argv, t.Argv...), t.Env)
+}
+
+// redeemBound executes become, which has all that it does in the grant.
+func redeemBound(file, capability string) error {
+	return execBecome(file, capability, []string{"become"}, nil)
+}
+
+// execBecome writes the capability, reads the name of the one-time executable
+// beside capuse, and executes that: it is become.
+func execBecome(file, capability string, argv, env []string) error {
+	// The grant belongs to the process, but the server sees threads: stay on
 	// one, so that no thread of ours is on its way out meanwhile.
 	runtime.LockOSThread()
 	fd, err := unix.Open(file, unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -46,16 +65,5 @@ func redeem(file, capability string, t Target) error {
 		return fmt.Errorf("read %s: not the name of an executable", file)
 	}
 	exe := filepath.Join(filepath.Dir(file), name)
-	argv := []string{"become"}
-	if t.NProc != nil {
-		argv = append(argv, fmt.Sprintf("nproc=%d:%d", t.NProc[0], t.NProc[1]))
-	}
-	// The kernel lowers this limit when it starts become; that puts it back.
-	var stack unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_STACK, &stack); err != nil {
-		return fmt.Errorf("getrlimit: %w", err)
-	}
-	argv = append(argv, fmt.Sprintf("stack=%d:%d", stack.Cur, stack.Max), t.Dir, t.Path)
-	argv = append(argv, t.Argv...)
-	return fmt.Errorf("exec %s: %w", exe, syscall.Exec(exe, argv, t.Env))
+	return fmt.Errorf("exec %s: %w", exe, syscall.Exec(exe, argv, env))
 }

@@ -184,7 +184,6 @@ const maxLines = 350
 var long = map[string]int{
 	"factotum/internal/daemon/verbs.go": 358,
 	"factotum/internal/daemon/ssh.go":   607,
-	"internal/capfs/fs.go":              617,
 }
 
 func TestFilesThatRunWithRightsAreShort(t *testing.T) {
