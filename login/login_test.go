@@ -122,7 +122,7 @@ func shellOfAlice(t *testing.T, b *testbed.Bed, term *testbed.Term) {
 	term.Send("\x03")
 	term.Send("echo status=$?\n")
 	term.Expect("status=130")
-	fds := term.Run("ls /proc/$$/fd | cat")
+	fds := term.Run("command ls -1 /proc/$$/fd")
 	if strings.Join(strings.Fields(fds), " ") != "0 1 2 255" { // 255 is bash's
 		t.Errorf("descriptors %s", fds)
 	}

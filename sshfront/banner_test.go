@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -17,7 +16,7 @@ func TestTheBannerIsThatOfTheRealSshd(t *testing.T) {
 	s := newSite(t)
 	s.Sh(t, "mkdir -p /run/sshd; for x in all alice wizards nobody; do echo the banner for $x >/etc/ssh/banner-$x; done; "+
 		"printf 'no newline, \\303\\244\\n\\nsecond line' >/etc/ssh/banner-bob")
-	theirs := fmt.Sprint(30000 + os.Getpid()%2000)
+	theirs := testbed.FreePort(t)
 	show := func(port, user string) string {
 		// Nobody gets in: the banner is all that is shown, but for the refusal.
 		cmd := exec.Command("timeout", "30", "ssh", "-n", "-F", "none", "-p", port, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",

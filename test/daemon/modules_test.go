@@ -122,7 +122,7 @@ func TestPAMModulesThatMisbehave(t *testing.T) {
 	t.Run("descriptors that leak reach nobody", func(t *testing.T) {
 		b.misbehave(t, "auth=leak open=leak")
 		term := b.In(t, "alice", testbed.AsSecond...)
-		if got := term.Run("ls /proc/$$/fd | tr '\\n' ' '"); got != "0 1 2 255" {
+		if got := term.Run("command ls -1 /proc/$$/fd"); got != "0\n1\n2\n255" {
 			t.Errorf("descriptors %s", got)
 		}
 		b.Out(t, term)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -163,6 +164,18 @@ func (b *Bed) WantLog(tb testing.TB, expr string) {
 	}
 }
 
+// FreePort is a TCP port of this machine that nobody listened on a moment ago.
+func FreePort(tb testing.TB) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
 // Eventually waits until a condition holds. It returns false if that takes
 // longer than Patience.
 func Eventually(ok func() bool) bool {
@@ -240,14 +253,14 @@ func (b *Bed) Start(tb testing.TB, argv ...string) *Term {
 }
 
 // copy reads what the screen shows. util-linux's login hangs the terminal up and
-// opens it anew, so only one that stays hung up for a second is.
+// opens it anew, so only one that stays hung up for some seconds is.
 func (t *Term) copy() {
 	defer close(t.done)
 	buf := make([]byte, 4096)
 	last := time.Now()
 	for {
 		n, err := t.pty.Read(buf)
-		if errors.Is(err, unix.EIO) && time.Since(last) < time.Second {
+		if errors.Is(err, unix.EIO) && time.Since(last) < 3*time.Second {
 			time.Sleep(5 * time.Millisecond)
 			continue
 		}

@@ -240,7 +240,7 @@ AuthorizedPrincipalsCommandUser lookup
 	}
 	for _, c := range []struct{ name, conf, key string }{{"keys", conf, "user"}, {"principals", certs, "certified"}} {
 		t.Run(c.name, func(t *testing.T) {
-			theirs := fmt.Sprint(20000 + os.Getpid()%10000)
+			theirs := testbed.FreePort(t)
 			b.Write(t, "/etc/p9/sshd_config", fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nUsePAM yes\nPidFile none\n%s", theirs, c.conf))
 			sshd := b.Command("env", "-i", "/usr/sbin/sshd", "-D", "-e", "-f", "/etc/p9/sshd_config")
 			if err := sshd.Start(); err != nil {
