@@ -84,6 +84,18 @@ var rules = []struct {
 		false, []string{"os/exec", "os/user", "github.com/pkg/sftp"}, false},
 	{"a stranger talks to them, so there is no code to run programs or read files with", []string{"sshfront/internal/connection", "sshfront/internal/channels"},
 		true, []string{"os/exec", "github.com/pkg/sftp"}, true},
+	{"processes know each other by the wires alone", []string{"sshfront/internal/listener"}, true,
+		[]string{"sshfront/internal/connection", "sshfront/internal/channels", "sshfront/internal/session", "sshfront/internal/user", "sshfront/internal/sftp"}, false},
+	{"processes know each other by the wires alone", []string{"sshfront/internal/connection", "sshfront/internal/channels"}, true,
+		[]string{"sshfront/internal/listener", "sshfront/internal/session", "sshfront/internal/user", "sshfront/internal/sftp"}, true},
+	{"processes know each other by the wires alone", []string{"sshfront/internal/session"}, true,
+		[]string{"sshfront/internal/listener", "sshfront/internal/connection", "sshfront/internal/channels", "sshfront/internal/user", "sshfront/internal/sftp"}, true},
+	{"processes know each other by the wires alone", []string{"sshfront/internal/user"}, true,
+		[]string{"sshfront/internal/listener", "sshfront/internal/connection", "sshfront/internal/channels", "sshfront/internal/session"}, false},
+	{"a wire is known to its ends, and knows neither", []string{"sshfront/internal/control", "sshfront/internal/userlink", "factotum/internal/pamwire"}, true,
+		[]string{"sshfront/internal/listener", "sshfront/internal/connection", "sshfront/internal/channels", "sshfront/internal/session", "sshfront/internal/user", "factotum/internal/daemon", "factotum/pam"}, true},
+	{"the worker and factotum know each other by the wire alone", []string{"factotum/pam"}, true, []string{"factotum/internal/daemon", "factotum/internal/config"}, false},
+	{"the worker and factotum know each other by the wire alone", []string{"factotum/internal/daemon"}, true, []string{"factotum/pam"}, false},
 	{"no program is tested by what ships in it", []string{"factotum", "sshfront", "login", "internal", "capproto"}, true, []string{"test", "tools", "testing"}, false},
 }
 
@@ -116,6 +128,47 @@ func TestNoPackageImportsWhatItsProcessMustNotHave(t *testing.T) {
 			if n == 0 {
 				complain("a rule is about %s, where no package is: %s", folder, r.why)
 			}
+		}
+	}
+}
+
+// TestEachFolderIsInTheTableOfARCHITECTURE and no other.
+func TestEachFolderIsInTheTableOfARCHITECTURE(t *testing.T) {
+	text, err := os.ReadFile(top + "/ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "\n| folder |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows := map[string]bool{}
+	for line := range strings.Lines(table) {
+		cell, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " |")
+		for folder := range strings.SplitSeq(cell, ", ") {
+			if len(folder) > 2 && folder[0] == '`' {
+				rows[strings.Trim(folder, "`")] = true
+			}
+		}
+	}
+	if len(rows) < 10 {
+		t.Fatalf("ARCHITECTURE.md has no table of folders: %v", rows)
+	}
+	_, ours := list(t)
+	for path := range ours {
+		has := rows[strings.TrimPrefix(path, module+"/")]
+		for folder := range rows {
+			whole := strings.TrimSuffix(folder, "/...")
+			// A program's row is about its main alone.
+			if whole != folder || folder == "test" || folder == "tools" || folder == "factotum/pam" {
+				has = has || below(path, whole)
+			}
+		}
+		if !has {
+			t.Errorf("ARCHITECTURE.md does not have %s", path)
+		}
+	}
+	for folder := range rows {
+		if _, err := os.Stat(filepath.Join(top, strings.TrimSuffix(folder, "/..."))); err != nil {
+			t.Logf("ARCHITECTURE.md has %s, which is not there", folder)
 		}
 	}
 }
