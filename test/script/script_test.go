@@ -7,8 +7,8 @@
 package script
 
 import (
+	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,8 +40,7 @@ func TestSessions(t *testing.T) {
 				_, err := os.Stat("/dev/fuse")
 				return err == nil, nil
 			}
-			_, err := exec.LookPath(cond)
-			return err == nil, nil
+			return false, fmt.Errorf("no such condition: %s", cond)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"complains": complains,
