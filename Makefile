@@ -4,14 +4,21 @@ BACKEND ?=
 BIN     ?= bin
 TAGS    := $(BACKEND)
 TESTFLAGS ?=
+# More flags for the programs: scripts/cover has some.
+BUILDFLAGS ?=
+BUILD    = $(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' $(BUILDFLAGS)
+STATIC   = CGO_ENABLED=0 $(BUILD)
 # What -V prints and the package is called. Between releases the package's
 # version counts commits; "~" sorts before the release (deb-version(7)).
 VERSION ?= $(shell cat VERSION)
 DEBVERSION = $(subst -,~,$(VERSION))$(if $(findstring -dev,$(VERSION)),.$(shell git rev-list --count HEAD 2>/dev/null || echo 0))
 COMMIT  := $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
 LDFLAGS  = -s -w -X p9auth/internal/version.number=$(VERSION) -X p9auth/internal/version.commit=$(COMMIT)
-STATIC   = CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
 GOFILES  = $$(git ls-files '*.go')
+# All that a shell runs, by the first line.
+SCRIPTS  = $$(git ls-files -z | xargs -0 awk 'FNR == 1 && /^\#!\/bin\/(ba)?sh/ { print FILENAME } { nextfile }')
+# Packages whose tests run under the race detector: those that need no testbed.
+RACE     = ./capproto ./factotum/... ./internal/... ./sshfront/internal/... ./tools/sshpatch
 # The golang.org/x/crypto that go.mod replaces the module by: nothing compiles
 # without it.
 CRYPTO   = build/made-by-make/crypto/go.mod
@@ -24,18 +31,37 @@ all: $(CRYPTO)
 	CC='$(CC)' VERSION='$(VERSION)' internal/become/build $(BIN)/become
 	$(STATIC) -o $(BIN)/login ./login
 	$(STATIC) -o $(BIN)/sshfront ./sshfront
-	CGO_ENABLED=1 $(GO) build -trimpath -buildmode=pie -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(BIN)/factotum-pam ./factotum/pam
+	CGO_ENABLED=1 $(BUILD) -buildmode=pie -o $(BIN)/factotum-pam ./factotum/pam
 
 $(CRYPTO): go.mod tools/sshpatch/main.go tools/sshpatch/apply.go $(wildcard tools/sshpatch/pin/* tools/sshpatch/patches tools/sshpatch/patches/*)
 	$(SSHPATCH)
 
-# What building needs comes before what is built.
+# What building and testing needs of Debian. It says what it installs before it
+# does; "scripts/deps -n" only says it.
 deps:
 	scripts/deps
 
+# What building needs comes before what is built.
 test: deps
 	$(MAKE) all
-	$(GO) test -count=1 $(TESTFLAGS) -tags '$(TAGS)' ./...
+	$(GO) test -count=1 -shuffle=on $(TESTFLAGS) -tags '$(TAGS)' ./...
+
+race: $(CRYPTO)
+	$(GO) test -count=1 -shuffle=on -race -short $(TESTFLAGS) $(RACE)
+
+# How much of what ships is run by all tests together.
+cover: deps
+	scripts/cover
+
+# Each fuzz target for a while.
+FUZZTIME ?= 30s
+fuzz: $(CRYPTO)
+	@for f in $$(git grep -l '^func Fuzz' -- '*_test.go'); do \
+		for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$f); do \
+			echo "$$t in $$f"; \
+			$(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$f) || exit 1; \
+		done; \
+	done
 
 # p9auth-site(7), with servers that run in a testbed.
 test-site: deps
@@ -50,6 +76,11 @@ check: $(CRYPTO)
 	$(GO) vet -tags site ./test/site
 	$(LINT) staticcheck ./...
 	$(LINT) staticcheck -tags site ./test/site
+	shellcheck $(SCRIPTS)
+	$(GO) mod verify
+	$(GO) mod tidy -diff
+	cd tools/sshpatch/pin && $(GO) mod verify
+	cd tools/lint && $(GO) mod verify
 	@out=$$(mandoc -Tlint -W warning $$(git ls-files 'man/*')) && test -z "$$out" || { echo "$$out"; exit 1; }
 
 demo: deps
@@ -130,4 +161,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all deps test test-site check demo bench vm-test vm-boot kernel-grantid install deb clean
+.PHONY: all deps test race cover fuzz test-site check demo bench vm-test vm-boot kernel-grantid install deb clean
