@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/internal/becomerecord"
 	"p9auth/internal/capuse"
 )
 
@@ -26,32 +27,44 @@ import (
 // does as TEST_REDEEM says. It prints what went wrong; become's target prints
 // the rest.
 func TestMain(m *testing.M) {
-	switch how := os.Getenv("TEST_REDEEM"); how {
+	how := os.Getenv("TEST_REDEEM")
+	if how, _ = strings.CutPrefix(how, "with keys "); how != os.Getenv("TEST_REDEEM") {
+		// A session keyring, as services have one.
+		if _, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	}
+	switch how {
 	case "":
 		os.Exit(m.Run())
 	case "nnp":
 		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		redeemArgs()
+	case "bound":
+		fmt.Println(capuse.Redeem(os.Args[1], os.Args[2]))
+		os.Exit(1)
+	case "hostile":
+		hostile(os.Args[1], os.Args[2])
+	case "closed":
+		for fd := range 3 {
+			unix.Close(fd)
+		}
+		capuse.Redeem(os.Args[1], os.Args[2])
+	case "twice":
+		twice(os.Args[1], os.Args[2], os.Args[3])
+	case "exec":
+		fmt.Println(unix.Exec(os.Args[1], []string{"become", "", "/bin/sh", "sh", "-c", "id"}, nil))
+	case "fillkeys":
+		fillKeys()
 	case "write", "keep":
 		// Redeem, tell the name, wait.
-		fd, err := unix.Open(os.Args[1], unix.O_RDWR, 0)
-		if err == nil {
-			_, err = unix.Write(fd, []byte(os.Args[2]))
-		}
-		b := make([]byte, 100)
-		n := 0
-		if err == nil {
-			n, err = unix.Read(fd, b)
-		}
-		if err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		fmt.Print(string(b[:n]))
+		exe := redeemOnly(os.Args[1], os.Args[2])
+		fmt.Println(filepath.Base(exe))
 		if how == "keep" {
 			// A handle on the executable outlives the execution.
-			exe := filepath.Join(filepath.Dir(os.Args[1]), strings.TrimSpace(string(b[:n])))
-			if _, err = unix.Open(exe, unix.O_PATH, 0); err == nil {
+			_, err := unix.Open(exe, unix.O_PATH, 0)
+			if err == nil {
 				err = unix.Exec(exe, []string{"become", "", "/bin/cat", "cat"}, nil)
 			}
 			fmt.Println(err)
@@ -61,6 +74,24 @@ func TestMain(m *testing.M) {
 	default:
 		redeemArgs()
 	}
+}
+
+// redeemOnly redeems a capability and returns the path of the executable.
+func redeemOnly(file, capability string) string {
+	fd, err := unix.Open(file, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Write(fd, []byte(capability))
+	}
+	b := make([]byte, 100)
+	n := 0
+	if err == nil {
+		n, err = unix.Read(fd, b)
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	return filepath.Join(filepath.Dir(file), strings.TrimSpace(string(b[:n])))
 }
 
 func redeemArgs() {
@@ -93,6 +124,7 @@ func (l *lockedBuffer) String() string {
 
 type served struct {
 	t    *testing.T
+	fs   *FS
 	dir  string
 	hash *os.File
 	log  *lockedBuffer
@@ -136,6 +168,7 @@ func serve(t *testing.T, opt Options) *served {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.fs = fs
 	t.Cleanup(func() {
 		if s.hash != nil {
 			s.hash.Close()
@@ -484,6 +517,21 @@ func TestOnlyOneMayOpenCaphashAndOnlyWithRights(t *testing.T) {
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1500, Gid: 1500}}
 	if out, err := c.CombinedOutput(); err == nil || !strings.Contains(strings.ToLower(string(out)), "permi") {
 		t.Errorf("opened without rights: %s, %v", out, err)
+	}
+}
+
+func TestAHashIsAllowedOnce(t *testing.T) {
+	s := serve(t, Options{})
+	c := s.grant(1500, 2000, 2000)
+	h := c.Hash()
+	if _, err := s.hash.Write(h[:]); err == nil || !strings.Contains(err.Error(), "file exists") {
+		t.Errorf("the second time: %v", err)
+	}
+	if err := s.fs.Bind(h, becomerecord.Record{From: 1500, UID: 2000, Groups: []uint32{2000}, Bound: shell("id")}); err != unix.EEXIST {
+		t.Errorf("bound too: %v", err)
+	}
+	if got := s.redeem(1500, c.Reveal(), "id -u"); got != "2000" {
+		t.Errorf("got %s", got)
 	}
 }
 

@@ -125,8 +125,8 @@ func (fs *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse
 		if f == nil {
 			return fuse.ENOENT
 		}
-		if !fs.owns(h, f) {
-			fs.refuse("the executable is another process's", h, unix.ENOENT, "owner", f.owner.PID)
+		if why := fs.owns(h, f); why != "" {
+			fs.refuse(why, h, unix.ENOENT, "owner", f.owner.PID)
 			return fuse.ENOENT
 		}
 		out.NodeId = f.node

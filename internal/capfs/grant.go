@@ -25,20 +25,13 @@ type file struct {
 }
 
 // GetXAttr tells the kernel which capabilities a one-time executable starts
-// with: the attribute of capabilities(7), version 2, all in the permitted set
-// and effective. Only its owner is told.
+// with. Only its owner is told.
 func (fs *FS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
 	f := fs.file(h.NodeId)
-	if f == nil || attr != "security.capability" || !fs.owns(h, f) {
+	if f == nil || attr != "security.capability" || fs.owns(h, f) != "" {
 		return 0, fuse.ENOATTR
 	}
-	const revision2, effective = 0x02000000, 1
-	var v []byte
-	v = binary.LittleEndian.AppendUint32(v, revision2|effective)
-	v = binary.LittleEndian.AppendUint32(v, uint32(f.caps))
-	v = binary.LittleEndian.AppendUint32(v, 0)
-	v = binary.LittleEndian.AppendUint32(v, uint32(f.caps>>32))
-	v = binary.LittleEndian.AppendUint32(v, 0)
+	v := f.capability()
 	if len(dest) == 0 {
 		return uint32(len(v)), fuse.OK
 	}
@@ -48,10 +41,22 @@ func (fs *FS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []
 	return uint32(copy(dest, v)), fuse.OK
 }
 
+// capability is the attribute security.capability of capabilities(7), version 2:
+// all in the permitted set and effective.
+func (f *file) capability() []byte {
+	const revision2, effective = 0x02000000, 1
+	var v []byte
+	v = binary.LittleEndian.AppendUint32(v, revision2|effective)
+	v = binary.LittleEndian.AppendUint32(v, uint32(f.caps))
+	v = binary.LittleEndian.AppendUint32(v, 0)
+	v = binary.LittleEndian.AppendUint32(v, uint32(f.caps>>32))
+	return binary.LittleEndian.AppendUint32(v, 0)
+}
+
 // openGrant lets the owner execute the file, once, and do nothing else with it.
 func (fs *FS) openGrant(in *fuse.OpenIn) fuse.Status {
 	f := fs.file(in.NodeId)
-	if f == nil || in.Flags&fuse.FMODE_EXEC == 0 || !fs.owns(&in.InHeader, f) {
+	if f == nil || in.Flags&fuse.FMODE_EXEC == 0 || fs.owns(&in.InHeader, f) != "" {
 		return fuse.EACCES
 	}
 	fs.mu.Lock()
@@ -93,19 +98,22 @@ func caller(tid int) (start uint64, h *proc.Handle, st proc.Status, err error) {
 	return before.Start, h, st, nil
 }
 
-// owns says whether the request comes from the process that redeemed the
-// grant, and that is still the user who did. It may have become another since,
-// by another grant or by a program that may.
-func (fs *FS) owns(h *fuse.InHeader, f *file) bool {
+// owns says why a request does not come from the process that redeemed the
+// grant, or "". The process must still be the user who redeemed: it may have
+// become another since, by another grant or by a program that may.
+func (fs *FS) owns(h *fuse.InHeader, f *file) (why string) {
+	const another = "the executable is another process's"
 	st, err := proc.ReadStatus(int(h.Pid))
 	if err != nil || st.PID != f.owner.PID {
-		return false
+		return another
+	}
+	if s, err := proc.ReadStat(st.PID); err != nil || s.Start != f.start || !f.owner.Alive() {
+		return another
 	}
 	if h.Uid != f.from || st.UID != f.from || st.EUID != f.from {
-		return false
+		return "the process is not the user any more who redeemed"
 	}
-	s, err := proc.ReadStat(st.PID)
-	return err == nil && s.Start == f.start && f.owner.Alive()
+	return ""
 }
 
 func (fs *FS) file(node uint64) *file {

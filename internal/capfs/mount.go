@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -24,7 +25,7 @@ func Mount(dir string, opt Options) (*FS, error) {
 	if err := clearStale(dir); err != nil {
 		return nil, err
 	}
-	p, err := newProgram(opt.Become)
+	p, err := newProgram(opt.Become, runtime.GOARCH)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 )
 
@@ -53,9 +52,10 @@ var machines = map[string]uint16{"amd64": 62, "arm64": 183}
 
 var errProgram = errors.New("the become program has not the segments of one: code, a record, a stack")
 
-// newProgram reads the become program and makes sure that this is one: for this
-// machine, static, with nothing writable, and with a place for a record.
-func newProgram(file []byte) (program, error) {
+// newProgram reads the become program and makes sure that this is one: for the
+// machine (as Go calls it), static, with nothing writable, and with a place for a
+// record.
+func newProgram(file []byte, goarch string) (program, error) {
 	if len(file) < headersSize || string(file[:7]) != "\x7fELF\x02\x01\x01" {
 		return program{}, errors.New("the become program is not a 64-bit ELF file")
 	}
@@ -64,8 +64,8 @@ func newProgram(file []byte) (program, error) {
 	if _, err := binary.Decode(file, binary.LittleEndian, &h); err != nil {
 		return program{}, err
 	}
-	if h.Type != typeExec || h.Machine != machines[runtime.GOARCH] {
-		return program{}, fmt.Errorf("the become program is not a static executable for %s", runtime.GOARCH)
+	if h.Type != typeExec || h.Machine != machines[goarch] {
+		return program{}, fmt.Errorf("the become program is not a static executable for %s", goarch)
 	}
 	if h.Phoff != elfHeaderSize || h.Phentsize != elfSegmentSize || h.Phnum != uint16(len(seg)) {
 		return program{}, errProgram
