@@ -78,7 +78,13 @@ func (c *Conversation) authenticate(a pamwire.Authenticate) (pamwire.Event, erro
 		return nil, session.Refusal(c.login.Service, capproto.CodeDenied, incorrect, err)
 	}
 	user, err := c.user()
-	return pamwire.Proven{User: user}, err
+	if err != nil {
+		return nil, err
+	}
+	if user == "" {
+		return nil, pamwire.Refused{Code: capproto.CodeDenied, Text: incorrect}
+	}
+	return pamwire.Proven{User: user}, nil
 }
 
 // user is the user's name, which a module may have changed.
