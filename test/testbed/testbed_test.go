@@ -120,7 +120,7 @@ func TestATestbedThatWasKilledIsTakenDown(t *testing.T) {
 	if !Eventually(func() bool { return len((&Bed{Dir: dir}).Processes()) == 0 }) {
 		t.Fatal("they do not end")
 	}
-	if _, errs, status := script(t, "exec", dir, "id"); status == 0 || !strings.Contains(errs, "is up no more: testbed down") {
+	if _, errs, status := script(t, "exec", dir, "id"); status == 0 || !strings.Contains(errs, "is no longer up: testbed down") {
 		t.Errorf("exec: %d: %s", status, errs)
 	}
 	if _, errs, status := script(t, "up", dir); status == 0 || !strings.Contains(errs, "is in use: testbed down") {

@@ -1,10 +1,10 @@
-// Package ssh attacks factotum's ssh verbs: it is the front end that section
-// 1 of the design is about, owned completely by an attacker, and it checks
-// that what a front end may have is to be had. It has tests only.
+// Package ssh attacks factotum's ssh verbs as a front end that an attacker owns
+// completely: its uid, its memory, its code. It also checks that factotum gives a
+// front end what it may have. It has tests only.
 //
-// What is said to factotum is decided in the tests, which run as root. It is
-// carried by relays: processes that run in the testbed as the user of a front
-// end, and that factotum therefore takes for the senders.
+// The tests, which run as root, decide what to say to factotum. Relays carry it:
+// processes that run in the testbed as the user of a front end, so that factotum
+// takes them for the senders.
 package ssh
 
 import (
