@@ -54,7 +54,7 @@ func FromCertificate(c *ssh.Certificate) (Options, error) {
 
 // Merge combines the options of the line that authorizes a certificate with
 // those of the certificate: both must permit, either may demand. Two forced
-// commands that differ are an error. CertAuthority and Principals are done with
+// commands that differ are an error. CertAuthority and Principals have done their work
 // and are left out.
 func Merge(line, cert Options) (Options, error) {
 	o := line

@@ -37,10 +37,10 @@ type Options struct {
 	PTY             bool
 	UserRC          bool
 
-	// CertAuthority: the key signs certificates and is none to log in with.
+	// CertAuthority: the key signs certificates and cannot log in by itself.
 	CertAuthority bool
-	// Principals, for a CertAuthority: the names of which the certificate must
-	// have one. nil: the user's.
+	// Principals, for a CertAuthority: the certificate must have one of these
+	// names. nil: the user's name.
 	Principals []string
 
 	HasCommand  bool // Command is forced, even if it is empty
@@ -254,7 +254,7 @@ func dequote(s string) (v, rest string, err error) {
 	return "", "", errors.New("missing end quote")
 }
 
-// Client is who wants to log in, as far as options ask.
+// Client is what options may ask about the client that wants to log in.
 type Client struct {
 	Host string // the verified name (UseDNS), or empty
 	Addr netip.Addr
@@ -262,8 +262,8 @@ type Client struct {
 }
 
 // Check says why the options refuse the client, or returns nil. It checks
-// expiry-time, from and source-address, and that principals and cert-authority
-// stand where they mean something: allowCA is false for a line of
+// expiry-time, from and source-address, and that principals and cert-authority are
+// used where they mean something: allowCA is false for a line of
 // authorized_principals, for a plain key and for a certificate's own options.
 func (o *Options) Check(c Client, allowCA bool) error {
 	if !o.ValidUntil.IsZero() && c.Now.After(o.ValidUntil) {

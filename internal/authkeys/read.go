@@ -46,12 +46,12 @@ type LineError struct {
 func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
 func (e *LineError) Unwrap() error { return e.Err }
 
-// ErrNoKey is the error of a line with no key of a type that is known.
+// ErrNoKey is the error of a line without a key of a known type.
 var ErrNoKey = errors.New("no key of a known type")
 
 // ParseLine parses one line of authorized_keys without its end: options, if
 // any, key type, key in base64, comment. The line must not be empty or a
-// comment. A certificate is no key here.
+// comment. A certificate does not count as a key.
 func ParseLine(line string) (Entry, error) {
 	line = strings.TrimLeft(line, " \t")
 	if k, comment, err := parseKey(line); err == nil {
@@ -123,9 +123,9 @@ func cutBlank(s string) (first, rest string, found bool) {
 	return s[:i], strings.TrimLeft(s[i:], " \t"), true
 }
 
-// Read reads authorized_keys: the entries in their order, and for each line
-// that is none a *LineError. The last error is that of reading, or of a file
-// that is too long; then there are no entries.
+// Read reads authorized_keys. It returns the entries in their order and a *LineError
+// for each line that is not one. If the file cannot be read, or is too long, it
+// returns the last error and no entries.
 func Read(r io.Reader) ([]Entry, []error, error) {
 	var out []Entry
 	bad, err := lines(r, func(n int, line string) error {
@@ -169,7 +169,7 @@ func ParsePrincipal(line string) (Principal, error) {
 	return p, nil
 }
 
-// ReadPrincipals is Read for authorized_principals, where a '#' begins a comment
+// ReadPrincipals is Read for authorized_principals, in which a '#' begins a comment
 // anywhere in a line.
 func ReadPrincipals(r io.Reader) ([]Principal, []error, error) {
 	var out []Principal
@@ -225,8 +225,8 @@ func lines(r io.Reader, f func(n int, line string) error) ([]error, error) {
 	return bad, nil
 }
 
-// Fingerprint is a key's fingerprint by a hash of FingerprintHash in
-// sshd_config(5), as sshd's log has it.
+// Fingerprint is a key's fingerprint as sshd logs it, by a hash that
+// FingerprintHash in sshd_config(5) may name.
 func Fingerprint(key ssh.PublicKey, hash string) string {
 	if hash == "md5" {
 		return "MD5:" + ssh.FingerprintLegacyMD5(key)

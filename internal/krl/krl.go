@@ -8,30 +8,17 @@
 package krl
 
 import (
-	"bytes"
 	"crypto/sha1"
 	"crypto/sha256"
-	"fmt"
-	"io"
 	"math/bits"
 	"slices"
 	"time"
 
 	"golang.org/x/crypto/ssh"
-
-	"p9auth/internal/sys"
 )
 
-const (
-	// MaxSize is the longest list that Read takes, in bytes.
-	MaxSize = 16 << 20
-
-	maxLine = 64 << 10
-	magic   = "SSHKRL\n\x00"
-)
-
-// List is a set of revoked keys and certificates. The zero value revokes
-// nothing. It does not change once made.
+// List is a set of revoked keys and certificates. The zero value revokes nothing. A
+// List does not change once it is made.
 type List struct {
 	Version   uint64    // of a KRL, as its maker counts
 	Generated time.Time // of a KRL; zero for a plain list
@@ -54,39 +41,6 @@ type serials struct{ lo, hi uint64 }
 type bitmap struct {
 	offset uint64
 	big    []byte // big-endian
-}
-
-// Read reads a list of at most MaxSize bytes.
-func Read(r io.Reader) (*List, error) {
-	b, err := sys.ReadAll(r, MaxSize)
-	if err != nil {
-		return nil, err
-	}
-	return Parse(b)
-}
-
-// Parse parses a KRL, or a list of public keys with one on each line, "#"
-// comments and empty lines. It keeps no reference to b.
-func Parse(b []byte) (*List, error) {
-	if len(b) > MaxSize {
-		return nil, fmt.Errorf("revocation list is longer than %d bytes", MaxSize)
-	}
-	l := &List{
-		keys:   map[string]bool{},
-		hashes: map[string]bool{},
-		certs:  map[string]*certs{},
-	}
-	if !bytes.HasPrefix(b, []byte(magic)) {
-		return l, l.plain(b)
-	}
-	r := &reader{b: bytes.Clone(b[len(magic):])}
-	if err := l.binary(r); err != nil {
-		return nil, fmt.Errorf("KRL: %w", err)
-	}
-	for _, c := range l.certs {
-		c.merge()
-	}
-	return l, nil
 }
 
 // IsRevoked reports whether the key is revoked: a key that is listed itself or

@@ -31,8 +31,6 @@ package pamwire
 
 import (
 	"errors"
-	"fmt"
-	"strconv"
 	"strings"
 
 	"p9auth/capproto"
@@ -81,104 +79,8 @@ type Event interface {
 // wire. No such error quotes a value: it may be a password.
 var ErrWire = errors.New("not a message between factotum and factotum-pam")
 
-// DecodeRequest reads a request that came with so many descriptors.
-func DecodeRequest(m capproto.Msg, files int) (Request, error) {
-	d, ok := requests[m.Verb]
-	if !ok {
-		return nil, fmt.Errorf("%w: unknown request %s", ErrWire, m.Verb)
-	}
-	if files < d.minFiles || files > d.maxFiles {
-		return nil, fmt.Errorf("%w: %s with %d descriptors", ErrWire, m.Verb, files)
-	}
-	r := newReader(m)
-	req := d.decode(r)
-	if err := r.finish(); err != nil {
-		return nil, err
-	}
-	return req, nil
-}
-
-// DecodeEvent reads an event. Events carry no descriptors.
-func DecodeEvent(m capproto.Msg) (Event, error) {
-	decode, ok := events[m.Verb]
-	if !ok {
-		return nil, fmt.Errorf("%w: unknown event %s", ErrWire, m.Verb)
-	}
-	r := newReader(m)
-	ev := decode(r)
-	if err := r.finish(); err != nil {
-		return nil, err
-	}
-	return ev, nil
-}
-
 // Fit makes text of a module's or a file's fit for an attribute: it is cut off at
 // max bytes and has no NUL.
 func Fit(s string, max int) string {
 	return strings.ReplaceAll(words.Clip(s, max), "\x00", "?")
-}
-
-// Hello is what each side says first.
-type Hello struct{ Version int }
-
-func (h Hello) Encode() capproto.Msg {
-	return capproto.NewMsg("hello", "version", strconv.Itoa(h.Version))
-}
-func (Hello) request() {}
-func (Hello) event()   {}
-
-func decodeHello(r *reader) Hello { return Hello{r.positive("version")} }
-
-// A VersionError says that factotum and the worker are of different versions. Its
-// text tells the administrator what to do.
-type VersionError struct{ Worker, Factotum int }
-
-func (e *VersionError) Error() string {
-	age := "older"
-	if e.Worker > e.Factotum {
-		age = "newer"
-	}
-	return "factotum-pam is " + age + " than factotum; restart factotum"
-}
-
-// CheckFactotum judges the first packet from factotum, on the worker's side. The
-// error is a *VersionError unless it is a Hello of this version. The worker says
-// Refusal(m) then, and nothing else.
-func CheckFactotum(m capproto.Msg) error {
-	if v := versionOf(m); v != Version {
-		return &VersionError{Worker: Version, Factotum: v}
-	}
-	return nil
-}
-
-// CheckWorker judges the first packet from the worker, on factotum's side. The
-// error is a *VersionError unless it is a Hello of this version.
-func CheckWorker(m capproto.Msg) error {
-	if v := versionOf(m); v != Version {
-		return &VersionError{Worker: v, Factotum: Version}
-	}
-	return nil
-}
-
-// Refusal is the worker's answer to a first packet that CheckFactotum refuses:
-// its own Hello, by which factotum sees which of them is older. A factotum that
-// knows no Hello gets the sentence instead, as an error that it logs.
-func Refusal(m capproto.Msg) Event {
-	if v := versionOf(m); v == 0 {
-		return Failed{Text: (&VersionError{Worker: Version, Factotum: v}).Error()}
-	}
-	return Hello{Version}
-}
-
-// versionOf reads a Hello of any version, which may have attributes that we do
-// not know. Whatever else there is, is version 0.
-func versionOf(m capproto.Msg) int {
-	if m.Verb != "hello" {
-		return 0
-	}
-	n, err := strconv.ParseUint(m.Get("version"), 10, 31)
-	if err != nil {
-		return 0
-	}
-	return int(n)
 }

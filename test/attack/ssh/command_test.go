@@ -132,7 +132,7 @@ func TestProgramsThatLookUpKeys(t *testing.T) {
 
 	// root runs none, not even where it is root who logs in.
 	b.configure(t, "PermitRootLogin yes\nAuthorizedKeysCommand /etc/p9/counted\nAuthorizedKeysCommandUser %u")
-	b.wantLogged(t, `user \"root\" is root, as whom no program is run`, 1, func() {
+	b.wantLogged(t, `user \"root\" is root, and no program is run as root`, 1, func() {
 		b.climb(t, "root", "root", step{byKey("root", ed), "denied"})
 	})
 

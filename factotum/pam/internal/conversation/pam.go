@@ -3,6 +3,7 @@ package conversation
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -61,6 +62,16 @@ func (c *Conversation) transaction(b pamwire.Begin) error {
 		}
 	}
 	return nil
+}
+
+// end ends the transaction.
+func (c *Conversation) end() {
+	if c.tx != nil {
+		if err := c.tx.End(); err != nil {
+			slog.Debug("pam_end", "error", err.Error())
+		}
+		c.tx = nil
+	}
 }
 
 // authenticate asks PAM whether the user is who they say they are. factotum may

@@ -3,18 +3,15 @@ package keys
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
-	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
 	"p9auth/factotum/pam/internal/nss"
@@ -23,64 +20,19 @@ import (
 	"p9auth/internal/sys"
 )
 
-// The programs of AuthorizedKeysCommand and AuthorizedPrincipalsCommand, which
-// the administrator configured. They run as the user that the configuration
-// names, never as root, with nothing of the worker's: no right, no descriptor,
-// no variable of its environment. They are given words that a client chose,
-// such as its key, as arguments, and never to a shell.
+// AuthorizedKeysCommand and AuthorizedPrincipalsCommand name programs that the
+// administrator configured. They run as the user that the configuration names, never
+// as root, and inherit nothing from the worker: no right, no descriptor, no variable
+// of its environment. Words that a client chose, such as its key, reach them as
+// arguments and never pass through a shell.
 
 const (
-	// commandTime is how long a program may run. No longer than factotum waits
-	// for a worker that it has given up (abandon): the worker ends it.
+	// commandTime is how long a program may run: no longer than factotum waits for
+	// a worker that it has given up, so that it is the worker that ends the program.
 	commandTime = 10 * time.Second
 	// maxComplaint is how much of a program's standard error is logged.
 	maxComplaint = 256
 )
-
-// keysCommand looks into what AuthorizedKeysCommand prints.
-func (c *check) keysCommand(cert *ssh.Certificate) (authkeys.Options, bool) {
-	const keyword = "AuthorizedKeysCommand"
-	if c.conf.AuthorizedKeysCommand == "" {
-		return authkeys.Options{}, false
-	}
-	argv, err := c.conf.KeysCommand(c.tokens())
-	if err != nil {
-		c.note("%s: %v", keyword, err)
-		return authkeys.Options{}, false
-	}
-	if len(argv) == 1 {
-		argv = append(argv, c.account.Name)
-	}
-	out := c.output(keyword, argv, c.conf.AuthorizedKeysCommandUser)
-	return c.keysFile(keyword, bytes.NewReader(out), cert)
-}
-
-// principalsCommand looks into what AuthorizedPrincipalsCommand prints.
-func (c *check) principalsCommand(cert *ssh.Certificate) (authkeys.Options, string, bool) {
-	const keyword = "AuthorizedPrincipalsCommand"
-	argv, err := c.conf.PrincipalsCommand(c.tokens())
-	if err != nil {
-		c.note("%s: %v", keyword, err)
-		return authkeys.Options{}, "", false
-	}
-	out := c.output(keyword, argv, c.conf.AuthorizedPrincipalsCommandUser)
-	return c.principalsFile(keyword, bytes.NewReader(out), cert)
-}
-
-// tokens are the values of the tokens of both commands; those of a certificate
-// are there for a certificate only.
-func (c *check) tokens() sshdconf.Tokens {
-	t := sshdconf.Tokens{
-		'C': c.ends, 'D': "", 'U': strconv.FormatUint(uint64(c.account.UID), 10), 'u': c.account.Name, 'h': c.account.Home,
-		't': c.key.Type(), 'f': c.fingerprint(plain(c.key)), 'k': base64.StdEncoding.EncodeToString(c.key.Marshal()),
-	}
-	if cert, ok := c.key.(*ssh.Certificate); ok {
-		t['T'], t['F'] = cert.SignatureKey.Type(), c.fingerprint(cert.SignatureKey)
-		t['K'] = base64.StdEncoding.EncodeToString(cert.SignatureKey.Marshal())
-		t['i'], t['s'] = cert.KeyId, strconv.FormatUint(cert.Serial, 10)
-	}
-	return t
-}
 
 // output runs the program of a keyword and returns what it printed, or nil and
 // a note if the program may not be run, fails, or does not come to an end.
@@ -125,7 +77,7 @@ func (c *check) run(argv []string, user string) ([]byte, error) {
 		Pdeathsig:  syscall.SIGKILL,
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second // for who has ended, but left its output open to another
+	cmd.WaitDelay = time.Second // it may end and leave its output open to another process
 	if err := start(cmd); err != nil {
 		return nil, err
 	}
@@ -136,7 +88,7 @@ func (c *check) run(argv []string, user string) ([]byte, error) {
 	case stdout.full:
 		return nil, fmt.Errorf("it printed more than %d bytes", authkeys.MaxFile)
 	case errors.Is(err, exec.ErrWaitDelay):
-		cmd.Cancel() // to who is left of the process group
+		cmd.Cancel() // ends what is left of the process group
 		return nil, errors.New("it ended, but left its output open to another process")
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("it did not end within %v and was killed", commandTime)
@@ -158,14 +110,14 @@ func (c *check) runAs(user string) (*nss.Account, error) {
 		return nil, fmt.Errorf("user %q: %w", name, err)
 	}
 	if who.UID == 0 {
-		return nil, fmt.Errorf("user %q is root, as whom no program is run", name)
+		return nil, fmt.Errorf("user %q is root, and no program is run as root", name)
 	}
 	return who, nil
 }
 
-// safeProgram is the program at a path, without symbolic links. Nobody but root
-// can have put it there: it and all directories above it are root's, and nobody
-// else can write to them.
+// safeProgram returns the path without symbolic links of a program that nobody but
+// root can have put there: it and all directories above it belong to root, and
+// nobody else can write to them.
 func safeProgram(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -180,8 +132,8 @@ func safeProgram(path string) (string, error) {
 	return real, authkeys.CheckPath(f, real, "", 0)
 }
 
-// start starts a program that inherits no descriptor, and is not spared as
-// factotum is where memory runs out.
+// start starts a program that inherits no descriptor, and not factotum's protection
+// from the out-of-memory killer either.
 func start(cmd *exec.Cmd) error {
 	// Go marks its own descriptors, but not those that PAM's modules opened.
 	if err := sys.CloseOnExec(); err != nil {
@@ -196,8 +148,8 @@ func start(cmd *exec.Cmd) error {
 	return nil
 }
 
-// bounded keeps as much as max of what is written to it. If it is strict, more
-// is an error, otherwise it is forgotten.
+// bounded keeps at most max bytes of what is written to it. More is an error if it is
+// strict, and dropped otherwise.
 type bounded struct {
 	kept   []byte
 	max    int

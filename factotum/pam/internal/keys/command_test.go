@@ -25,7 +25,7 @@ func TestACommandThatMayNotRunGrantsNothing(t *testing.T) {
 		{"program", "nobody", "is not an absolute path"},
 		{"/usr/bin/echo %F", "nobody", "%F"}, // a certificate's token, for a plain key
 		{"/usr/bin/echo", "", "no user is configured to run it"},
-		{"/usr/bin/echo", "root", `user "root" is root, as whom no program is run`},
+		{"/usr/bin/echo", "root", `user "root" is root, and no program is run as root`},
 		{"/usr/bin/echo", "no such user", `user "no such user": no such user`},
 		{"/usr/bin/echo", "%x", "%x"},
 	} {

@@ -10,7 +10,6 @@
 package keys
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -20,24 +19,11 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"p9auth/factotum/internal/pamwire"
-	"p9auth/factotum/pam/internal/asuser"
 	"p9auth/factotum/pam/internal/nss"
 	"p9auth/internal/authkeys"
 	"p9auth/internal/krl"
 	"p9auth/internal/sshdconf"
 )
-
-// A check finds out whether a key may log an account in.
-type check struct {
-	account *nss.Account
-	conf    *sshdconf.Settings
-	client  authkeys.Client
-	key     ssh.PublicKey
-	ends    string   // the token %C
-	notes   []string // for the log
-
-	asUser func(*nss.Account, func() error) error // as, but in tests
-}
 
 // Ask answers whether a key may log the account in, were a signature by it
 // presented. An error says that the question is not understood.
@@ -74,22 +60,6 @@ func (c *check) answer() (pamwire.Event, error) {
 	return pamwire.KeyAllowed{Options: string(b), Notes: c.notes}, nil
 }
 
-// note keeps a line for the log.
-func (c *check) note(format string, args ...any) {
-	if len(c.notes) < pamwire.MaxNotes {
-		c.notes = append(c.notes, pamwire.Fit(fmt.Sprintf(format, args...), pamwire.MaxNote))
-	}
-}
-
-// as calls f with the rights of an account: see asuser.Do.
-func as(a *nss.Account, f func() error) error {
-	groups, err := a.Groups()
-	if err != nil {
-		return err
-	}
-	return asuser.Do(a.UID, a.GID, groups, f)
-}
-
 // allowed looks where sshd(8) looks, in the same order: the revoked keys, the
 // user's own files, the certificate authorities, and AuthorizedKeysCommand.
 func (c *check) allowed() (authkeys.Options, bool) {
@@ -118,7 +88,7 @@ func (c *check) allowed() (authkeys.Options, bool) {
 	return c.keysCommand(cert)
 }
 
-// revoked looks into RevokedKeys. A list that cannot be read revokes all keys.
+// revoked looks for the key in RevokedKeys. A list that cannot be read revokes all keys.
 func (c *check) revoked() bool {
 	for _, path := range c.conf.RevokedKeys {
 		f, err := os.Open(path)
@@ -138,19 +108,4 @@ func (c *check) revoked() bool {
 		return true
 	}
 	return false
-}
-
-// plain is a certificate's key, or the key.
-func plain(key ssh.PublicKey) ssh.PublicKey {
-	if c, ok := key.(*ssh.Certificate); ok {
-		return c.Key
-	}
-	return key
-}
-
-func sameKey(a, b ssh.PublicKey) bool { return bytes.Equal(a.Marshal(), b.Marshal()) }
-
-// fingerprint is a key's fingerprint by FingerprintHash.
-func (c *check) fingerprint(key ssh.PublicKey) string {
-	return authkeys.Fingerprint(key, c.conf.FingerprintHash)
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"log/slog"
-	"os"
 	"strings"
 	"time"
 
@@ -53,18 +51,6 @@ func sendAudit(typ uint16, text string) error {
 		return unix.Errno(-e)
 	}
 	return nil
-}
-
-// audit tells the kernel's audit of a login or of a failed one. who is id= or
-// acct=.
-func (l Login) audit(who, res string) {
-	if !l.Places.Audit {
-		return
-	}
-	exe, _ := os.Executable()
-	if err := sendAudit(auditUserLogin, auditText(who, exe, l.TTY, l.RHost, res)); err != nil {
-		slog.Debug("audit", "error", err.Error())
-	}
 }
 
 // auditText is a record in the form of audit_log_acct_message(3).

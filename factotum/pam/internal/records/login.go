@@ -168,3 +168,24 @@ func (l Login) Failed(now time.Time) {
 	l.audit("acct="+auditString(l.User), "failed")
 	complain(l.Places.Btmp, Append(l.Places.Btmp, Record{Type: LoginProcess, PID: os.Getpid(), Line: line, User: l.User, Host: l.RHost, Time: now}))
 }
+
+// inWtmpdb reports whether it is for us to write this login into the database.
+func (l Login) inWtmpdb() bool {
+	if l.TTY != SSHTTY || l.Service != wtmpdbService {
+		return false
+	}
+	_, err := os.Stat(l.Places.Wtmpdb)
+	return err == nil
+}
+
+// audit tells the kernel's audit of a login or of a failed one. who is id= or
+// acct=.
+func (l Login) audit(who, res string) {
+	if !l.Places.Audit {
+		return
+	}
+	exe, _ := os.Executable()
+	if err := sendAudit(auditUserLogin, auditText(who, exe, l.TTY, l.RHost, res)); err != nil {
+		slog.Debug("audit", "error", err.Error())
+	}
+}

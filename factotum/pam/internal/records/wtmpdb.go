@@ -48,7 +48,6 @@ import "C"
 
 import (
 	"errors"
-	"os"
 	"time"
 	"unsafe"
 )
@@ -61,15 +60,6 @@ const wtmpdbService = "sshd"
 
 // wtmpdbLibrary is the file of the library. Tests have another.
 var wtmpdbLibrary = "libwtmpdb.so.0"
-
-// inWtmpdb reports whether it is for us to write this login into the database.
-func (l Login) inWtmpdb() bool {
-	if l.TTY != SSHTTY || l.Service != wtmpdbService {
-		return false
-	}
-	_, err := os.Stat(l.Places.Wtmpdb)
-	return err == nil
-}
 
 // wtmpdbLogin records the beginning of a session.
 func wtmpdbLogin(user, line, rhost string, at time.Time) error {

@@ -1,76 +1,15 @@
 package keys
 
 import (
+	"bytes"
+	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"golang.org/x/crypto/ssh"
 
 	"p9auth/internal/authkeys"
-	"p9auth/internal/sshdconf"
 )
-
-// maxKeyFiles bounds what the patterns of AuthorizedKeysFile may match.
-const maxKeyFiles = 64
-
-// userFiles looks into the files of AuthorizedKeysFile.
-func (c *check) userFiles(cert *ssh.Certificate) (authkeys.Options, bool) {
-	files, err := c.conf.KeysFiles(c.account.Name, c.account.Home, c.account.UID)
-	if err != nil {
-		c.note("AuthorizedKeysFile: %v", err)
-		return authkeys.Options{}, false
-	}
-	var options authkeys.Options
-	found := false
-	for _, path := range c.paths(files) {
-		c.userFile(path, func(f *os.File) {
-			options, found = c.keysFile(path, f, cert)
-		})
-		if found {
-			break
-		}
-	}
-	return options, found
-}
-
-// paths expands the patterns of AuthorizedKeysFile, as the user.
-func (c *check) paths(files []sshdconf.UserFile) []string {
-	var paths []string
-	for _, f := range files {
-		if !f.Glob {
-			paths = append(paths, f.Path)
-			continue
-		}
-		c.asUser(c.account, func() error {
-			found, err := filepath.Glob(f.Path)
-			paths = append(paths, found...)
-			return err
-		})
-	}
-	if len(paths) > maxKeyFiles {
-		c.note("AuthorizedKeysFile: %d files, only %d are read", len(paths), maxKeyFiles)
-		paths = paths[:maxKeyFiles]
-	}
-	return paths
-}
-
-// userFile opens a file with the user's rights and reads it so.
-func (c *check) userFile(path string, read func(*os.File)) {
-	err := c.asUser(c.account, func() error {
-		f, err := authkeys.Open(path, c.account.Home, c.account.UID, c.conf.StrictModes)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		read(f)
-		return nil
-	})
-	if err != nil && !authkeys.IsMissing(err) {
-		c.note("Authentication refused: %v", err)
-	}
-}
 
 // keysFile looks for the key, or the certificate's authority, in
 // authorized_keys.
@@ -132,3 +71,34 @@ func (c *check) principalsFile(path string, r io.Reader, cert *ssh.Certificate) 
 	}
 	return authkeys.Options{}, "", false
 }
+
+// certificate checks all of a certificate but who its authority is, and merges
+// its options with those of the line that trusts it.
+func (c *check) certificate(cert *ssh.Certificate, principal string, line authkeys.Options) (authkeys.Options, bool) {
+	refuse := func(err error) (authkeys.Options, bool) {
+		c.note("Refusing certificate ID %q serial=%d: %v", cert.KeyId, cert.Serial, err)
+		return authkeys.Options{}, false
+	}
+	if len(cert.ValidPrincipals) == 0 {
+		return refuse(errors.New("certificate lacks principal list"))
+	}
+	checker := ssh.CertChecker{SupportedCriticalOptions: []string{"force-command", "source-address", "verify-required"}}
+	if err := checker.CheckCert(principal, cert); err != nil {
+		return refuse(err)
+	}
+	own, err := authkeys.FromCertificate(cert)
+	if err != nil {
+		return refuse(err)
+	}
+	if err := own.Check(c.client, false); err != nil {
+		return refuse(err)
+	}
+	merged, err := authkeys.Merge(line, own)
+	if err != nil {
+		return refuse(err)
+	}
+	c.note("Accepted certificate ID %q (serial %d) signed by %s CA %s", cert.KeyId, cert.Serial, cert.SignatureKey.Type(), c.fingerprint(cert.SignatureKey))
+	return merged, true
+}
+
+func sameKey(a, b ssh.PublicKey) bool { return bytes.Equal(a.Marshal(), b.Marshal()) }

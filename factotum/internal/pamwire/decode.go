@@ -1,0 +1,38 @@
+package pamwire
+
+import (
+	"fmt"
+
+	"p9auth/capproto"
+)
+
+// DecodeRequest reads a request that came with so many descriptors.
+func DecodeRequest(m capproto.Msg, files int) (Request, error) {
+	d, ok := requests[m.Verb]
+	if !ok {
+		return nil, fmt.Errorf("%w: unknown request %s", ErrWire, m.Verb)
+	}
+	if files < d.minFiles || files > d.maxFiles {
+		return nil, fmt.Errorf("%w: %s with %d descriptors", ErrWire, m.Verb, files)
+	}
+	r := newReader(m)
+	req := d.decode(r)
+	if err := r.finish(); err != nil {
+		return nil, err
+	}
+	return req, nil
+}
+
+// DecodeEvent reads an event. Events carry no descriptors.
+func DecodeEvent(m capproto.Msg) (Event, error) {
+	decode, ok := events[m.Verb]
+	if !ok {
+		return nil, fmt.Errorf("%w: unknown event %s", ErrWire, m.Verb)
+	}
+	r := newReader(m)
+	ev := decode(r)
+	if err := r.finish(); err != nil {
+		return nil, err
+	}
+	return ev, nil
+}

@@ -1,0 +1,167 @@
+package keys
+
+import (
+	"bytes"
+	"encoding/base64"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/crypto/ssh"
+
+	"p9auth/internal/authkeys"
+	"p9auth/internal/sshdconf"
+)
+
+// maxKeyFiles bounds what the patterns of AuthorizedKeysFile may match.
+const maxKeyFiles = 64
+
+// userFiles looks for the key in the files of AuthorizedKeysFile.
+func (c *check) userFiles(cert *ssh.Certificate) (authkeys.Options, bool) {
+	files, err := c.conf.KeysFiles(c.account.Name, c.account.Home, c.account.UID)
+	if err != nil {
+		c.note("AuthorizedKeysFile: %v", err)
+		return authkeys.Options{}, false
+	}
+	var options authkeys.Options
+	found := false
+	for _, path := range c.paths(files) {
+		c.userFile(path, func(f *os.File) {
+			options, found = c.keysFile(path, f, cert)
+		})
+		if found {
+			break
+		}
+	}
+	return options, found
+}
+
+// trustedCA checks a certificate against TrustedUserCAKeys, the user's
+// AuthorizedPrincipalsFile and AuthorizedPrincipalsCommand.
+func (c *check) trustedCA(cert *ssh.Certificate) (authkeys.Options, bool) {
+	none := authkeys.Options{}
+	if c.conf.TrustedUserCAKeys == "" {
+		return none, false
+	}
+	f, err := os.Open(c.conf.TrustedUserCAKeys)
+	if err != nil {
+		c.note("Could not open TrustedUserCAKeys: %v", err)
+		return none, false
+	}
+	defer f.Close()
+	entries, _, err := authkeys.Read(f)
+	if err != nil {
+		c.note("TrustedUserCAKeys %s: %v", c.conf.TrustedUserCAKeys, err)
+		return none, false
+	}
+	if !slices.ContainsFunc(entries, func(e authkeys.Entry) bool { return sameKey(e.Key, cert.SignatureKey) }) {
+		return none, false
+	}
+	line, _, _ := authkeys.ParseOptions("")
+	file, given, err := c.conf.PrincipalsFile(c.account.Name, c.account.Home, c.account.UID)
+	if err != nil {
+		c.note("AuthorizedPrincipalsFile: %v", err)
+		return none, false
+	}
+	principal := c.account.Name
+	line.NoTouchRequired = true // there is no line: the certificate alone decides
+	if command := c.conf.AuthorizedPrincipalsCommand != ""; given || command {
+		found := false
+		if given {
+			c.userFile(file.Path, func(f *os.File) {
+				line, principal, found = c.principalsFile(file.Path, f, cert)
+			})
+		}
+		if !found && command {
+			line, principal, found = c.principalsCommand(cert)
+		}
+		if !found {
+			c.note("Certificate does not contain an authorized principal")
+			return none, false
+		}
+	}
+	return c.certificate(cert, principal, line)
+}
+
+// paths expands the patterns of AuthorizedKeysFile, as the user.
+func (c *check) paths(files []sshdconf.UserFile) []string {
+	var paths []string
+	for _, f := range files {
+		if !f.Glob {
+			paths = append(paths, f.Path)
+			continue
+		}
+		c.asUser(c.account, func() error {
+			found, err := filepath.Glob(f.Path)
+			paths = append(paths, found...)
+			return err
+		})
+	}
+	if len(paths) > maxKeyFiles {
+		c.note("AuthorizedKeysFile: %d files, only %d are read", len(paths), maxKeyFiles)
+		paths = paths[:maxKeyFiles]
+	}
+	return paths
+}
+
+// userFile opens and reads a file with the user's rights.
+func (c *check) userFile(path string, read func(*os.File)) {
+	err := c.asUser(c.account, func() error {
+		f, err := authkeys.Open(path, c.account.Home, c.account.UID, c.conf.StrictModes)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		read(f)
+		return nil
+	})
+	if err != nil && !authkeys.IsMissing(err) {
+		c.note("Authentication refused: %v", err)
+	}
+}
+
+// keysCommand looks for the key in what AuthorizedKeysCommand prints.
+func (c *check) keysCommand(cert *ssh.Certificate) (authkeys.Options, bool) {
+	const keyword = "AuthorizedKeysCommand"
+	if c.conf.AuthorizedKeysCommand == "" {
+		return authkeys.Options{}, false
+	}
+	argv, err := c.conf.KeysCommand(c.tokens())
+	if err != nil {
+		c.note("%s: %v", keyword, err)
+		return authkeys.Options{}, false
+	}
+	if len(argv) == 1 {
+		argv = append(argv, c.account.Name)
+	}
+	out := c.output(keyword, argv, c.conf.AuthorizedKeysCommandUser)
+	return c.keysFile(keyword, bytes.NewReader(out), cert)
+}
+
+// principalsCommand looks for a principal in what AuthorizedPrincipalsCommand prints.
+func (c *check) principalsCommand(cert *ssh.Certificate) (authkeys.Options, string, bool) {
+	const keyword = "AuthorizedPrincipalsCommand"
+	argv, err := c.conf.PrincipalsCommand(c.tokens())
+	if err != nil {
+		c.note("%s: %v", keyword, err)
+		return authkeys.Options{}, "", false
+	}
+	out := c.output(keyword, argv, c.conf.AuthorizedPrincipalsCommandUser)
+	return c.principalsFile(keyword, bytes.NewReader(out), cert)
+}
+
+// tokens returns the values of the tokens that the commands take. A plain key has
+// none of a certificate's.
+func (c *check) tokens() sshdconf.Tokens {
+	t := sshdconf.Tokens{
+		'C': c.ends, 'D': "", 'U': strconv.FormatUint(uint64(c.account.UID), 10), 'u': c.account.Name, 'h': c.account.Home,
+		't': c.key.Type(), 'f': c.fingerprint(plain(c.key)), 'k': base64.StdEncoding.EncodeToString(c.key.Marshal()),
+	}
+	if cert, ok := c.key.(*ssh.Certificate); ok {
+		t['T'], t['F'] = cert.SignatureKey.Type(), c.fingerprint(cert.SignatureKey)
+		t['K'] = base64.StdEncoding.EncodeToString(cert.SignatureKey.Marshal())
+		t['i'], t['s'] = cert.KeyId, strconv.FormatUint(cert.Serial, 10)
+	}
+	return t
+}
