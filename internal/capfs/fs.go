@@ -46,6 +46,11 @@ type Options struct {
 	Exec     time.Duration // from redemption to exec; ten seconds
 	Log      *slog.Logger
 
+	// Redeemed and Refused write the log lines of a capability that is redeemed
+	// or refused, of which the arguments are as slog.Logger.Info has them; a
+	// daemon that counts them does it there. nil: they go to Log.
+	Redeemed, Refused func(args ...any)
+
 	now func() time.Time // for tests of the table's clock
 }
 
@@ -90,6 +95,12 @@ func newFS(opt Options, p program) *FS {
 	}
 	if opt.Log == nil {
 		opt.Log = slog.Default()
+	}
+	if opt.Redeemed == nil {
+		opt.Redeemed = func(args ...any) { opt.Log.Info("capability redeemed", args...) }
+	}
+	if opt.Refused == nil {
+		opt.Refused = func(args ...any) { opt.Log.Warn("capability refused", args...) }
 	}
 	return &FS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
@@ -298,5 +309,5 @@ func (fs *FS) refuse(why string, h *fuse.InHeader, err error, args ...any) {
 	if dropped > 0 {
 		args = append(args, "unlogged_before", dropped)
 	}
-	fs.opt.Log.Warn("capability refused", args...)
+	fs.opt.Refused(args...)
 }

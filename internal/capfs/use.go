@@ -208,7 +208,7 @@ func (fs *FS) redeem(h *fuse.InHeader, c capproto.Cap) (*file, string, error) {
 	fs.names[f.name] = f
 	f.timer = time.AfterFunc(fs.opt.Exec, func() { fs.expire(f) })
 	fs.mu.Unlock()
-	fs.opt.Log.Info("capability redeemed", "pid", owner.PID, "from", c.Grant.From, "to", c.Grant.To)
+	fs.opt.Redeemed("pid", owner.PID, "from", c.Grant.From, "to", c.Grant.To)
 	return f, "", nil
 }
 
