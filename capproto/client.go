@@ -110,7 +110,7 @@ type Start struct {
 
 // Start begins to authenticate a user by PAM.
 func (c *Client) Start(s Start) error {
-	m := NewMsg(VerbStart, "proto", "pam")
+	m := NewMsg(VerbStart, "proto", "pam", "version", strconv.Itoa(Version))
 	if s.User != "" {
 		m.Add("user", s.User)
 	}
@@ -124,8 +124,26 @@ func (c *Client) Start(s Start) error {
 	if s.TTY != nil {
 		files = append(files, s.TTY)
 	}
-	_, err := c.rpc(m, files...)
+	_, err := c.start(m, files...)
 	return err
+}
+
+// start sends a start request, and makes sure that factotum is of our version.
+func (c *Client) start(m Msg, files ...*os.File) (Msg, error) {
+	reply, err := c.rpc(m, files...)
+	theirs := 0
+	switch {
+	case CodeOf(err) == CodeProtocol && strings.Contains(err.Error(), "version="):
+		// A factotum from before there were versions does not know the attribute.
+	case err != nil:
+		return Msg{}, err
+	default:
+		theirs, _ = strconv.Atoi(reply.Get("version"))
+	}
+	if theirs != Version {
+		return Msg{}, &VersionError{Proto: m.Get("proto"), FrontEnd: Version, Factotum: theirs}
+	}
+	return reply, nil
 }
 
 // Renounce gives up Preauth, which only the first request of a conversation can

@@ -54,6 +54,9 @@ func FileConn(f *os.File, max int) (*Conn, error) {
 // Unix is the socket under the Conn.
 func (c *Conn) Unix() *net.UnixConn { return c.c }
 
+// SetWriteDeadline sets until when Send may wait for room.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.c.SetWriteDeadline(t) }
+
 // Close closes the socket.
 func (c *Conn) Close() error { return c.c.Close() }
 

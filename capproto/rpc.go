@@ -1,98 +1,5 @@
 package capproto
 
-// The rpc between a front end and factotum, in the manner of Plan 9's
-// factotum(4). It runs over a SOCK_SEQPACKET unix socket, by default
-// /run/factotum/rpc. A connection is one conversation. The front end sends a
-// request, factotum answers it with one reply; nothing comes unasked.
-//
-// A packet is a verb and attributes:
-//
-//	packet = verb *(SP name "=" value)
-//	verb   = name = a lower-case letter, then at most 31 of a-z 0-9 "-"
-//	value  = bytes other than NUL, SP, "'", TAB, CR, LF; or "'" bytes "'",
-//	         in which "'" is written twice
-//
-// A request has at most MaxRequest bytes, a reply at most MaxReply.
-//
-// Requests, with the state they are allowed in and the state they lead to:
-//
-//	start proto=pam [user=U] [host=H] [preauth=yes]        idle → talking
-//	    Begins to authenticate U to the PAM service that factotum's
-//	    configuration binds to the sender's uid. The packet may carry one file
-//	    descriptor, the terminal; factotum believes what the kernel says of
-//	    it. preauth skips the password and is refused unless the connection
-//	    was made by uid 0 (login -f) and this is its first request. Answer: ok.
-//	read                                                   talking
-//	    Waits for what factotum has to say. Answers:
-//	        ok style=echo-on|echo-off text=T    a question; answer it by write
-//	        ok style=info|error text=T          a message to show; read again
-//	        done                                → proven, or → open
-//	        error                               → idle; start may be tried again
-//	write data=D                                           talking
-//	    Answers the question that read returned. Answer: ok.
-//	session                                                proven → talking → open
-//	    Opens the PAM session for the sender's process; it ends with that
-//	    process. read on until done. Answer: ok.
-//	authinfo                                               open
-//	    Answer: ok user= uid= gid= home= shell= cap= [env=NAME=VALUE]...
-//	    [umask=] [nofile=SOFT:HARD] [nproc=SOFT:HARD] [nohome=REASON]
-//	    [hush=yes] and, for ssh,
-//	    remote= local= settings=J [options=J] [method=]... [message=]...
-//	    with a fresh capability: from the sender's uid, to the user, once,
-//	    for two minutes at most and no longer than this connection lives.
-//	start proto=ssh                                        idle → ssh
-//	    Begins an SSH conversation; the packet carries the TCP socket, whose
-//	    addresses factotum asks the kernel for. Answer: ok [hostkey=B]...
-//	    [hostcert=B]... settings=J, with B the public part of a host key, or
-//	    a host certificate, as RFC 4253 section 6.6 encodes it, and J the
-//	    configuration that holds for the address (sshdconf.Settings).
-//	sign key=B alg=A data=B                                any state after ssh
-//	    Signs an exchange hash (RFC 4253 section 8) with a host key. The first
-//	    hash is the session id, for good; others are signed only once the
-//	    user is proven. Answer: ok sig=B.
-//	user name=U                                            ssh
-//	    Names the user, once, for good. Answer: ok settings=J methods=M,M
-//	    [banner=T] [invalid=yes], with the configuration that holds for the
-//	    user, what may be tried first, what is to be shown before, and whether
-//	    no such user may log in, whatever the proof.
-//	auth user=U method=M ...                               ssh, talking
-//	    Offers a proof (RFC 4252). The first user stays the user.
-//	        method=none
-//	        method=password data=P
-//	        method=publickey alg=A key=B            would the key do? ok if so
-//	        method=publickey alg=A key=B sig=B      the signature over the bytes
-//	            of RFC 4252 section 7, which factotum puts together itself
-//	        method=keyboard-interactive             ok → talking; then read, write
-//	    Answers, and those of read at its end:
-//	        done                                    → admitted
-//	        more methods=M,M                        proven in part; → ssh
-//	        error code=denied methods=M,M           → ssh
-//	    A user whose password has expired gets more
-//	    methods=keyboard-interactive, which then asks for the new one.
-//	ticket                                                 admitted → spent
-//	    Answer: ok ticket=T, which lets one process take the login over, once,
-//	    within a minute and no longer than this connection lives.
-//	attach ticket=T                                        idle → proven
-//	    From a process of the same uid: it is for the sender that the session
-//	    is opened and the capability made. Answer: ok.
-//	attr                                                   any state
-//	    Answer: ok state= [user=] [service=]: what factotum holds true.
-//
-// Any request may be answered
-//
-//	error code=C text=T
-//
-// with C one of the Code constants and T a sentence for a person. After
-// CodeProtocol, CodeTimeout, CodeInternal, before a session is open CodeLimit,
-// and in ssh CodeAccount, factotum closes the connection.
-//
-// The states ssh, admitted and spent are only for a front end that is
-// configured for ssh, and such a one cannot start proto=pam.
-//
-// factotum knows who sent each packet from SCM_CREDENTIALS and who made the
-// connection from SO_PEERCRED (unix(7)). Packets that do not all come from
-// one process end the conversation.
-
 import (
 	"errors"
 	"fmt"
@@ -107,7 +14,8 @@ const (
 	maxName    = 32
 )
 
-// Verbs of requests and replies.
+// Verbs of requests and replies: p9auth-rpc(7) says what each means, and the
+// table in factotum/internal/daemon/verbs.go in which states it is allowed.
 const (
 	VerbStart    = "start"
 	VerbRead     = "read"
@@ -135,6 +43,7 @@ const (
 	CodeLimit    = "limit"    // too many conversations, attempts or capabilities
 	CodeTimeout  = "timeout"  // the conversation took too long
 	CodeProtocol = "protocol" // a request that is malformed or out of turn
+	CodeVersion  = "version"  // the front end and factotum are of different versions
 	CodeInternal = "internal" // the worker or factotum failed
 )
 
@@ -146,6 +55,11 @@ type Attr struct{ Name, Value string }
 
 // A Msg is a packet: a verb and attributes, in order. A name may come
 // several times where the protocol says so (env).
+//
+//	packet = verb *(SP name "=" value)
+//	verb   = name = a lower-case letter, then at most 31 of a-z 0-9 "-"
+//	value  = bytes other than NUL, SP, "'", TAB, CR, LF; or "'" bytes "'",
+//	         in which "'" is written twice
 type Msg struct {
 	Verb  string
 	Attrs []Attr

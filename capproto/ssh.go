@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 )
 
 // B64 encodes bytes for a packet.
@@ -31,7 +32,7 @@ type SSHServer struct {
 // StartSSH begins a conversation over an SSH connection, whose socket it
 // passes.
 func (c *Client) StartSSH(conn *os.File) (*SSHServer, error) {
-	m, err := c.rpc(NewMsg(VerbStart, "proto", "ssh"), conn)
+	m, err := c.start(NewMsg(VerbStart, "proto", "ssh", "version", strconv.Itoa(Version)), conn)
 	if err != nil {
 		return nil, err
 	}
@@ -70,13 +71,13 @@ type Proof struct {
 	Password string
 	Alg      string // of the signature
 	Key      []byte // public key or certificate
-	Sig      []byte // nil asks whether the key would do
+	Sig      []byte // nil asks whether the key is acceptable
 }
 
 // Auth offers a proof. It returns nil when nothing more is needed, *Partial
-// when another proof is, *Error when this one was none. With nil for a key
-// without a signature, the key would do. After nil for keyboard-interactive,
-// Converse has the same results.
+// when another proof is, *Error when this one was not good. Nil for a key without
+// a signature says that the key is acceptable. After nil for
+// keyboard-interactive, Converse has the same results.
 func (c *Client) Auth(p Proof) error {
 	m := NewMsg(VerbAuth, "user", p.User, "method", p.Method)
 	switch p.Method {
@@ -95,8 +96,8 @@ func (c *Client) Auth(p Proof) error {
 
 // An SSHUser is what an SSH server needs to know of the user that the client has
 // named: the settings that hold for them (JSON of sshdconf.Settings), the
-// methods that may be tried first, what is to be shown before, and whether no
-// proof will do, since there is no such user or they may not log in.
+// methods that may be tried first, and the text to show before. Invalid: the
+// login will be refused whatever is offered (unknown or barred user).
 type SSHUser struct {
 	Settings json.RawMessage
 	Methods  []string

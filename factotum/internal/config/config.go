@@ -96,7 +96,7 @@ var keywords = map[string]func(*Config, string) error{
 	"capabilitylifetime":     seconds(1, 120, func(c *Config) *time.Duration { return &c.CapabilityLifetime }),
 	"loglevel": func(c *Config, v string) error {
 		if c.LogLevel.UnmarshalText([]byte(v)) != nil {
-			return fmt.Errorf("%q is none of debug, info, warn, error", v)
+			return fmt.Errorf("%q: want debug, info, warn or error", v)
 		}
 		return nil
 	},
@@ -224,3 +224,14 @@ func (c Config) MaxSessionsPerUID() int { return c.MaxSessions - c.MaxSessions/8
 
 // MaxCapsPerUID leaves room for other front ends.
 func (c Config) MaxCapsPerUID() int { return max(1, c.MaxCapabilities/2) }
+
+// NeedRestart says what NeedsRestart is about.
+const NeedRestart = "a change of Become, CapabilityLifetime, CapDir, CapHash, MaxCapabilities, MetricsSocket, Socket or StatusSocket needs a restart"
+
+// NeedsRestart reports whether one configuration cannot follow another without a
+// restart of factotum.
+func NeedsRestart(now, next Config) bool {
+	return now.Become != next.Become || now.CapabilityLifetime != next.CapabilityLifetime || now.CapDir != next.CapDir ||
+		now.CapHash != next.CapHash || now.MaxCapabilities != next.MaxCapabilities || now.MetricsSocket != next.MetricsSocket ||
+		now.Socket != next.Socket || now.StatusSocket != next.StatusSocket
+}

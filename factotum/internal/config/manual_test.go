@@ -109,3 +109,13 @@ func TestTheExamplesInTheManualAreConfigurations(t *testing.T) {
 		}
 	}
 }
+
+// TestTheManualSaysWhatNeedsARestart as the message does.
+func TestTheManualSaysWhatNeedsARestart(t *testing.T) {
+	words := manual.Words(manual.Section(t, "factotum.conf.5", "KEYWORDS"))
+	_, page, _ := strings.Cut(words, "A change of ")
+	page, _, _ = strings.Cut(page, " takes effect when factotum is restarted.")
+	if got := strings.ReplaceAll(page, " ,", ","); !strings.Contains(NeedRestart, "a change of "+got+" needs a restart") {
+		t.Errorf("factotum.conf(5) has %q, the message is %q", got, NeedRestart)
+	}
+}

@@ -2,18 +2,29 @@
 // the conversations, what may be asked in which state, the capabilities and the
 // sessions.
 //
-// It runs as root and is the one package that a stranger's bytes reach in that
-// process, by package capproto. It believes the kernel and its workers, never
-// the front end.
+// It runs as root, and is where what strangers send is judged. It believes the
+// kernel and its workers, never the front end.
+//
+// The files, from the bottom up, each of which uses only those before it:
+//
+//	fault, log, syslog, tty, socket, caphash_*, pammodules   what factotum needs of the system
+//	hostkeys, generation                                     the configuration at one moment
+//	worker, sessions, capabilities, handover, workerproc     what is shared, with its locks
+//	conversation                                             one conversation: state, worker, replies
+//	pam; ssh, sshuser, sshpam, sshproof; opened              the protocols, and what follows them
+//	verbs                                                    the table of what may be asked when
+//	serve, server, daemon                                    who is served
 package daemon
 
 import (
-	"fmt"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
 
 	"p9auth/factotum/internal/config"
+	"p9auth/factotum/internal/status"
 	"p9auth/internal/privs"
 )
 
@@ -23,7 +34,8 @@ func Check(file string) error {
 	if err != nil {
 		return err
 	}
-	return check(conf)
+	_, err = newGeneration(conf, slog.New(slog.DiscardHandler))
+	return err
 }
 
 // Start makes the server, with the sockets that the service manager has given,
@@ -46,30 +58,42 @@ func start(file string, given []*net.UnixListener) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := check(conf); err != nil {
-		return nil, err
-	}
 	level := new(slog.LevelVar)
 	level.Set(conf.LogLevel)
 	log := newLogger(os.Stderr, level)
 	slog.SetDefault(log)
+	gen, err := newGeneration(conf, log)
+	if err != nil {
+		return nil, err
+	}
 	// The host keys are in its memory: no core, and nobody traces it.
 	if err := privs.Undumpable(); err != nil {
 		return nil, err
 	}
-	s, err := newServer(conf, given, log.Handler())
-	if err != nil {
+	s := newServer(gen, log)
+	s.file, s.level = file, level
+	if err := s.open(given); err != nil {
+		s.Close()
 		return nil, err
 	}
-	s.file, s.level = file, level
+	warnOfLost(conf, log)
+	log.Info("factotum is ready", "socket", conf.Socket, "backend", backend)
 	return s, nil
 }
 
-// Serve accepts conversations until the server is closed or fails.
-func (s *Server) Serve() error {
-	warnOfLost(s.conf, s.log)
-	s.log.Info("factotum is ready", "socket", s.conf.Socket, "backend", backend)
-	return s.serve()
+// open takes what factotum needs: caphash first, then the sockets.
+func (s *Server) open(given []*net.UnixListener) error {
+	conf := s.gen.Load().conf
+	hash, unmount, err := openCapHash(conf, s.log)
+	if err != nil {
+		return err
+	}
+	s.caps.hash, s.unmount = hash, unmount
+	if err := s.view(); err != nil {
+		return err
+	}
+	s.lns, err = listeners(conf.Socket, given)
+	return err
 }
 
 // Ending says in the log that a signal ends factotum.
@@ -77,42 +101,43 @@ func (s *Server) Ending(signal string) {
 	s.log.Info("factotum ends; sessions go on", "signal", signal)
 }
 
-// Reload reads the configuration again. Where it is not good the old one stays,
-// and the log says why.
+// Reload reads the configuration again, for the conversations that begin from
+// here on. Where it is not good the old one stays, and the log says why.
 func (s *Server) Reload() {
-	c, err := config.Read(s.file)
-	if err == nil {
-		err = s.reload(c)
-	}
-	if err != nil {
+	if err := s.reload(); err != nil {
 		s.log.Error("the configuration stays as it was", "error", err.Error())
 		return
 	}
-	s.level.Set(c.LogLevel)
-	warnOfLost(c, s.log)
+	conf := s.gen.Load().conf
+	s.level.Set(conf.LogLevel)
+	warnOfLost(conf, s.log.Logger)
 	s.log.Info("configuration read again")
 }
 
-// check finds out whether a configuration can work, without starting.
-func check(c config.Config) error {
-	if _, err := lookupFrontEnds(c); err != nil {
+func (s *Server) reload() error {
+	conf, err := config.Read(s.file)
+	if err != nil {
 		return err
 	}
-	if _, err := loadSSH(c, slog.New(slog.DiscardHandler)); err != nil {
+	gen, err := newGeneration(conf, s.log.Logger)
+	if err != nil {
 		return err
 	}
-	programs := []string{c.PAMWorker}
-	if backend == "fuse" {
-		programs = append(programs, c.Become)
+	if config.NeedsRestart(s.gen.Load().conf, conf) {
+		return errors.New(config.NeedRestart)
 	}
-	for _, p := range programs {
-		st, err := os.Stat(p)
-		if err != nil {
-			return err
-		}
-		if !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
-			return fmt.Errorf("%s is not a program", p)
-		}
-	}
+	s.gen.Store(gen)
 	return nil
+}
+
+// ShowStatus is "factotum status": it prints what the running factotum says to w.
+func ShowStatus(w io.Writer, file string) error {
+	conf, err := config.Read(file)
+	if err != nil {
+		return err
+	}
+	if conf.StatusSocket == "" {
+		return errors.New(file + " has StatusSocket none")
+	}
+	return status.Show(w, conf.StatusSocket)
 }

@@ -4,72 +4,74 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"sync"
 	"time"
 
 	"p9auth/capproto"
 )
 
-// ticketLife is how long a ticket may lie about.
-const ticketLife = time.Minute
+// handoverLife is how long a handover token works.
+const handoverLife = time.Minute
 
-// A ticket hands a login over from the process that speaks SSH to the one that
-// becomes the user. Only its hash is kept.
-type ticket struct {
-	uid    uint32
+// handovers are the logins that wait for another process to take them over. Of a
+// token only the hash is kept. The zero value is ready.
+type handovers struct {
+	mu sync.Mutex
+	m  map[tokenHash]*handover
+}
+
+type tokenHash [sha256.Size]byte
+
+// A handover is a login on its way from the process that speaks SSH to the one
+// that becomes the user.
+type handover struct {
+	uid    uint32 // of the front end, to whose processes it may go
 	user   *person
-	worker *worker
+	worker Worker
 	rhost  string
+	proof  []capproto.Attr // what authinfo says of how the user was proven
 	timer  *time.Timer
 }
 
-// giveTicket makes the conversation's one ticket.
-func (c *conv) giveTicket(capproto.Packet) (capproto.Msg, error) {
+// give makes the token of a handover, which is a secret, and its hash.
+func (s *handovers) give(h *handover) (token string, id tokenHash) {
 	var b [32]byte
 	rand.Read(b[:])
-	text := base64.RawURLEncoding.EncodeToString(b[:])
-	id := sha256.Sum256([]byte(text))
-	t := &ticket{uid: c.sender.Uid, user: c.user, worker: c.worker, rhost: c.rhost}
-	c.s.mu.Lock()
-	c.s.tickets[id] = t
-	c.s.mu.Unlock()
-	t.timer = time.AfterFunc(ticketLife, func() { c.s.dropTicket(&id) })
-	c.worker, c.ssh.ticket, c.state = nil, &id, spent
-	return capproto.NewMsg(capproto.VerbOK, "ticket", text), nil
-}
-
-// attach takes over the login of a ticket.
-func (c *conv) attach(p capproto.Packet) (capproto.Msg, error) {
-	id := sha256.Sum256([]byte(p.Get("ticket")))
-	t := c.s.takeTicket(id, c.sender.Uid)
-	if t == nil {
-		return capproto.Msg{}, violation("attach: no such ticket")
-	}
-	c.user, c.worker, c.rhost, c.userInLog = t.user, t.worker, t.rhost, t.user.name
-	c.state = proven
-	return capproto.NewMsg(capproto.VerbOK), nil
-}
-
-// takeTicket returns a ticket of the uid, once, or nil.
-func (s *Server) takeTicket(id [32]byte, uid uint32) *ticket {
+	token = base64.RawURLEncoding.EncodeToString(b[:])
+	id = sha256.Sum256([]byte(token))
+	h.timer = time.AfterFunc(handoverLife, func() { s.drop(id) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.tickets[id]
-	if t == nil || t.uid != uid {
-		return nil
+	if s.m == nil {
+		s.m = map[tokenHash]*handover{}
 	}
-	t.timer.Stop()
-	delete(s.tickets, id)
-	return t
+	s.m[id] = h
+	return token, id
 }
 
-// dropTicket ends a ticket that nobody took.
-func (s *Server) dropTicket(id *[32]byte) {
+// take returns the handover of a token to a process of its uid, once. Otherwise
+// it returns nil.
+func (s *handovers) take(token string, uid uint32) *handover {
+	id := tokenHash(sha256.Sum256([]byte(token)))
 	s.mu.Lock()
-	t := s.tickets[*id]
-	delete(s.tickets, *id)
+	defer s.mu.Unlock()
+	h := s.m[id]
+	if h == nil || h.uid != uid {
+		return nil
+	}
+	h.timer.Stop()
+	delete(s.m, id)
+	return h
+}
+
+// drop ends a login that nobody has taken over.
+func (s *handovers) drop(id tokenHash) {
+	s.mu.Lock()
+	h := s.m[id]
+	delete(s.m, id)
 	s.mu.Unlock()
-	if t != nil {
-		t.timer.Stop()
-		t.worker.abandon()
+	if h != nil {
+		h.timer.Stop()
+		h.worker.Abandon()
 	}
 }

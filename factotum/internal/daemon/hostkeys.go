@@ -13,7 +13,9 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"p9auth/factotum/internal/config"
+	"p9auth/factotum/internal/sshauth"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
 )
 
 // An sshServer is what factotum needs for SSH: the configuration and the host
@@ -63,6 +65,9 @@ func loadSSH(c config.Config, log *slog.Logger) (*sshServer, error) {
 	return s, nil
 }
 
+// maxKeyFile bounds the file of a host key, in bytes.
+const maxKeyFile = 64 << 10
+
 // readHostKey reads a private key that nobody but its owner may read.
 func readHostKey(path string) (ssh.AlgorithmSigner, error) {
 	f, err := os.Open(path)
@@ -77,9 +82,9 @@ func readHostKey(path string) (ssh.AlgorithmSigner, error) {
 	if st.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("%s: permissions %#o are too open; chmod 600 it", path, st.Mode().Perm())
 	}
-	b := make([]byte, 64<<10)
-	n, err := f.Read(b)
+	b := make([]byte, maxKeyFile) // one buffer, to be cleared: it is a secret
 	defer clear(b)
+	n, err := f.Read(b)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +100,7 @@ func readHostKey(path string) (ssh.AlgorithmSigner, error) {
 }
 
 func readHostCert(path string) (*ssh.Certificate, error) {
-	b, err := os.ReadFile(path)
+	b, err := sys.ReadFile(path, maxKeyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -105,20 +110,24 @@ func readHostCert(path string) (*ssh.Certificate, error) {
 	}
 	cert, ok := key.(*ssh.Certificate)
 	if !ok || cert.CertType != ssh.HostCert {
-		return nil, fmt.Errorf("%s is no host certificate", path)
+		return nil, fmt.Errorf("%s is not a host certificate", path)
 	}
 	return cert, nil
 }
 
-// sign signs with the host key of that public part, in an algorithm that is
-// the key's own and that the configuration offers.
-func (s *sshServer) sign(blob []byte, alg string, hash []byte) (*ssh.Signature, error) {
+// sign signs an exchange hash with the host key of that public part, in an
+// algorithm that is the key's own and among those offered (HostKeyAlgorithms).
+func (s *sshServer) sign(blob []byte, alg string, offered []string, hash []byte) (*ssh.Signature, error) {
 	for _, k := range s.keys {
 		if !bytes.Equal(k.PublicKey().Marshal(), blob) {
 			continue
 		}
-		if !slices.Contains(algorithmsOf(k.PublicKey().Type()), alg) {
-			return nil, fmt.Errorf("algorithm %.60q is none of that host key", alg)
+		if !slices.Contains(sshauth.AlgorithmsOf(k.PublicKey().Type()), alg) {
+			return nil, fmt.Errorf("a host key of type %s does not sign in algorithm %.60q", k.PublicKey().Type(), alg)
+		}
+		hasCert := slices.ContainsFunc(s.certs, func(c *ssh.Certificate) bool { return bytes.Equal(c.Key.Marshal(), blob) })
+		if !slices.ContainsFunc(offered, func(o string) bool { return o == alg || hasCert && sshauth.SignatureFormat(o) == alg }) {
+			return nil, fmt.Errorf("algorithm %s is not in HostKeyAlgorithms", alg)
 		}
 		return k.SignWithAlgorithm(rand.Reader, hash, alg)
 	}

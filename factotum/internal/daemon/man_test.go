@@ -2,11 +2,9 @@ package daemon
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/config"
@@ -69,63 +67,10 @@ func TestTheManualHasTheBoundsOfThePackets(t *testing.T) {
 		}
 	}
 	for _, code := range []string{
-		capproto.CodeDenied, capproto.CodeAccount, capproto.CodeLimit, capproto.CodeTimeout, capproto.CodeProtocol, capproto.CodeInternal,
+		capproto.CodeDenied, capproto.CodeAccount, capproto.CodeLimit, capproto.CodeTimeout, capproto.CodeProtocol, capproto.CodeVersion, capproto.CodeInternal,
 	} {
 		if _, ok := manual.Items(manual.Section(t, "p9auth-rpc.7", "Errors"), "Cm")[code]; !ok {
 			t.Errorf("p9auth-rpc(7) does not have the code %s", code)
 		}
-	}
-}
-
-// TestTheManualHasEachMetric and says which message of the log it counts.
-func TestTheManualHasEachMetric(t *testing.T) {
-	items := manual.Items(manual.Section(t, "factotum.8", "Status and metrics"), "Li")
-	known := map[string]bool{}
-	for _, g := range gauges {
-		known[g.metric] = true
-	}
-	for _, e := range events {
-		known[e.metric] = true
-		if e.help != "" && !strings.Contains(items[e.metric], e.prefix) {
-			t.Errorf("factotum(8), %s: does not say that it counts %q", e.metric, e.prefix)
-		}
-	}
-	for m := range known {
-		if _, ok := items[m]; !ok {
-			t.Errorf("factotum(8) does not have the metric %s", m)
-		}
-	}
-	for m := range items {
-		if !known[m] {
-			t.Errorf("factotum(8) has the metric %s, which there is not", m)
-		}
-	}
-}
-
-// TestTheStatusLooksAsInTheManual but for its numbers.
-func TestTheStatusLooksAsInTheManual(t *testing.T) {
-	s := &Server{counters: newCounters(), began: time.Now(), live: map[*worker]sessionInfo{
-		{}: {user: "alice", service: "sshd", rhost: "192.0.2.7", pid: 11557, since: time.Now()},
-	}}
-	for _, m := range []string{"user authenticated", "error: PAM: Authentication failure for alice from 192.0.2.7", "session opened"} {
-		s.counters.count(m)
-	}
-	text := regexp.MustCompile(`(?s)\.Bd -literal[^\n]*\n(.*?)\.Ed\n`).FindStringSubmatch(manual.Section(t, "factotum.8", "Status and metrics"))
-	shape := func(s string) string {
-		s = regexp.MustCompile(`, up [0-9hms]+`).ReplaceAllString(s, ", up 0s")
-		return regexp.MustCompile(`[1-9]`).ReplaceAllString(regexp.MustCompile(`pid \d+`).ReplaceAllString(s, "pid 0"), "0")
-	}
-	if got := s.status(); text == nil || shape(got) != shape(text[1]) {
-		t.Errorf("the status is\n%s\nnot as in factotum(8): %q", got, text)
-	}
-}
-
-// TestTheManualSaysWhatNeedsARestart as the message does.
-func TestTheManualSaysWhatNeedsARestart(t *testing.T) {
-	words := manual.Words(manual.Section(t, "factotum.conf.5", "KEYWORDS"))
-	_, page, _ := strings.Cut(words, "A change of ")
-	page, _, _ = strings.Cut(page, " takes effect when factotum is restarted.")
-	if got := strings.ReplaceAll(page, " ,", ","); !strings.Contains(needRestart, "a change of "+got+" needs a restart") {
-		t.Errorf("factotum.conf(5) has %q, the message is %q", got, needRestart)
 	}
 }

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -9,6 +8,7 @@ import (
 	"strings"
 
 	"p9auth/factotum/internal/config"
+	"p9auth/internal/sys"
 )
 
 // PAM runs in the worker, and what its session modules do to the worker is done
@@ -42,11 +42,11 @@ func findLost(dir, service string) []lostModule {
 	var found []lostModule
 	files := []string{service}
 	for i := 0; i < len(files) && i < maxIncludes; i++ {
-		text, err := readSome(filepath.Join(dir, files[i]))
+		text, err := sys.ReadFile(filepath.Join(dir, files[i]), maxService)
 		if err != nil {
 			continue // libpam says it, when somebody logs in
 		}
-		for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
+		for line := range strings.Lines(strings.ReplaceAll(string(text), "\\\n", " ")) {
 			line, _, _ = strings.Cut(line, "#")
 			f := strings.Fields(line)
 			if len(f) < 2 {
@@ -78,16 +78,8 @@ func findLost(dir, service string) []lostModule {
 	return found
 }
 
-// readSome reads a file of the administrator's, up to a bound.
-func readSome(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 1<<18))
-	return string(b), err
-}
+// maxService bounds a file of PAM's configuration, in bytes.
+const maxService = 256 << 10
 
 // warnOfLost logs which configured modules have no effect.
 func warnOfLost(c config.Config, log *slog.Logger) {

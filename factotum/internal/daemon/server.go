@@ -1,13 +1,12 @@
 package daemon
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
-	"os"
-	"os/user"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,97 +15,53 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/config"
+	"p9auth/factotum/internal/sshauth"
+	"p9auth/factotum/internal/status"
 	"p9auth/internal/loglimit"
+	"p9auth/internal/sys"
 )
 
 // A Server is factotum: its socket, its caphash, and who is talking.
 type Server struct {
-	log     *slog.Logger
-	hash    *os.File // caphash, written by one goroutine at a time
-	unmount func()
-	file    string         // the configuration
-	level   *slog.LevelVar // of the log
+	core
+	file  string         // the configuration
+	level *slog.LevelVar // of the log
+
+	gen     atomic.Pointer[generation]
 	lns     []*net.UnixListener
+	viewers []io.Closer
+	unmount func() // takes the capability files away
+	stats   status.Stats
+	workers atomic.Int64
+	began   time.Time
 	nextID  atomic.Uint64
+	turned  loglimit.Limiter // of lines about those who are turned away
 
-	mu       sync.Mutex
-	conf     config.Config
-	fronts   map[uint32]config.Binding // by uid
-	ssh      *sshServer                // nil: no front end is for ssh
-	tickets  map[[32]byte]*ticket
-	convs    map[*conv]bool
-	convsOf  map[uint32]int // conversations by uid of the peer
-	capsOf   map[uint32]int // capabilities of living conversations, by uid
-	sessions int
-	sessOf   map[uint32]int // of them by uid of the front end
-	quiet    loglimit.Limiter
-	live     map[*worker]sessionInfo // the sessions that are open
-	closed   bool
-
-	counters *counters
-	workers  atomic.Int64
-	began    time.Time
-	viewers  []net.Listener
+	mu      sync.Mutex
+	convs   map[*conversation]bool
+	convsOf map[uint32]int // conversations by uid of the peer
+	closed  bool
 }
 
-// newServer takes what factotum needs: caphash first, then the socket, if the
-// service manager has not given it.
-func newServer(c config.Config, given []*net.UnixListener, handler slog.Handler) (*Server, error) {
-	counters := newCounters()
-	log := slog.New(countingHandler{handler, counters})
-	fronts, err := lookupFrontEnds(c)
-	if err != nil {
-		return nil, err
+// newServer makes a server, which has no caphash yet and serves nobody.
+func newServer(gen *generation, log *slog.Logger) *Server {
+	s := &Server{began: time.Now(), convs: map[*conversation]bool{}, convsOf: map[uint32]int{}}
+	var secret [32]byte
+	rand.Read(secret[:])
+	s.log = status.NewLog(log, &s.stats)
+	s.caps = newCapabilities(gen.conf.MaxCapsPerUID(), func(err error) { s.log.Error("revoke a capability", "error", err.Error()) })
+	s.delays = sshauth.NewDelays(secret)
+	s.sleep = time.Sleep
+	s.hire = func(c config.Config, log status.Log, t *tty) (Worker, error) {
+		return startWorker(c, log, t, &s.workers)
 	}
-	ssh, err := loadSSH(c, log)
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{
-		log: log, conf: c, fronts: fronts, ssh: ssh, tickets: map[[32]byte]*ticket{},
-		convs: map[*conv]bool{}, convsOf: map[uint32]int{}, capsOf: map[uint32]int{}, sessOf: map[uint32]int{}, live: map[*worker]sessionInfo{},
-		counters: counters, began: time.Now(),
-	}
-	if s.hash, s.unmount, err = openCapHash(c, log); err != nil {
-		return nil, err
-	}
-	if err := s.views(); err != nil {
-		s.Close()
-		return nil, err
-	}
-	if s.lns, err = listeners(c.Socket, given); err != nil {
-		s.Close()
-		return nil, err
-	}
-	return s, nil
+	s.leader = openLeader
+	s.gen.Store(gen)
+	return s
 }
 
-// lookupFrontEnds finds the uids of the configuration's front ends. They are
-// system users, so /etc/passwd has them.
-func lookupFrontEnds(c config.Config) (map[uint32]config.Binding, error) {
-	m := map[uint32]config.Binding{}
-	for name, front := range c.FrontEnds {
-		u, err := user.Lookup(name)
-		if err != nil {
-			return nil, fmt.Errorf("FrontEnd %s: there is no such user; create it (useradd --system), or take the line out", name)
-		}
-		uid, err := strconv.ParseUint(u.Uid, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("FrontEnd %s: uid %s: %w", name, u.Uid, err)
-		}
-		if uid == 0 {
-			return nil, fmt.Errorf("FrontEnd %s: root must not be a front end", name)
-		}
-		if other, ok := m[uint32(uid)]; ok {
-			return nil, fmt.Errorf("FrontEnd %s: uid %d is bound to service %s already", name, uid, other.Service)
-		}
-		m[uint32(uid)] = front
-	}
-	return m, nil
-}
-
-// serve accepts conversations until the sockets are closed.
-func (s *Server) serve() error {
+// Serve accepts conversations until the server is closed or fails.
+func (s *Server) Serve() error {
 	ended := make(chan error, len(s.lns))
 	for _, ln := range s.lns {
 		go func() { ended <- s.acceptFrom(ln) }()
@@ -121,159 +76,126 @@ func (s *Server) serve() error {
 
 func (s *Server) acceptFrom(ln *net.UnixListener) error {
 	for {
-		c, err := ln.AcceptUnix()
+		u, err := ln.AcceptUnix()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return nil
 			}
 			if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ECONNABORTED) {
 				s.log.Error("accept", "error", err.Error())
-				time.Sleep(100 * time.Millisecond) // whose descriptors are all in use must not spin
+				time.Sleep(100 * time.Millisecond) // with no descriptor left it would spin
 				continue
 			}
 			return fmt.Errorf("accept: %w", err)
 		}
-		s.accept(c)
+		peer, err := sys.PeerCred(u)
+		if err != nil {
+			s.log.Error("who connects", "error", err.Error())
+			u.Close()
+			continue
+		}
+		s.accept(capproto.NewConn(u, capproto.MaxRequest), peer)
 	}
 }
 
 // accept starts a conversation, if the peer may have one more.
-func (s *Server) accept(u *net.UnixConn) {
-	peer, err := peerCred(u)
-	if err != nil {
-		s.log.Error("SO_PEERCRED", "error", err.Error())
-		u.Close()
-		return
-	}
-	c := &conv{
-		s: s, conn: capproto.NewConn(u, capproto.MaxRequest), peer: peer,
-		log: s.log.With("conversation", s.nextID.Add(1), "uid", peer.Uid, "pid", peer.Pid),
-	}
-	s.mu.Lock()
-	c.conf = s.conf
-	_, isFrontEnd := s.fronts[peer.Uid]
-	var refuse *capproto.Error
-	switch {
-	case !isFrontEnd && peer.Uid != 0:
-		refuse = &capproto.Error{Code: capproto.CodeProtocol, Text: "this user is no front end of factotum (see FrontEnd in factotum.conf)"}
-	case len(s.convs) >= s.conf.MaxConversations, s.convsOf[peer.Uid] >= s.conf.MaxConversationsPerUID:
-		refuse = &capproto.Error{Code: capproto.CodeLimit, Text: "too many logins at once; try again later"}
-	case s.closed:
-		refuse = &capproto.Error{Code: capproto.CodeInternal, Text: "factotum is ending"}
-	default:
-		s.convs[c] = true
-		s.convsOf[peer.Uid]++
-	}
-	s.mu.Unlock()
-	if refuse != nil {
-		if ok, dropped := s.quiet.Allow(peer.Uid, time.Now()); ok && dropped > 0 {
-			c.log.Warn("conversation refused", "reason", refuse.Text, "unlogged_before", dropped)
-		} else if ok {
-			c.log.Warn("conversation refused", "reason", refuse.Text)
-		}
-		c.conn.Send(refuse.Msg())
-		u.Close()
+func (s *Server) accept(w wire, peer *unix.Ucred) {
+	c := newConversation(&s.core, s.gen.Load(), w, peer)
+	c.log = s.log.With("conversation", s.nextID.Add(1), "uid", peer.Uid, "pid", peer.Pid)
+	if refusal := s.admit(c); refusal != nil {
+		s.turnAway(c, refusal)
 		return
 	}
 	go func() {
+		defer s.forget(c)
 		c.run()
-		// Its place is free when its workers have gone: otherwise they could be
-		// had without end, by beginning and leaving again.
-		c.leaving.Wait()
-		s.mu.Lock()
-		delete(s.convs, c)
-		if s.convsOf[peer.Uid]--; s.convsOf[peer.Uid] == 0 {
-			delete(s.convsOf, peer.Uid)
-		}
-		s.mu.Unlock()
 	}()
 }
 
-func peerCred(u *net.UnixConn) (*unix.Ucred, error) {
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var cred *unix.Ucred
-	if e := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); e != nil {
-		return nil, e
-	}
-	return cred, err
-}
-
-// frontEnd is what the front end of that uid may do.
-func (s *Server) frontEnd(uid uint32) (config.Binding, bool) {
+// admit counts a conversation, if there may be one more of its peer.
+func (s *Server) admit(c *conversation) *capproto.Error {
+	uid, conf := c.peer.Uid, c.gen.conf
+	_, isFrontEnd := c.gen.fronts[uid]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v, ok := s.fronts[uid]
-	return v, ok
-}
-
-// makeCap makes a capability and stores its hash, if uid may have one more.
-func (s *Server) makeCap(g capproto.Grant) (capproto.Cap, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.capsOf[g.From] >= s.conf.MaxCapsPerUID() {
-		return capproto.Cap{}, &capproto.Error{Code: capproto.CodeLimit, Text: "too many capabilities are outstanding"}
+	switch {
+	case !isFrontEnd && uid != 0:
+		return &capproto.Error{Code: capproto.CodeProtocol,
+			Text: fmt.Sprintf("uid %d is not configured as a front end; add a FrontEnd line to factotum.conf", uid)}
+	case len(s.convs) >= conf.MaxConversations, s.convsOf[uid] >= conf.MaxConversationsPerUID:
+		return &capproto.Error{Code: capproto.CodeLimit, Text: "too many logins at once; try again later"}
+	case s.closed:
+		return &capproto.Error{Code: capproto.CodeInternal, Text: "factotum is ending"}
 	}
-	c, err := capproto.New(g)
-	if err != nil {
-		return capproto.Cap{}, err
-	}
-	h := c.Hash()
-	if _, err := s.hash.Write(h[:]); err != nil {
-		if errors.Is(err, unix.ENOSPC) {
-			return capproto.Cap{}, &capproto.Error{Code: capproto.CodeLimit, Text: "too many capabilities are outstanding"}
-		}
-		return capproto.Cap{}, fmt.Errorf("write caphash: %w", err)
-	}
-	s.capsOf[g.From]++
-	return c, nil
-}
-
-// revoke kills capabilities of uid that may not have been redeemed.
-func (s *Server) revoke(uid uint32, hashes []capproto.Hash) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, h := range hashes {
-		if _, err := s.hash.Write(append([]byte("-"), h[:]...)); err != nil && !errors.Is(err, unix.ENOENT) {
-			s.log.Error("revoke a capability", "error", err.Error())
-		}
-		if s.capsOf[uid]--; s.capsOf[uid] <= 0 {
-			delete(s.capsOf, uid)
-		}
-	}
-}
-
-const needRestart = "a change of Become, CapabilityLifetime, CapDir, CapHash, MaxCapabilities, MetricsSocket, Socket or StatusSocket needs a restart"
-
-// reload takes a new configuration. What is open already stays where it is.
-func (s *Server) reload(c config.Config) error {
-	if err := check(c); err != nil {
-		return err
-	}
-	fronts, err := lookupFrontEnds(c)
-	if err != nil {
-		return err
-	}
-	ssh, err := loadSSH(c, s.log)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c.Socket != s.conf.Socket || c.CapDir != s.conf.CapDir || c.CapHash != s.conf.CapHash || c.Become != s.conf.Become ||
-		c.MaxCapabilities != s.conf.MaxCapabilities || c.CapabilityLifetime != s.conf.CapabilityLifetime ||
-		c.StatusSocket != s.conf.StatusSocket || c.MetricsSocket != s.conf.MetricsSocket {
-		return errors.New(needRestart)
-	}
-	s.conf, s.fronts, s.ssh = c, fronts, ssh
+	s.convs[c] = true
+	s.convsOf[uid]++
 	return nil
 }
 
-// close ends all conversations. Sessions go on.
+// turnAway refuses a conversation. Anybody may cause that, so not every one is
+// in the log.
+func (s *Server) turnAway(c *conversation, refusal *capproto.Error) {
+	ok, dropped := s.turned.Allow(c.peer.Uid, time.Now())
+	switch {
+	case !ok:
+		s.log.Unlogged(status.ConversationRefused)
+	case dropped > 0:
+		c.log.Event(status.ConversationRefused, "reason", refusal.Text, "unlogged_before", dropped)
+	default:
+		c.log.Event(status.ConversationRefused, "reason", refusal.Text)
+	}
+	c.wire.Send(refusal.Msg())
+	c.wire.Close()
+}
+
+// forget frees the place of a conversation when its workers have gone: otherwise
+// they could be had without end, by beginning and leaving again.
+func (s *Server) forget(c *conversation) {
+	c.leaving.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.convs, c)
+	if s.convsOf[c.peer.Uid]--; s.convsOf[c.peer.Uid] <= 0 {
+		delete(s.convsOf, c.peer.Uid)
+	}
+}
+
+// now is the numbers of the moment.
+func (s *Server) now() status.Now {
+	open, sessions := s.sessions.list()
+	n := status.Now{Sessions: sessions, Workers: int(s.workers.Load()), Capabilities: s.caps.count(), Open: open}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n.Conversations = len(s.convs)
+	return n
+}
+
+// view opens the sockets for the status and the metrics that the configuration
+// names.
+func (s *Server) view() error {
+	conf := s.gen.Load().conf
+	for _, v := range []struct {
+		keyword, path string
+		serve         func(net.Conn)
+	}{
+		{"StatusSocket", conf.StatusSocket, func(c net.Conn) { io.WriteString(c, s.stats.Text(s.now(), s.began, backend)) }},
+		{"MetricsSocket", conf.MetricsSocket, func(c net.Conn) {
+			status.AnswerHTTP(c, func() string { return s.stats.Metrics(s.now()) })
+		}},
+	} {
+		if v.path == "" {
+			continue
+		}
+		ln, err := status.Listen(v.path, s.log.Logger, v.serve)
+		if err != nil {
+			return fmt.Errorf("%s: %w", v.keyword, err)
+		}
+		s.viewers = append(s.viewers, ln)
+	}
+	return nil
+}
+
+// Close ends all conversations. Sessions go on.
 func (s *Server) Close() {
 	for _, ln := range s.lns {
 		ln.Close() // removes the socket, unless it was given
@@ -284,8 +206,10 @@ func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
 	for c := range s.convs {
-		c.conn.Close()
+		c.wire.Close()
 	}
 	s.mu.Unlock()
-	s.unmount()
+	if s.unmount != nil {
+		s.unmount()
+	}
 }

@@ -9,40 +9,39 @@ import (
 	"slices"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/internal/sys"
 )
 
 // The rpc socket. A service manager may give it (LISTEN_FDS, see
-// sd_listen_fds(3)); then it is there before factotum and after it, and who
-// connects while factotum is restarted waits. Otherwise factotum makes it.
+// sd_listen_fds(3)); then it is there before factotum and after it, and anyone
+// who connects while factotum is restarted waits. Otherwise factotum makes it.
 
 // inherited returns the sockets that the service manager has given.
-func inherited() (list []*net.UnixListener, err error) {
-	defer func() {
-		if err != nil {
-			for _, ln := range list {
-				ln.Close()
-			}
-		}
-	}()
-	for _, f := range activation.Files(true) {
-		ln, e := net.FileListener(f)
-		f.Close()
-		if e != nil {
-			return list, fmt.Errorf("a socket that the service manager gave: %w", e)
-		}
+func inherited() ([]*net.UnixListener, error) {
+	all, err := sys.Inherited()
+	if err != nil {
+		return nil, err
+	}
+	var list []*net.UnixListener
+	for _, ln := range all {
 		u, ok := ln.(*net.UnixListener)
 		if !ok || u.Addr().Network() != "unixpacket" {
-			ln.Close()
-			return list, fmt.Errorf("the service manager gave the socket %s, which is not of type SOCK_SEQPACKET (ListenSequentialPacket= in systemd.socket(5))", ln.Addr())
+			err = fmt.Errorf("the service manager gave the socket %s, which is not of type SOCK_SEQPACKET (ListenSequentialPacket= in systemd.socket(5))", ln.Addr())
+			break
+		}
+		if err = passCred(u); err != nil {
+			break
 		}
 		list = append(list, u)
-		if err := passCred(u); err != nil {
-			return list, err
+	}
+	if err != nil {
+		for _, ln := range all {
+			ln.Close()
 		}
+		return nil, err
 	}
 	return list, nil
 }
@@ -77,7 +76,7 @@ func listen(path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Everybody may connect: who is no front end is turned away by uid.
+	// Any user can connect; accept refuses those whose uid is not a front end.
 	if err := os.Chmod(path, 0o666); err != nil {
 		ln.Close()
 		return nil, err

@@ -1,26 +1,28 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"p9auth/factotum/internal/pamwire"
 	"p9auth/internal/proc"
 )
 
 // A tty is a terminal that a front end passed, after the kernel was asked.
 type tty struct {
-	f     *os.File // opened with O_PATH: it does not hold the line
-	name  string   // as PAM_TTY has it: "tty1", "pts/3"
-	owner string   // uid:gid:mode before the session
-	rdev  uint64   // the device
+	f     *os.File      // O_PATH: does not keep the line open after a hangup
+	name  string        // as PAM_TTY has it: "tty1", "pts/3"
+	owner pamwire.Owner // before the session
+	rdev  uint64        // the device
+	taken bool          // a worker has it, and closes it
 }
 
-// checkTTY accepts a descriptor only if it is a terminal, has a name in /dev
-// that leads to the same device, and is the controlling terminal of the
-// process that sent it.
+// checkTTY accepts a descriptor only if it is the controlling terminal of the
+// process that sent it, and has a name in /dev that leads to the same device.
 func checkTTY(f *os.File, pid int) (*tty, error) {
 	fd := int(f.Fd())
 	var st unix.Stat_t
@@ -28,20 +30,19 @@ func checkTTY(f *os.File, pid int) (*tty, error) {
 		return nil, fmt.Errorf("tty: fstat: %w", err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
-		return nil, fmt.Errorf("tty: not a character device")
-	}
-	// Ask for the settings only of what can be a terminal, as an ioctl may
-	// mean anything to another device: majors of tty and console, serial
-	// lines, and ptys (Documentation/admin-guide/devices.txt).
-	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil {
-		return nil, fmt.Errorf("tty: not a terminal")
+		return nil, errors.New("tty: not a character device")
 	}
 	ps, err := proc.ReadStat(pid)
 	if err != nil {
 		return nil, fmt.Errorf("tty: its sender: %w", err)
 	}
-	if uint64(ps.TTY) != st.Rdev {
-		return nil, fmt.Errorf("tty: not the controlling terminal of its sender")
+	if ps.TTY == 0 || uint64(ps.TTY) != st.Rdev {
+		return nil, errors.New("tty: not the controlling terminal of its sender")
+	}
+	// An ioctl may mean anything to another device: this one the kernel has as a
+	// terminal.
+	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil {
+		return nil, errors.New("tty: not a terminal")
 	}
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
@@ -49,7 +50,7 @@ func checkTTY(f *os.File, pid int) (*tty, error) {
 	}
 	name, ok := strings.CutPrefix(path, "/dev/")
 	if !ok || strings.Contains(name, "..") || len(name) > 64 {
-		return nil, fmt.Errorf("tty: has no name in /dev")
+		return nil, errors.New("tty: has no name in /dev")
 	}
 	var there unix.Stat_t
 	if err := unix.Stat(path, &there); err != nil || there.Rdev != st.Rdev || there.Ino != st.Ino || there.Dev != st.Dev {
@@ -61,6 +62,12 @@ func checkTTY(f *os.File, pid int) (*tty, error) {
 	}
 	return &tty{
 		f: os.NewFile(uintptr(pfd), path), name: name,
-		owner: fmt.Sprintf("%d:%d:%03o", st.Uid, st.Gid, st.Mode&0o7777), rdev: st.Rdev,
+		owner: pamwire.Owner{UID: st.Uid, GID: st.Gid, Mode: st.Mode & 0o7777}, rdev: st.Rdev,
 	}, nil
+}
+
+// isOf reports whether the terminal is the controlling one of a process.
+func (t *tty) isOf(pid int) bool {
+	ps, err := proc.ReadStat(pid)
+	return err == nil && uint64(ps.TTY) == t.rdev
 }

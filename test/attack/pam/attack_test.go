@@ -57,10 +57,10 @@ func TestAFrontEndThatLies(t *testing.T) {
 	})
 	for user, group := range map[string]string{"nobody": "nogroup", "alice": "alice"} {
 		t.Run("no front end: "+user, func(t *testing.T) {
-			n := b.Logged("this user is no front end")
+			n := b.Logged("is not configured as a front end")
 			WantHarmless(t, b, b.Start(t, "setpriv", "--reuid", user, "--regid", group, "--clear-groups", "--", b.Self(t), "attacker", "stranger"),
 				b.Logged("conversation ended: protocol violation"))
-			if got := b.Logged("this user is no front end") - n; got != 1 {
+			if got := b.Logged("is not configured as a front end") - n; got != 1 {
 				t.Errorf("logged %d times", got)
 			}
 		})
@@ -171,7 +171,7 @@ func TestAFrontEndThatLies(t *testing.T) {
 	})
 	t.Run("a front end that never reads", func(t *testing.T) {
 		Attack(t, b, "_login", "never-reads")
-		b.WantLog(t, "the front end does not read")
+		b.WantLog(t, "the front end stopped reading")
 	})
 	t.Run("100,000 requests for capabilities do not fill the log", func(t *testing.T) {
 		size := len(b.Log())

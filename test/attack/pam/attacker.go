@@ -153,7 +153,7 @@ func to(state string) *talk {
 		return name == state
 	}
 	_ = state == "idle" ||
-		step("talking", func() { t.ask("start", "proto", "pam", "user", "alice") }) ||
+		step("talking", func() { t.ask("start", "version", "1", "proto", "pam", "user", "alice") }) ||
 		step("asked", func() {
 			if m := t.ask("read"); m.Get("style") != "echo-off" {
 				panic("no question for the password")
@@ -231,12 +231,12 @@ func malformed([]string) {
 	long := strings.Repeat("a", 300)
 	packets := []string{
 		"\x00", " ", "START proto=pam", "start\x00proto=pam", "start  proto=pam", "start proto", "start proto=", "start =pam",
-		"start proto=pam proto=pam user=alice", "start proto=pam user=alice user=bob", "start proto=pam user='alice",
-		"start proto=pam user='alice'x", "start proto=pam user=al'ice'", "start proto=pam user=alice\n", "start proto=pam\tuser=alice",
-		"start proto=pam user='alice\nroot'", "start proto=pam user='al\rice'", "start proto=pam user=" + long,
-		"start proto=pam user=alice service=su", "start proto=pam user=alice uid=0", "start proto=pam user=alice tty=tty1",
-		"start proto=pam user=alice preauth=no", "start proto=pam user=alice preauth=", "start proto=", "start", "start user=alice",
-		"start proto=p9sk1 user=alice", "start proto=PAM user=alice", "attr state=open", "attr a=b", "-", "9attr", "attr-", strings.Repeat("a", 33),
+		"start version=1 proto=pam proto=pam user=alice", "start version=1 proto=pam user=alice user=bob", "start version=1 proto=pam user='alice",
+		"start version=1 proto=pam user='alice'x", "start version=1 proto=pam user=al'ice'", "start version=1 proto=pam user=alice\n", "start version=1 proto=pam\tuser=alice",
+		"start version=1 proto=pam user='alice\nroot'", "start version=1 proto=pam user='al\rice'", "start version=1 proto=pam user=" + long,
+		"start version=1 proto=pam user=alice service=su", "start version=1 proto=pam user=alice uid=0", "start version=1 proto=pam user=alice tty=tty1",
+		"start version=1 proto=pam user=alice preauth=no", "start version=1 proto=pam user=alice preauth=", "start proto=", "start", "start user=alice",
+		"start version=1 proto=p9sk1 user=alice", "start version=1 proto=PAM user=alice", "attr state=open", "attr a=b", "-", "9attr", "attr-", strings.Repeat("a", 33),
 		"attr" + strings.Repeat(" a=", capproto.MaxAttrs+1),
 		"attr " + strings.Repeat("a", capproto.MaxRequest),
 		strings.Repeat("\xff", capproto.MaxRequest+1), strings.Repeat("'", capproto.MaxRequest),
@@ -273,7 +273,7 @@ func descriptors([]string) {
 	to("asked").violate(capproto.NewMsg("write", "data", "x"), null)
 	to("proven").violate(capproto.NewMsg("session"), null)
 	to("open").violate(capproto.NewMsg("authinfo"), null)
-	start := capproto.NewMsg("start", "proto", "pam", "user", "alice")
+	start := capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice")
 	to("idle").violate(start, os.Stdin, os.Stdin)
 	many := make([]*os.File, 100)
 	for i := range many {
@@ -305,11 +305,11 @@ func noTerminal([]string) {
 	} {
 		t := dial()
 		t.in = name
-		t.violate(capproto.NewMsg("start", "proto", "pam", "user", "alice"), f)
+		t.violate(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice"), f)
 	}
 	// Its own is accepted: what was refused above was refused for what it is.
 	t := dial()
-	must(t.Send(capproto.NewMsg("start", "proto", "pam", "user", "alice"), os.Stdin))
+	must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice"), os.Stdin))
 	if m := t.hear(); m.Verb != capproto.VerbOK {
 		panic("its own terminal: " + m.Get("text"))
 	}
@@ -319,7 +319,7 @@ func noTerminal([]string) {
 func preauth([]string) {
 	t := dial()
 	for _, user := range []string{"alice", "root", ""} {
-		must(t.Send(capproto.NewMsg("start", "proto", "pam", "user", user, "preauth", "yes")))
+		must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", user, "preauth", "yes")))
 		if m := t.hear(); m.Verb != capproto.VerbError || m.Get("code") != capproto.CodeDenied {
 			panic("preauth: " + m.Verb)
 		}
@@ -340,7 +340,7 @@ func latePreauth([]string) {
 	must(err)
 	must(syscall.Setresuid(uid, uid, uid))
 	made[0].ask("attr")
-	made[1].ask("start", "proto", "pam", "user", "alice")
+	made[1].ask("start", "version", "1", "proto", "pam", "user", "alice")
 	made[1].ask("read")
 	made[1].ask("write", "data", "wrong")
 	must(made[1].Send(capproto.NewMsg("read")))
@@ -348,7 +348,7 @@ func latePreauth([]string) {
 		panic("a wrong password: " + m.Verb)
 	}
 	for _, t := range made {
-		must(t.Send(capproto.NewMsg("start", "proto", "pam", "user", "root", "preauth", "yes")))
+		must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "root", "preauth", "yes")))
 		if m := t.hear(); m.Verb != capproto.VerbError || m.Get("code") != capproto.CodeDenied {
 			panic("preauth: " + m.Verb)
 		}
@@ -600,7 +600,7 @@ func attempts(args []string) {
 	must(err)
 	t := dial()
 	for range limit {
-		t.ask("start", "proto", "pam", "user", "alice")
+		t.ask("start", "version", "1", "proto", "pam", "user", "alice")
 		t.ask("read")
 		t.ask("write", "data", "wrong")
 		must(t.Send(capproto.NewMsg("read")))
@@ -608,7 +608,7 @@ func attempts(args []string) {
 			panic("a wrong password: " + m.Verb + m.Get("text"))
 		}
 	}
-	must(t.Send(capproto.NewMsg("start", "proto", "pam", "user", "alice")))
+	must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice")))
 	t.wantEnd("one more", capproto.CodeLimit)
 }
 
@@ -616,7 +616,7 @@ func attempts(args []string) {
 func losesTerminal([]string) {
 	signal.Ignore(syscall.SIGHUP) // the kernel's, to a session that loses it
 	t := dial()
-	must(t.Send(capproto.NewMsg("start", "proto", "pam", "user", "alice"), os.Stdin))
+	must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice"), os.Stdin))
 	if m := t.hear(); m.Verb != capproto.VerbOK {
 		panic(m.Get("text"))
 	}
@@ -633,7 +633,7 @@ func leaves(args []string) {
 	began := 0
 	for range 20 {
 		t := dial()
-		m := capproto.NewMsg("start", "proto", "pam", "user", "alice")
+		m := capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice")
 		if err := t.Send(m); err != nil && !errors.Is(err, syscall.EPIPE) {
 			panic(err)
 		}
@@ -723,7 +723,7 @@ func orphan([]string) {
 // ended and how often it was spoken to.
 func converse([]string) {
 	t := dial()
-	t.ask("start", "proto", "pam", "user", "alice")
+	t.ask("start", "version", "1", "proto", "pam", "user", "alice")
 	said := 0
 	for {
 		must(t.Send(capproto.NewMsg("read")))
@@ -747,7 +747,7 @@ func converse([]string) {
 func proves() *talk {
 	signal.Ignore(syscall.SIGHUP) // the kernel's, to a session that loses its terminal
 	t := dial()
-	must(t.Send(capproto.NewMsg("start", "proto", "pam", "user", "alice"), os.Stdin))
+	must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice"), os.Stdin))
 	if m := t.hear(); m.Verb != capproto.VerbOK {
 		panic(m.Get("text"))
 	}

@@ -329,7 +329,7 @@ func (b *bed) sockets(t *testing.T) {
 	defer uf.Close()
 	good := tcp(t, "127.0.0.1")
 	defer good.Close()
-	start := capproto.NewMsg("start", "proto", "ssh")
+	start := capproto.NewMsg("start", "version", "1", "proto", "ssh")
 	for what, files := range map[string][]*os.File{
 		"nothing": {}, "a listening socket": {lf}, "a UDP socket": {uf}, "a unix socket": {theirs}, "a pipe": {r}, "/dev/null": {null},
 		"two connections": {good, good},
@@ -341,14 +341,14 @@ func (b *bed) sockets(t *testing.T) {
 		})
 	}
 	for what, m := range map[string]capproto.Msg{
-		"a user with it":    capproto.NewMsg("start", "proto", "ssh", "user", "alice"),
-		"a host with it":    capproto.NewMsg("start", "proto", "ssh", "host", "10.0.0.1"),
-		"preauth with it":   capproto.NewMsg("start", "proto", "ssh", "preauth", "yes"),
-		"another protocol":  capproto.NewMsg("start", "proto", "pam", "user", "alice"),
+		"a user with it":    capproto.NewMsg("start", "version", "1", "proto", "ssh", "user", "alice"),
+		"a host with it":    capproto.NewMsg("start", "version", "1", "proto", "ssh", "host", "10.0.0.1"),
+		"preauth with it":   capproto.NewMsg("start", "version", "1", "proto", "ssh", "preauth", "yes"),
+		"another protocol":  capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice"),
 		"no protocol":       capproto.NewMsg("start"),
-		"an unknown one":    capproto.NewMsg("start", "proto", "p9sk1"),
-		"two at once":       capproto.NewMsg("start", "proto", "ssh", "proto", "pam"),
-		"the address named": capproto.NewMsg("start", "proto", "ssh", "addr", "10.0.0.1"),
+		"an unknown one":    capproto.NewMsg("start", "version", "1", "proto", "p9sk1"),
+		"two at once":       capproto.NewMsg("start", "version", "1", "proto", "ssh", "proto", "pam"),
+		"the address named": capproto.NewMsg("start", "version", "1", "proto", "ssh", "addr", "10.0.0.1"),
 	} {
 		b.wantLogged(t, "protocol violation", 1, func() {
 			k := b.sshfront.dial(t)
@@ -436,7 +436,7 @@ func (b *bed) turns(t *testing.T) {
 		"start": func(k *talk) capproto.Msg {
 			conn := tcp(t, "127.0.0.1")
 			defer conn.Close()
-			return k.say(capproto.NewMsg("start", "proto", "ssh"), conn)
+			return k.say(capproto.NewMsg("start", "version", "1", "proto", "ssh"), conn)
 		},
 		"sign": func(k *talk) capproto.Msg {
 			host := newKey(t, "ed25519", 0).blob()
@@ -691,7 +691,7 @@ func (b *bed) senders(t *testing.T) {
 			k := p.talk(t, b.sshfront.fetch(t))
 			conn := tcp(t, "127.0.0.1")
 			defer conn.Close()
-			k.wantEnd(what, k.say(capproto.NewMsg("start", "proto", "ssh"), conn), capproto.CodeProtocol)
+			k.wantEnd(what, k.say(capproto.NewMsg("start", "version", "1", "proto", "ssh"), conn), capproto.CodeProtocol)
 		})
 	}
 	// A later packet comes from another.
@@ -708,7 +708,7 @@ func (b *bed) senders(t *testing.T) {
 		}
 		k := b.sshfront.talk(t, conn)
 		socket := tcp(t, "127.0.0.1")
-		if m := k.say(capproto.NewMsg("start", "proto", "ssh"), socket); m.Verb != capproto.VerbOK {
+		if m := k.say(capproto.NewMsg("start", "version", "1", "proto", "ssh"), socket); m.Verb != capproto.VerbOK {
 			t.Fatalf("start: %s", show(m))
 		}
 		socket.Close()

@@ -381,7 +381,7 @@ func (p *relay) start(t *testing.T, from string) *talk {
 	k := p.dial(t)
 	conn := tcp(t, from)
 	defer conn.Close()
-	m := k.say(capproto.NewMsg("start", "proto", "ssh"), conn)
+	m := k.say(capproto.NewMsg("start", "version", "1", "proto", "ssh"), conn)
 	if m.Verb != capproto.VerbOK {
 		t.Fatalf("start: %s", show(m))
 	}

@@ -1,4 +1,4 @@
-package daemon
+package sshauth
 
 import (
 	"testing"
@@ -6,13 +6,17 @@ import (
 )
 
 func TestARefusalTakesATimeThatTheUserNameDecides(t *testing.T) {
+	delays := NewDelays([32]byte{1, 2, 3})
 	differ := false
 	for _, user := range []string{"alice", "bob", "root", "", "nobody-of-that-name"} {
-		d := refusalTime(user)
-		if d < minRefusal || d > minRefusal+maxSpread || d != refusalTime(user) {
-			t.Errorf("%s: %v, then %v", user, d, refusalTime(user))
+		d := delays.Least(user)
+		if d < minRefusal || d > minRefusal+maxSpread || d != delays.Least(user) || d != delays.Rest(user, 0) {
+			t.Errorf("%s: %v, then %v", user, d, delays.Least(user))
 		}
-		differ = differ || d != refusalTime("alice")
+		if d == NewDelays([32]byte{3, 2, 1}).Least(user) {
+			t.Errorf("%s: the secret does not matter", user)
+		}
+		differ = differ || d != delays.Least("alice")
 	}
 	if !differ {
 		t.Error("it is the same for all")
@@ -22,7 +26,7 @@ func TestARefusalTakesATimeThatTheUserNameDecides(t *testing.T) {
 		{5 * ms, 0, 5 * ms}, {5 * ms, 1 * ms, 4 * ms}, {5 * ms, 5 * ms, 0}, {5 * ms, 6 * ms, 4 * ms},
 		{5 * ms, 21 * ms, 19 * ms}, {5 * ms, 6 * time.Second, 0},
 	} {
-		if got := stillToWait(c.least, c.worked); got != c.want {
+		if got := rest(c.least, c.worked); got != c.want {
 			t.Errorf("at least %v, after %v: %v, want %v", c.least, c.worked, got, c.want)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/factotum/internal/config"
+	"p9auth/factotum/internal/status"
 )
 
 const backend = "capdev"
@@ -24,7 +25,7 @@ const parameters = "/sys/module/p9auth/parameters/"
 
 // openCapHash opens the kernel's caphash, which is ours alone in this user
 // namespace from now on. The function that it returns closes it.
-func openCapHash(c config.Config, log *slog.Logger) (*os.File, func(), error) {
+func openCapHash(c config.Config, log status.Log) (*os.File, func(), error) {
 	f, err := os.OpenFile(c.CapHash, os.O_WRONLY, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -35,8 +36,8 @@ func openCapHash(c config.Config, log *slog.Logger) (*os.File, func(), error) {
 		return nil, nil, err
 	}
 	// The bounds of the configuration are the device's to keep.
-	setParameter("lifetime", int(c.CapabilityLifetime/time.Second), log)
-	setParameter("max", c.MaxCapabilities, log)
+	setParameter("lifetime", int(c.CapabilityLifetime/time.Second), log.Logger)
+	setParameter("max", c.MaxCapabilities, log.Logger)
 	return f, func() { f.Close() }, nil
 }
 

@@ -3,11 +3,11 @@
 package daemon
 
 import (
-	"log/slog"
 	"os"
 	"path/filepath"
 
 	"p9auth/factotum/internal/config"
+	"p9auth/factotum/internal/status"
 	"p9auth/internal/capfs"
 )
 
@@ -15,13 +15,15 @@ const backend = "fuse"
 
 // openCapHash mounts the capability files and opens caphash, before anything
 // else is done. The function that it returns takes them away.
-func openCapHash(c config.Config, log *slog.Logger) (*os.File, func(), error) {
+func openCapHash(c config.Config, log status.Log) (*os.File, func(), error) {
 	become, err := os.ReadFile(c.Become)
 	if err != nil {
 		return nil, nil, err
 	}
 	fs, err := capfs.Mount(c.CapDir, capfs.Options{
-		Become: become, MaxCaps: c.MaxCapabilities, Lifetime: c.CapabilityLifetime, Log: log,
+		Become: become, MaxCaps: c.MaxCapabilities, Lifetime: c.CapabilityLifetime, Log: log.Logger,
+		Redeemed: func(args ...any) { log.Event(status.CapabilityRedeemed, args...) },
+		Refused:  func(args ...any) { log.Event(status.CapabilityRefused, args...) },
 	})
 	if err != nil {
 		return nil, nil, err

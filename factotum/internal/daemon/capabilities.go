@@ -1,0 +1,78 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+)
+
+// capabilities makes capabilities and takes them back. It knows only how many
+// each front end has.
+type capabilities struct {
+	mu       sync.Mutex
+	hash     io.Writer      // caphash, written by one goroutine at a time
+	most     int            // of one uid
+	byUID    map[uint32]int // made in conversations that are still open
+	tooMany  *capproto.Error
+	reported func(error) // what cannot be taken back
+}
+
+func newCapabilities(most int, report func(error)) *capabilities {
+	return &capabilities{
+		most: most, byUID: map[uint32]int{}, reported: report,
+		tooMany: &capproto.Error{Code: capproto.CodeLimit, Text: "too many capabilities are outstanding"},
+	}
+}
+
+// make makes a capability and stores its hash, if the source uid may have one
+// more.
+func (s *capabilities) make(g capproto.Grant) (capproto.Cap, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byUID[g.From] >= s.most {
+		return capproto.Cap{}, s.tooMany
+	}
+	c, err := capproto.New(g)
+	if err != nil {
+		return capproto.Cap{}, err
+	}
+	h := c.Hash()
+	if _, err := s.hash.Write(h[:]); err != nil {
+		if errors.Is(err, unix.ENOSPC) {
+			return capproto.Cap{}, s.tooMany
+		}
+		return capproto.Cap{}, fmt.Errorf("write caphash: %w", err)
+	}
+	s.byUID[g.From]++
+	return c, nil
+}
+
+// revoke kills capabilities of uid that may not have been redeemed.
+func (s *capabilities) revoke(uid uint32, hashes []capproto.Hash) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range hashes {
+		if _, err := s.hash.Write(append([]byte("-"), h[:]...)); err != nil && !errors.Is(err, unix.ENOENT) {
+			s.reported(err)
+		}
+		if s.byUID[uid]--; s.byUID[uid] <= 0 {
+			delete(s.byUID, uid)
+		}
+	}
+}
+
+// count is how many were made in conversations that are still open.
+func (s *capabilities) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, k := range s.byUID {
+		n += k
+	}
+	return n
+}

@@ -1,0 +1,320 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/factotum/internal/config"
+	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/internal/sshauth"
+	"p9auth/factotum/internal/status"
+	"p9auth/internal/proc"
+)
+
+// A wire is the connection to a front end. capproto.Conn is one.
+type wire interface {
+	Recv() (capproto.Packet, error)
+	Send(capproto.Msg, ...*os.File) error
+	SetWriteDeadline(time.Time) error
+	Close() error
+	Wait() // until the descriptors that it refused are closed
+}
+
+// A core is what all conversations share.
+type core struct {
+	log       status.Log
+	caps      *capabilities
+	sessions  sessions
+	handovers handovers
+	delays    sshauth.Delays
+	sleep     func(time.Duration)
+	hire      func(config.Config, status.Log, *tty) (Worker, error) // starts a worker
+	leader    func(pid int, uid uint32) (*proc.Handle, error)       // of a session
+}
+
+// A state of a conversation.
+type state uint
+
+const (
+	idle    state = 1 << iota // nothing is proven
+	talking                   // a PAM worker authenticates
+	proven                    // factotum is convinced of the user
+	opening                   // a PAM worker opens the session
+	open                      // capabilities can be had
+
+	// Of an SSH connection.
+	offering   // factotum waits for proofs
+	admitted   // factotum is convinced of the user
+	handedOver // another process has, or had, the login
+
+	anySSH   = offering | talking | admitted | handedOver
+	anyState = idle | proven | opening | open | anySSH
+)
+
+var stateNames = map[state]string{
+	idle: "idle", talking: "talking", proven: "proven", opening: "opening", open: "open",
+	offering: "ssh", admitted: "admitted", handedOver: "spent",
+}
+
+func (s state) String() string { return stateNames[s] }
+
+// A proto is a protocol by which a user is proven: one for pam, one for ssh. It
+// is asked only what the table of verbs lets through.
+type proto interface {
+	// start begins. The state is another one when it returns without an error.
+	start(capproto.Packet) (capproto.Msg, error)
+	// answer is what PAM gets in place of what the front end says the person typed.
+	answer(typed string) string
+	// heard judges what the worker says while it authenticates, but for prompts. A
+	// nil reply means that the worker is to be listened to on.
+	heard(pamwire.Event) (*capproto.Msg, error)
+	// describe says for authinfo how the user was proven.
+	describe() []capproto.Attr
+	// end frees what the protocol holds.
+	end()
+}
+
+// A conversation is a connection from a front end. All of it runs in one
+// goroutine, which answers one request after the other.
+type conversation struct {
+	*core
+	gen  *generation
+	wire wire
+	peer *unix.Ucred // who made the connection
+	log  status.Log
+
+	requests chan capproto.Packet
+	gone     chan error // why no more requests come
+	grace    *time.Timer
+	leaving  sync.WaitGroup // workers that were told to end, and the goroutine that reads requests
+
+	sender  *unix.Ucred    // who sends the packets
+	binding config.Binding // what that front end may do
+	proto   proto          // by the binding; nil until the first packet
+	count   int            // requests so far
+	asked   map[string]bool
+	state   state
+
+	userInLog string // user name for the log; "UNKNOWN" for names that do not exist, which may be mistyped passwords
+	rhost     string
+	tty       *tty
+	user      *person
+	worker    Worker
+	session   *session
+	question  bool            // the front end owes an answer
+	held      pamwire.Event   // what the worker said and nobody has heard yet
+	given     []capproto.Hash // capabilities
+	noCaps    bool            // a capability was refused, and that is in the log
+}
+
+// A person is the user who was proven.
+type person struct {
+	name   string
+	opened *pamwire.Opened // once the session is open
+}
+
+func violation(format string, args ...any) *capproto.Error {
+	return &capproto.Error{Code: capproto.CodeProtocol, Text: fmt.Sprintf(format, args...)}
+}
+
+// fatal is an error after which the conversation cannot go on, whatever its
+// code.
+type fatal struct{ e *capproto.Error }
+
+func (f *fatal) Error() string { return f.e.Text }
+func (f *fatal) Unwrap() error { return f.e }
+
+var (
+	errInternal = &capproto.Error{Code: capproto.CodeInternal, Text: "factotum failed; the administrator finds the reason in its log"}
+	errGrace    = &capproto.Error{Code: capproto.CodeTimeout, Text: "the login took too long"}
+)
+
+// replyTime is how long a front end may take to make room for a reply.
+const replyTime = 5 * time.Second
+
+func (c *conversation) reply(m capproto.Msg) error {
+	if err := c.wire.SetWriteDeadline(time.Now().Add(replyTime)); err != nil {
+		return err
+	}
+	return c.wire.Send(m)
+}
+
+// fail tells the front end of an error. It returns whether the conversation
+// can go on.
+func (c *conversation) fail(err error) bool {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		return false
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.log.Warn("conversation ended: the front end stopped reading")
+		return false
+	}
+	var e *capproto.Error
+	if !errors.As(err, &e) {
+		c.log.Error("conversation failed", "error", err.Error())
+		e = errInternal
+	}
+	goesOn := false
+	switch e.Code {
+	case capproto.CodeProtocol:
+		c.log.Event(status.Violation, "reason", e.Text)
+	case capproto.CodeVersion:
+		c.log.Warn("conversation ended: another version", "reason", e.Text)
+	case capproto.CodeTimeout:
+		c.log.Warn("conversation ended: timeout", "user", c.userInLog)
+	case capproto.CodeLimit:
+		// An open conversation keeps what it has.
+		if goesOn = c.state == open; !goesOn {
+			c.log.Warn("conversation ended: limit", "reason", e.Text)
+		}
+	case capproto.CodeDenied, capproto.CodeAccount:
+		goesOn = true
+	}
+	if f := (*fatal)(nil); errors.As(err, &f) {
+		goesOn = false
+	}
+	return c.reply(e.Msg()) == nil && goesOn
+}
+
+// startWorker starts a worker. It has the terminal from then on.
+func (c *conversation) startWorker() error {
+	w, err := c.hire(c.gen.conf, c.log, c.tty)
+	if err != nil {
+		return c.workerFailed(err)
+	}
+	c.worker = w
+	if c.tty != nil {
+		c.tty.taken = true
+	}
+	return nil
+}
+
+// tell sends the worker a request.
+func (c *conversation) tell(r pamwire.Request) error {
+	if err := c.worker.Tell(r); err != nil {
+		return c.workerFailed(err)
+	}
+	return nil
+}
+
+// await waits for the worker to say something. It fails when the worker, the
+// front end or the time is gone before.
+func (c *conversation) await() (pamwire.Event, error) {
+	if e := c.held; e != nil {
+		c.held = nil
+		return e, nil
+	}
+	select {
+	case e, ok := <-c.worker.Events():
+		if !ok {
+			return nil, c.workerFailed(errors.New("it has ended"))
+		}
+		return e, nil
+	case <-c.grace.C:
+		return nil, errGrace
+	case err := <-c.gone:
+		return nil, err
+	}
+}
+
+// begin has the worker start its PAM transaction.
+func (c *conversation) begin(b pamwire.Begin) error {
+	b.ConfDir = c.gen.conf.PAMConfDir
+	if err := c.tell(b); err != nil {
+		return err
+	}
+	e, err := c.await()
+	if err != nil {
+		return err
+	}
+	begun, ok := e.(pamwire.Begun)
+	if !ok {
+		return c.unexpected(e)
+	}
+	if begun.LogName != "" {
+		c.userInLog = begun.LogName
+	}
+	return nil
+}
+
+// prompt passes on what PAM says to the person.
+func (c *conversation) prompt(p pamwire.Prompt) *capproto.Msg {
+	c.question = p.Style.Question()
+	m := capproto.NewMsg(capproto.VerbOK, "style", string(p.Style), "text", p.Text)
+	return &m
+}
+
+// unexpected is the error of a worker that says what it should not, or that it
+// has failed.
+func (c *conversation) unexpected(e pamwire.Event) error {
+	if f, ok := e.(pamwire.Failed); ok {
+		return c.workerFailed(errors.New(f.Text))
+	}
+	return c.workerFailed(fmt.Errorf("it says %T in state %s", e, c.state))
+}
+
+// workerFailed logs why the worker is of no more use and returns what the
+// front end is told.
+func (c *conversation) workerFailed(err error) error {
+	c.log.Event(status.WorkerFailed, "user", c.userInLog, "error", err.Error())
+	return &fatal{&capproto.Error{Code: capproto.CodeInternal, Text: "authentication failed: the PAM worker crashed; try again"}}
+}
+
+// dropWorker ends the worker. One that has a session goes on, and is counted
+// among the sessions.
+func (c *conversation) dropWorker() {
+	if w := c.worker; w != nil {
+		c.worker = nil
+		w.Abandon()
+		if c.session == nil {
+			c.leaving.Go(func() {
+				for range w.Events() {
+				}
+			})
+		}
+	}
+	c.held, c.question = nil, false
+}
+
+// setTTY takes a terminal, or none.
+func (c *conversation) setTTY(t *tty) {
+	if c.tty != nil && !c.tty.taken {
+		c.tty.f.Close()
+	}
+	c.tty = t
+}
+
+func (c *conversation) ttyName() string {
+	if c.tty == nil {
+		return ""
+	}
+	return c.tty.name
+}
+
+// end frees what the conversation had. A session that is open goes on.
+func (c *conversation) end() {
+	c.wire.Close()
+	if c.sender != nil {
+		c.core.caps.revoke(c.sender.Uid, c.given)
+	}
+	if c.proto != nil {
+		c.proto.end()
+	}
+	if c.state != open {
+		c.dropWorker()
+	}
+	c.setTTY(nil)
+}
+
+func possibleName(user string) bool {
+	return len(user) <= 256 && !strings.ContainsAny(user, "\n\r")
+}

@@ -1,0 +1,485 @@
+package daemon
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/factotum/internal/config"
+	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/internal/status"
+	"p9auth/internal/proc"
+)
+
+// The conversation runs here without root, without FUSE and without libpam: a
+// fake connection, a fake worker and a fake caphash stand where the kernel and
+// PAM are.
+
+// The uids of the tests. Nobody has to have them.
+const (
+	uidLogin, uidSSH, uidStranger = 1001, 1002, 4000
+	uidAlice                      = 5000
+)
+
+// typed is what the person types. No reply may have it.
+const typed = "open-sesame-which-no-reply-may-have"
+
+// A fakeWire is a connection from a front end.
+type fakeWire struct {
+	in     chan capproto.Packet
+	out    chan capproto.Msg
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newFakeWire() *fakeWire {
+	return &fakeWire{in: make(chan capproto.Packet), out: make(chan capproto.Msg, 8), closed: make(chan struct{})}
+}
+
+func (w *fakeWire) Recv() (capproto.Packet, error) {
+	select {
+	case p, ok := <-w.in:
+		if !ok {
+			return p, io.EOF
+		}
+		return p, nil
+	case <-w.closed:
+		return capproto.Packet{}, net.ErrClosed
+	}
+}
+
+func (w *fakeWire) Send(m capproto.Msg, _ ...*os.File) error {
+	if _, err := m.Encode(); err != nil {
+		return err
+	}
+	select {
+	case <-w.closed:
+		return net.ErrClosed
+	default:
+	}
+	w.out <- m
+	return nil
+}
+
+func (w *fakeWire) SetWriteDeadline(time.Time) error { return nil }
+func (w *fakeWire) Wait()                            {}
+func (w *fakeWire) Close() error {
+	w.once.Do(func() { close(w.closed) })
+	return nil
+}
+
+// A fakeHash is caphash: it holds the hashes that are there.
+type fakeHash struct {
+	mu    sync.Mutex
+	valid map[string]bool
+	made  int
+	err   error
+}
+
+func (h *fakeHash) Write(b []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err != nil {
+		return 0, h.err
+	}
+	if hash, ok := bytes.CutPrefix(b, []byte("-")); ok && len(b) == 33 {
+		delete(h.valid, string(hash))
+		return len(b), nil
+	}
+	h.valid[string(b)] = true
+	h.made++
+	return len(b), nil
+}
+
+func (h *fakeHash) has(hash capproto.Hash) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.valid[string(hash[:])]
+}
+
+func (h *fakeHash) count() (valid, made int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.valid), h.made
+}
+
+// A fakeWorker says what reply makes of what it is told. Where the conversation
+// waits and there is nothing, it says what more makes up, or ends.
+type fakeWorker struct {
+	of    *bench
+	tty   *tty
+	reply func(w *fakeWorker, r pamwire.Request) []pamwire.Event
+	more  func(w *fakeWorker) pamwire.Event
+
+	mu        sync.Mutex
+	events    chan pamwire.Event
+	closed    bool
+	abandoned bool
+	told      []pamwire.Request
+	session   *session
+	user      string // of Begin or Lookup
+
+	// What it has said, in the right order: the truth by which the test judges.
+	asked, proven, accountAsked, accountValid, opened bool
+}
+
+func (w *fakeWorker) Tell(r pamwire.Request) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told = append(w.told, r)
+	switch r := r.(type) {
+	case pamwire.Begin:
+		w.user = r.User
+	case pamwire.Authenticate:
+		w.asked = true
+	case pamwire.CheckAccount:
+		w.accountAsked = true
+	}
+	for _, e := range w.reply(w, r) {
+		w.say(e)
+	}
+	return nil
+}
+
+func (w *fakeWorker) say(e pamwire.Event) {
+	if w.closed {
+		return
+	}
+	// Over the wire and back: what cannot be said is not.
+	d, err := pamwire.DecodeEvent(e.Encode())
+	if err != nil {
+		return
+	}
+	select {
+	case w.events <- d:
+	default:
+	}
+}
+
+func (w *fakeWorker) Open(s *session) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.session = s
+	for _, e := range w.reply(w, pamwire.OpenSession{PID: s.leader.PID}) {
+		w.say(e)
+	}
+	return nil
+}
+
+func (w *fakeWorker) Events() <-chan pamwire.Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.events) == 0 && !w.closed {
+		var e pamwire.Event
+		if !w.abandoned && w.more != nil {
+			e = w.more(w)
+		}
+		if e != nil {
+			w.say(e)
+		}
+		if len(w.events) == 0 {
+			w.die()
+		}
+	}
+	return w.events
+}
+
+func (w *fakeWorker) die() {
+	if !w.closed {
+		w.closed = true
+		close(w.events)
+	}
+}
+
+func (w *fakeWorker) Abandon() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.abandoned = true
+	if w.session == nil {
+		w.die()
+	}
+}
+
+func (w *fakeWorker) PID() int { return 4711 }
+
+// A bench is a core for conversations, with what they left behind.
+type bench struct {
+	core
+	gen     *generation
+	hash    fakeHash
+	stats   status.Stats
+	log     lockedBuffer
+	mu      sync.Mutex
+	workers []*fakeWorker
+	// What a worker says.
+	reply func(w *fakeWorker, r pamwire.Request) []pamwire.Event
+	more  func(w *fakeWorker) pamwire.Event
+}
+
+// A lockedBuffer is a log that a test can read meanwhile.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func newBench(gen *generation) *bench {
+	b := &bench{gen: gen, reply: obliging}
+	b.hash.valid = map[string]bool{}
+	b.core.log = status.NewLog(slog.New(slog.NewTextHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug})), &b.stats)
+	b.caps = newCapabilities(gen.conf.MaxCapsPerUID(), func(error) {})
+	b.caps.hash = &b.hash
+	b.sleep = func(time.Duration) {}
+	b.hire = func(_ config.Config, _ status.Log, t *tty) (Worker, error) {
+		w := &fakeWorker{of: b, tty: t, reply: b.reply, more: b.more, events: make(chan pamwire.Event, maxQueue)}
+		b.mu.Lock()
+		b.workers = append(b.workers, w)
+		b.mu.Unlock()
+		return w, nil
+	}
+	b.leader = func(int, uint32) (*proc.Handle, error) { return proc.Open(os.Getpid()) }
+	return b
+}
+
+// obliging lets alice in, whatever is typed, and says that her key is allowed.
+func obliging(_ *fakeWorker, r pamwire.Request) []pamwire.Event {
+	switch r := r.(type) {
+	case pamwire.Lookup:
+		return []pamwire.Event{accountOf(r.User)}
+	case pamwire.KeyQuery:
+		return []pamwire.Event{pamwire.KeyAllowed{Options: `{"PTY":true,"Tunnel":-1}`, Notes: []string{"a note"}}}
+	case pamwire.Begin:
+		return []pamwire.Event{pamwire.Begun{LogName: r.User}}
+	case pamwire.Authenticate:
+		return []pamwire.Event{pamwire.Prompt{Style: capproto.EchoOff, Text: "Password: "}}
+	case pamwire.Answer:
+		return []pamwire.Event{pamwire.Proven{User: "alice"}}
+	case pamwire.CheckAccount:
+		return []pamwire.Event{pamwire.AccountValid{User: "alice"}}
+	case pamwire.OpenSession:
+		return []pamwire.Event{opened("alice")}
+	}
+	return nil
+}
+
+func accountOf(user string) pamwire.Event {
+	switch user {
+	case "alice":
+		return pamwire.Account{UID: uidAlice, GID: uidAlice, Home: "/home/alice", Shell: "/bin/sh", Groups: []string{"alice", "wizards"}}
+	case "root":
+		return pamwire.Account{Home: "/root", Shell: "/bin/sh", Groups: []string{"root"}}
+	}
+	return pamwire.NoUser{}
+}
+
+func opened(user string) pamwire.Opened {
+	umask := uint32(0o22)
+	return pamwire.Opened{User: user, UID: uidAlice, GID: uidAlice, Home: "/home/alice", Shell: "/bin/sh", Groups: []uint32{uidAlice, 27},
+		Env: []string{"A=b"}, Umask: &umask, NoFile: &pamwire.Limit{Soft: 1, Hard: 2}, NoHome: "gone", Hush: true}
+}
+
+// A front is a front end's side of a conversation.
+type front struct {
+	t      testing.TB
+	b      *bench
+	c      *conversation
+	w      *fakeWire
+	cred   *unix.Ucred
+	ended  chan struct{} // the conversation is over, and its workers are gone
+	asked  int
+	closed bool
+}
+
+// dial begins a conversation of a process of that uid, over a connection that
+// peer has made.
+func (b *bench) dial(t testing.TB, uid, peer uint32, pid int32) *front {
+	f := &front{t: t, b: b, w: newFakeWire(), cred: &unix.Ucred{Pid: pid, Uid: uid, Gid: uid}, ended: make(chan struct{})}
+	f.c = newConversation(&b.core, b.gen, f.w, &unix.Ucred{Pid: pid, Uid: peer, Gid: peer})
+	go func() {
+		f.c.run()
+		f.c.leaving.Wait()
+		close(f.ended)
+	}()
+	return f
+}
+
+// ask sends a request. It returns false if the conversation is over and there was
+// no reply to it.
+func (f *front) ask(m capproto.Msg, files ...*os.File) (capproto.Msg, bool) {
+	f.asked++
+	p := capproto.Packet{Msg: m, Files: files, Cred: f.cred}
+	select {
+	case f.w.in <- p:
+	case <-f.ended:
+		p.Close()
+		return capproto.Msg{}, false
+	}
+	select {
+	case r := <-f.w.out:
+		return r, true
+	case <-f.ended:
+		select {
+		case r := <-f.w.out:
+			return r, true
+		default:
+		}
+		return capproto.Msg{}, false
+	case <-time.After(20 * time.Second):
+		f.t.Fatalf("no reply to %s", m.Verb)
+		return capproto.Msg{}, false
+	}
+}
+
+// want asks, and wants a reply of that verb.
+func (f *front) want(verb string, m capproto.Msg, files ...*os.File) capproto.Msg {
+	f.t.Helper()
+	r, ok := f.ask(m, files...)
+	if !ok || r.Verb != verb {
+		f.t.Fatalf("%s is answered by %v (%v), not by %s; the log: %s", m.Verb, r, ok, verb, f.b.log.String())
+	}
+	return r
+}
+
+// wantEnd wants that the conversation is over, with an error of that code.
+func (f *front) wantEnd(code string, m capproto.Msg, files ...*os.File) capproto.Msg {
+	f.t.Helper()
+	r := f.want(capproto.VerbError, m, files...)
+	if r.Get("code") != code {
+		f.t.Errorf("%s ends with %v, not with code %s", m.Verb, r, code)
+	}
+	select {
+	case <-f.ended:
+	case <-time.After(20 * time.Second):
+		f.t.Fatalf("after %v the conversation goes on", r)
+	}
+	return r
+}
+
+// hangUp ends the conversation from the front end's side, and waits for that.
+func (f *front) hangUp() {
+	if !f.closed {
+		f.closed = true
+		close(f.w.in)
+	}
+	select {
+	case <-f.ended:
+	case <-time.After(20 * time.Second):
+		f.t.Fatal("a conversation without a front end goes on")
+	}
+}
+
+func msg(verb string, nameValue ...string) capproto.Msg { return capproto.NewMsg(verb, nameValue...) }
+
+func startMsg(proto string, nameValue ...string) capproto.Msg {
+	return msg(capproto.VerbStart, append([]string{"proto", proto, "version", "1"}, nameValue...)...)
+}
+
+// A host is what an SSH server has: a host key, and a TCP connection.
+var host = sync.OnceValue(func() (h struct {
+	gen    *generation
+	key    ssh.PublicKey // of the host
+	user   ed25519.PrivateKey
+	blob   []byte // the user's public key
+	socket *os.File
+	ends   []any // of the connection: what is forgotten is closed
+}) {
+	dir, err := os.MkdirTemp("", "factotum")
+	must(err)
+	defer os.RemoveAll(dir)
+	hostKey := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
+	block, err := ssh.MarshalPrivateKey(hostKey, "")
+	must(err)
+	must(os.WriteFile(filepath.Join(dir, "key"), pem.EncodeToMemory(block), 0o600))
+	must(os.WriteFile(filepath.Join(dir, "sshd_config"), []byte("HostKey "+filepath.Join(dir, "key")+"\nMatch User carol\nAuthenticationMethods publickey,password\n"), 0o600))
+	conf, err := config.Parse("test", strings.NewReader("FrontEnd _login login\nFrontEnd _sshfront sshd ssh\nSyslog none\nSSHDConfig "+filepath.Join(dir, "sshd_config")+"\n"))
+	must(err)
+	server, err := loadSSH(conf, slog.New(slog.DiscardHandler))
+	must(err)
+	h.gen = &generation{conf, map[uint32]config.Binding{uidLogin: {Service: "login", Proto: "pam"}, uidSSH: {Service: "sshd", Proto: "ssh"}}, server}
+	h.key = server.keys[0].PublicKey()
+	h.user = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, 32))
+	signer, err := ssh.NewSignerFromKey(h.user)
+	must(err)
+	h.blob = signer.PublicKey().Marshal()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(err)
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	must(err)
+	h.ends = []any{ln, conn}
+	h.socket, err = conn.(*net.TCPConn).File()
+	must(err)
+	return h
+})
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// socket is a descriptor of the TCP connection.
+func socket() *os.File {
+	fd, err := unix.FcntlInt(host().socket.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	must(err)
+	return os.NewFile(uintptr(fd), "socket")
+}
+
+// exchangeHash is one of many.
+func exchangeHash(n byte) []byte {
+	h := sha256.Sum256([]byte{n})
+	return h[:]
+}
+
+func signMsg(hash []byte) capproto.Msg {
+	return msg(capproto.VerbSign, "key", capproto.B64(host().key.Marshal()), "alg", "ssh-ed25519", "data", capproto.B64(hash))
+}
+
+// keyMsg is a proof by the user's key, with a signature over that session id.
+func keyMsg(user string, sid []byte) capproto.Msg {
+	h := host()
+	signed := ssh.Marshal(struct {
+		SessionID []byte
+		Type      byte
+		User      string
+		Service   string
+		Method    string
+		Signed    bool
+		Algorithm string
+		Key       []byte
+	}{sid, 50, user, "ssh-connection", "publickey", true, "ssh-ed25519", h.blob})
+	sig := ssh.Marshal(&ssh.Signature{Format: "ssh-ed25519", Blob: ed25519.Sign(h.user, signed)})
+	return msg(capproto.VerbAuth, "user", user, "method", "publickey", "alg", "ssh-ed25519", "key", capproto.B64(h.blob), "sig", capproto.B64(sig))
+}
+
+// modelFile is the descriptor that a request takes with it.
+func modelFile(verb, proto string) []*os.File {
+	if verb == capproto.VerbStart && proto == "ssh" {
+		return []*os.File{socket()}
+	}
+	return nil
+}

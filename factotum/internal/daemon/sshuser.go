@@ -1,0 +1,169 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+
+	"p9auth/capproto"
+	"p9auth/factotum/internal/pamwire"
+	"p9auth/internal/sys"
+	"p9auth/internal/words"
+)
+
+// nameUser takes the user's name before there is a proof, and says what holds
+// for the user. An account that does not exist differs in nothing but the Match
+// blocks that hold, as with sshd.
+func (l *sshProto) nameUser(p capproto.Packet) (capproto.Msg, error) {
+	if l.sessionID == nil {
+		return capproto.Msg{}, violation("user before the key exchange")
+	}
+	if l.identified {
+		return capproto.Msg{}, violation("the user is named already")
+	}
+	if err := l.identify(p.Get("name")); err != nil {
+		return capproto.Msg{}, err
+	}
+	m := capproto.NewMsg(capproto.VerbOK, "settings", l.settings, "methods", joinMethods(l.methods.Next()))
+	if b := l.banner(); b != "" {
+		m.Add("banner", b)
+	}
+	if l.barred {
+		m.Add("invalid", "yes") // for the penalties: it must not show otherwise
+	}
+	return m, nil
+}
+
+// maxBanner bounds the file of Banner, in bytes.
+const maxBanner = 64 << 10
+
+// banner reads the file of Banner, as root: the administrator named it. sshd's
+// monitor does the same.
+func (l *sshProto) banner() string {
+	if l.conf.Banner == "" {
+		return ""
+	}
+	b, err := sys.ReadFile(l.conf.Banner, maxBanner)
+	if err == nil && bytes.IndexByte(b, 0) >= 0 {
+		err = errors.New(l.conf.Banner + " has a NUL byte")
+	}
+	if err != nil {
+		l.log.Error("the banner is not shown", "error", err.Error())
+		return ""
+	}
+	return string(b)
+}
+
+// identify takes the user's name, finds out about the account and with which
+// settings it may log in.
+func (l *sshProto) identify(user string) error {
+	if user == "" || !possibleName(user) {
+		return violation("impossible user name")
+	}
+	l.name, l.identified, l.userInLog = user, true, user
+	if err := l.lookup(l.conf.UseDNS); err != nil {
+		return err
+	}
+	l.valid = l.account != nil
+	conf, err := l.gen.ssh.conf.For(l.connInfo())
+	var groups []string
+	if err == nil && len(conf.AllowGroups)+len(conf.DenyGroups) > 0 {
+		groups, err = l.groups()
+	}
+	unknown := err
+	if unknown != nil {
+		l.account = nil
+		if conf, err = l.gen.ssh.conf.For(l.connInfo()); err != nil {
+			return err
+		}
+	}
+	if err := l.use(conf); err != nil {
+		return err
+	}
+	l.admits(groups, unknown)
+	if conf.RefuseConnection {
+		l.sshlog(slog.LevelInfo, "administratively prohibited connection for %s%s %s", l.invalidUser(), words.Vis(user), l.from())
+		return errConnectionRefused
+	}
+	return nil
+}
+
+// admits decides whether the account may log in at all, by AllowUsers and the
+// like, and logs why not. unknown is why the user's groups are not known, or nil.
+func (l *sshProto) admits(groups []string, unknown error) {
+	from := l.host
+	if from == "" {
+		from = l.remote.Addr().String()
+	}
+	user := words.Vis(l.name)
+	if unknown != nil {
+		l.sshlog(slog.LevelError, "User %s from %s not allowed because the user's groups cannot be had: %v", user, from, unknown)
+		l.valid = false
+	} else if !l.valid {
+		l.sshlog(slog.LevelInfo, "Invalid user %s %s", user, l.from())
+	} else if why := l.conf.Admits(l.name, l.host, l.remote.Addr(), groups); why != "" {
+		l.sshlog(slog.LevelInfo, "User %s from %s not allowed because %s", user, from, why)
+		l.valid = false
+	}
+	l.barred = !l.valid
+}
+
+// groups are the names of the user's groups, or an error if they are not known:
+// then no rule about groups must be taken to have been obeyed.
+func (l *sshProto) groups() ([]string, error) {
+	switch {
+	case l.account == nil:
+		return nil, nil
+	case l.account.GroupsErr != "":
+		return nil, errors.New(l.account.GroupsErr)
+	}
+	return l.account.Groups, nil
+}
+
+// lookup starts a worker and has it look up the account, and the client's name if
+// dns.
+func (l *sshProto) lookup(dns bool) error {
+	if err := l.startWorker(); err != nil {
+		return err
+	}
+	q := pamwire.Lookup{User: l.name}
+	if dns {
+		q.Addr = l.remote.Addr()
+	}
+	if err := l.tell(q); err != nil {
+		return err
+	}
+	e, err := l.await()
+	if err != nil {
+		return err
+	}
+	host := ""
+	switch e := e.(type) {
+	case pamwire.Account:
+		l.account, host = &e, e.Host
+	case pamwire.NoUser:
+		l.account, host = nil, e.Host
+	default:
+		return l.unexpected(e)
+	}
+	if host != "" {
+		l.host, l.rhost = host, host
+	}
+	return nil
+}
+
+// needWorker makes sure that there is a worker that has looked up the account. An
+// account that is another one than before is not valid any more.
+func (l *sshProto) needWorker() error {
+	if l.worker != nil {
+		return nil
+	}
+	before := l.account
+	if err := l.lookup(false); err != nil {
+		return err
+	}
+	if l.valid && (l.account == nil || before == nil || l.account.UID != before.UID) {
+		l.valid, l.barred = false, true
+	}
+	return nil
+}

@@ -1,0 +1,288 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"p9auth/capproto"
+	"p9auth/factotum/internal/config"
+	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/internal/status"
+	"p9auth/internal/sys"
+)
+
+// maxQueue bounds what a chatty module may say while nobody reads.
+const maxQueue = 256
+
+// A workerProc is the handle on a factotum-pam process, and on the one that
+// takes its session over if it dies.
+type workerProc struct {
+	log     status.Log
+	conf    config.Config
+	tty     *tty          // or nil; closed when the worker has ended
+	running *atomic.Int64 // how many processes there are, of all handles
+
+	events chan pamwire.Event
+	begun  pamwire.Begin // with what its PAM transaction began
+
+	mu      sync.Mutex
+	proc    process
+	session *session        // that it was told to open
+	opened  *pamwire.Opened // what it opened
+	closing bool            // it has begun to close the session
+	over    bool            // nobody hears it any more
+}
+
+// A process is one factotum-pam process.
+type process struct {
+	conn  *capproto.Conn
+	cmd   *exec.Cmd
+	ended chan error // how it has ended
+}
+
+// startWorker starts a worker process, which has the terminal from then on.
+func startWorker(c config.Config, log status.Log, t *tty, running *atomic.Int64) (*workerProc, error) {
+	w := &workerProc{log: log, conf: c, tty: t, running: running, events: make(chan pamwire.Event, maxQueue)}
+	if err := w.spawn(); err != nil {
+		return nil, err
+	}
+	go w.serve()
+	return w, nil
+}
+
+// spawn starts the process and greets it.
+func (w *workerProc) spawn() error {
+	ours, theirs, err := sys.Socketpair()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	conn, err := capproto.FileConn(ours, capproto.MaxReply)
+	if err != nil {
+		return err
+	}
+	p := process{conn, exec.Command(w.conf.PAMWorker), make(chan error, 1)}
+	p.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=1"}
+	p.cmd.Dir = "/"
+	p.cmd.Stderr = os.Stderr
+	p.cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := p.cmd.Start(); err != nil {
+		conn.Close()
+		return fmt.Errorf("start the PAM worker: %w", err)
+	}
+	w.running.Add(1)
+	go func() {
+		err := p.cmd.Wait()
+		w.running.Add(-1)
+		// Keep what is already queued, but stop reading: a child left behind by a
+		// PAM module may still hold the socket.
+		conn.Unix().CloseRead()
+		p.ended <- err
+	}()
+	w.mu.Lock()
+	w.proc = p
+	w.mu.Unlock()
+	// An error here is one of the process's end, which hear finds too.
+	conn.Send(pamwire.Hello{Version: pamwire.Version}.Encode())
+	return nil
+}
+
+func (w *workerProc) current() process {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.proc
+}
+
+// Tell sends a request. The terminal goes along with Begin.
+func (w *workerProc) Tell(r pamwire.Request) error {
+	conn := w.current().conn
+	if b, ok := r.(pamwire.Begin); ok {
+		w.mu.Lock()
+		w.begun = b
+		w.mu.Unlock()
+		if w.tty != nil {
+			return conn.Send(r.Encode(), w.tty.f)
+		}
+	}
+	return conn.Send(r.Encode())
+}
+
+// Open has the session opened. The pidfd of its process goes along.
+func (w *workerProc) Open(s *session) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		s.end()
+		return errors.New("it has ended")
+	}
+	w.session = s
+	return w.proc.conn.Send(pamwire.OpenSession{PID: s.leader.PID}.Encode(), s.leader.File())
+}
+
+// Events has what the worker says.
+func (w *workerProc) Events() <-chan pamwire.Event { return w.events }
+
+// PID is the worker's process.
+func (w *workerProc) PID() int { return w.current().cmd.Process.Pid }
+
+// Abandon ends the worker, unless it has a session open.
+func (w *workerProc) Abandon() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.proc.conn.Unix().CloseWrite()
+	// A module that hangs does not notice. One that opens a session may be at
+	// work that had better not be broken off.
+	patience := 10 * time.Second
+	if w.session != nil {
+		patience = w.conf.LoginGraceTime
+	}
+	time.AfterFunc(patience, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.opened == nil {
+			w.proc.cmd.Process.Kill()
+		}
+	})
+}
+
+// serve passes on what the worker says until it ends, and sees to the session
+// that it may leave behind.
+func (w *workerProc) serve() {
+	defer w.release()
+	noEvents := sync.OnceFunc(func() { close(w.events) })
+	defer noEvents()
+	defer contain(w.log, func() { w.current().cmd.Process.Kill() })
+	err := w.hear(true)
+	noEvents()
+	for w.orphaned() {
+		w.log.Event(status.WorkerLost, "error", fmt.Sprint(err))
+		if err = w.adopt(); err == nil {
+			err = w.hear(false)
+		}
+		if v := (*pamwire.VersionError)(nil); errors.As(err, &v) || errors.Is(err, errNotStarted) {
+			w.log.Error("no PAM worker takes over: the PAM session will not be closed", "error", err.Error())
+			return
+		}
+		time.Sleep(100 * time.Millisecond) // a worker that always dies must not take the machine along
+	}
+}
+
+// release frees what the worker had.
+func (w *workerProc) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	if w.session != nil {
+		if w.opened != nil {
+			w.log.Event(status.SessionClosed)
+		}
+		w.session.end()
+	}
+	if w.tty != nil {
+		w.tty.f.Close()
+	}
+}
+
+// hear hears what one process says until it ends, and passes that on to the
+// conversation, if it still belongs to one. It returns how the process has ended,
+// or a *pamwire.VersionError.
+func (w *workerProc) hear(pass bool) error {
+	p := w.current()
+	err := w.listen(p, pass)
+	how := <-p.ended
+	p.conn.Close()
+	if v := (*pamwire.VersionError)(nil); errors.As(err, &v) {
+		return err
+	}
+	return how
+}
+
+// listen hears what one process says until it has nothing more to say. One that
+// says what it must not is killed.
+func (w *workerProc) listen(p process, pass bool) error {
+	greeted := false
+	for {
+		packet, err := p.conn.Recv()
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		packet.Close()
+		var e pamwire.Event
+		switch {
+		case err != nil:
+		case !greeted:
+			err = pamwire.CheckWorker(packet.Msg)
+			greeted = true
+		default:
+			e, err = pamwire.DecodeEvent(packet.Msg)
+		}
+		if err == nil && e != nil && !w.note(e) && pass { // what modules say at the end of a session is for nobody
+			select {
+			case w.events <- e:
+			default:
+				err = errors.New("it says too much")
+			}
+		}
+		if err != nil {
+			w.log.Error("the PAM worker cannot be used", "error", err.Error())
+			p.cmd.Process.Kill()
+			return err
+		}
+	}
+}
+
+// note notes what becomes of the PAM session. It returns true for what is not for
+// the conversation.
+func (w *workerProc) note(e pamwire.Event) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch e := e.(type) {
+	case pamwire.Opened:
+		w.opened = &e
+	case pamwire.Closing, pamwire.Closed:
+		w.closing = true
+		return true
+	}
+	return false
+}
+
+// orphaned reports whether the worker left a PAM session open. One that died
+// while closing it is not replaced: the session is closed once at most.
+func (w *workerProc) orphaned() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.session != nil && w.opened != nil && !w.closing
+}
+
+var errNotStarted = errors.New("it cannot be started")
+
+// adopt starts a process that takes the session over. The error is errNotStarted
+// if there is none, otherwise hear finds how it ends.
+func (w *workerProc) adopt() error {
+	if err := w.spawn(); err != nil {
+		return fmt.Errorf("%w: %w", errNotStarted, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m := pamwire.Adopt{
+		User: w.opened.User, Service: w.begun.Service, TTY: w.begun.TTY, RHost: w.begun.RHost, ConfDir: w.begun.ConfDir,
+		Env: w.opened.Env, // begin's among them
+		PID: w.session.leader.PID,
+	}
+	files := []*os.File{w.session.leader.File()}
+	if w.tty != nil {
+		m.Owner = &w.tty.owner
+		files = append(files, w.tty.f)
+	}
+	w.proc.conn.Send(m.Encode(), files...)
+	return nil
+}
