@@ -33,7 +33,11 @@ func TestKeywordsOfTheConnectionAreSeenFromOutside(t *testing.T) {
 	// The server's end of the connection, from the session of it.
 	const end = `$ssh alice@127.0.0.1 "set -- \$SSH_CLIENT; sleep 1; ss -Htno --tos sport = :$port and dport = :\$2"`
 	const forward = `ssh -p $port $options -R %s alice@127.0.0.1 %s </dev/null`
-	remote := func(listen, command string) string { return fmt.Sprintf(forward, listen, command) }
+	// The forward and the session that was asked for after it are served at once.
+	const once = `'for i in $(seq 100); do x=$(%s 2>/dev/null) && [ "$x" ] && break; sleep 0.1; done; echo "$x"'`
+	remote := func(listen, command string) string {
+		return fmt.Sprintf(forward, listen, fmt.Sprintf(once, command))
+	}
 	for _, c := range []struct{ conf, script, want string }{
 		{"VersionAddendum hello  world", "read x </dev/tcp/127.0.0.1/$port; echo \"$x\"", `^SSH-2\.0-p9auth hello  world\r?\n$`},
 		{"VersionAddendum none", "read x </dev/tcp/127.0.0.1/$port; echo \"$x\"", `^SSH-2\.0-p9auth\r?\n$`},
@@ -47,10 +51,10 @@ func TestKeywordsOfTheConnectionAreSeenFromOutside(t *testing.T) {
 		{"IPQoS af21 cs1", end, `tos:0x20\b`},
 		{"IPQoS af21 cs1", "ssh -tt -p $port $options alice@127.0.0.1 <<<'set -- $SSH_CLIENT; sleep 1; ss -Htno --tos sport = :$3 and dport = :$2; exit'", `tos:0x48\b`},
 		{"Match User alice\nIPQoS cs2", end, `tos:0x40\b`},
-		{"GatewayPorts no", remote("*:$((port+3)):127.0.0.1:1", "ss -Htln sport = :$((port+3))"), `127\.0\.0\.1:\d+`},
-		{"GatewayPorts no", remote("*:$((port+3)):127.0.0.1:1", "ss -Htln sport = :$((port+3))"), `!(0\.0\.0\.0|\*):\d+ +\S+ *\n`},
-		{"GatewayPorts yes", remote("$((port+3)):127.0.0.1:1", "ss -Htln sport = :$((port+3))"), `(0\.0\.0\.0|\*):\d+`},
-		{"GatewayPorts clientspecified", remote("127.0.0.1:$((port+3)):127.0.0.1:1", "ss -Htln sport = :$((port+3))"), `127\.0\.0\.1:\d+`},
+		{"GatewayPorts no", remote("*:$((port+3)):127.0.0.1:1", "ss -Htln sport = :'$((port+3))'"), `127\.0\.0\.1:\d+`},
+		{"GatewayPorts no", remote("*:$((port+3)):127.0.0.1:1", "ss -Htln sport = :'$((port+3))'"), `!(0\.0\.0\.0|\*):\d+ +\S+ *\n`},
+		{"GatewayPorts yes", remote("$((port+3)):127.0.0.1:1", "ss -Htln sport = :'$((port+3))'"), `(0\.0\.0\.0|\*):\d+`},
+		{"GatewayPorts clientspecified", remote("127.0.0.1:$((port+3)):127.0.0.1:1", "ss -Htln sport = :'$((port+3))'"), `127\.0\.0\.1:\d+`},
 		{"StreamLocalBindMask 0117", remote("/home/alice/a.sock:127.0.0.1:1", "stat -c %a a.sock"), `^660\n`},
 		{"", remote("/home/alice/b.sock:127.0.0.1:1", "stat -c %a b.sock"), `^600\n`},
 		{"StreamLocalBindUnlink yes", "$ssh alice@127.0.0.1 'timeout 1 socat UNIX-LISTEN:c.sock,unlink-close=0 - 2>/dev/null; test -S c.sock'; ssh -v -p $port ${options/-o LogLevel=ERROR/} -o ExitOnForwardFailure=yes -R /home/alice/c.sock:127.0.0.1:1 alice@127.0.0.1 echo forwarded </dev/null 2>/dev/null", `^forwarded\n`},
