@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/internal/becomerecord"
+	"p9auth/test/manual"
 )
 
 // These tests run become without the file system, from a file that holds what
@@ -382,19 +383,13 @@ func steps(t *testing.T, r becomerecord.Record, args ...string) []string {
 // TestTheSystemCallsAreThoseOfCapuse4 in this order, and there are no others.
 func TestTheSystemCallsAreThoseOfCapuse4(t *testing.T) {
 	needRoot(t)
-	page, err := os.ReadFile("../../man/capuse.4")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, list, ok := strings.Cut(string(page), ".Ss System calls of become\n")
-	_, list, ok2 := strings.Cut(list, ".Bd -literal")
-	list, _, ok3 := strings.Cut(list, "\n.Ed\n")
-	if !ok || !ok2 || !ok3 {
+	displays := manual.Displays(t, "capuse.4", "System calls of become")
+	if len(displays) != 1 {
 		t.Fatal("capuse.4 has no list of system calls")
 	}
 	// A line has a call, and what it is for: nothing means always.
 	var always, unbound, bound []string
-	for _, l := range strings.Split(list, "\n")[1:] {
+	for _, l := range strings.Split(strings.TrimSuffix(displays[0], "\n"), "\n") {
 		call, when, _ := strings.Cut(l, "\t")
 		call = strings.Join(strings.Fields(strings.ReplaceAll(call, `\(mu`, "x")), " ")
 		switch {
