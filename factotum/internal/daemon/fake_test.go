@@ -399,7 +399,24 @@ func startMsg(proto string, nameValue ...string) capproto.Msg {
 	return msg(capproto.VerbStart, append([]string{"proto", proto, "version", "1"}, nameValue...)...)
 }
 
-// A host is what an SSH server has: a host key, and a TCP connection.
+// newGen is a generation with that sshd_config, beside a host key.
+func newGen(sshdConfig string) *generation {
+	dir, err := os.MkdirTemp("", "factotum")
+	must(err)
+	defer os.RemoveAll(dir)
+	hostKey := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
+	block, err := ssh.MarshalPrivateKey(hostKey, "")
+	must(err)
+	must(os.WriteFile(filepath.Join(dir, "key"), pem.EncodeToMemory(block), 0o600))
+	must(os.WriteFile(filepath.Join(dir, "sshd_config"), []byte("HostKey "+filepath.Join(dir, "key")+"\n"+sshdConfig), 0o600))
+	conf, err := config.Parse("test", strings.NewReader("FrontEnd _login login\nFrontEnd _sshfront sshd ssh\nSyslog none\nSSHDConfig "+filepath.Join(dir, "sshd_config")+"\n"))
+	must(err)
+	server, err := loadSSH(conf, slog.New(slog.DiscardHandler))
+	must(err)
+	return &generation{conf, map[uint32]config.Binding{uidLogin: {Service: "login", Proto: "pam"}, uidSSH: {Service: "sshd", Proto: "ssh"}}, server}
+}
+
+// host is a generation, the keys of a host and a user, and a TCP connection.
 var host = sync.OnceValue(func() (h struct {
 	gen    *generation
 	key    ssh.PublicKey // of the host
@@ -408,20 +425,8 @@ var host = sync.OnceValue(func() (h struct {
 	socket *os.File
 	ends   []any // of the connection: what is forgotten is closed
 }) {
-	dir, err := os.MkdirTemp("", "factotum")
-	must(err)
-	defer os.RemoveAll(dir)
-	hostKey := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
-	block, err := ssh.MarshalPrivateKey(hostKey, "")
-	must(err)
-	must(os.WriteFile(filepath.Join(dir, "key"), pem.EncodeToMemory(block), 0o600))
-	must(os.WriteFile(filepath.Join(dir, "sshd_config"), []byte("HostKey "+filepath.Join(dir, "key")+"\nMatch User carol\nAuthenticationMethods publickey,password\n"), 0o600))
-	conf, err := config.Parse("test", strings.NewReader("FrontEnd _login login\nFrontEnd _sshfront sshd ssh\nSyslog none\nSSHDConfig "+filepath.Join(dir, "sshd_config")+"\n"))
-	must(err)
-	server, err := loadSSH(conf, slog.New(slog.DiscardHandler))
-	must(err)
-	h.gen = &generation{conf, map[uint32]config.Binding{uidLogin: {Service: "login", Proto: "pam"}, uidSSH: {Service: "sshd", Proto: "ssh"}}, server}
-	h.key = server.keys[0].PublicKey()
+	h.gen = newGen("Match User carol\nAuthenticationMethods publickey,password\n")
+	h.key = h.gen.ssh.keys[0].PublicKey()
 	h.user = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, 32))
 	signer, err := ssh.NewSignerFromKey(h.user)
 	must(err)
