@@ -103,7 +103,7 @@ func TestBusyChannelsWhileKeysAreExchanged(t *testing.T) {
 		select {
 		case <-done:
 			return
-		case <-time.After(15 * time.Second):
+		case <-time.After(10 * time.Second):
 		}
 		now := moved.Load()
 		if now == before {
