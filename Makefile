@@ -33,6 +33,8 @@ all: $(CRYPTO)
 	$(STATIC) -o $(BIN)/sshfront ./sshfront
 	CGO_ENABLED=1 $(BUILD) -buildmode=pie -o $(BIN)/factotum-pam ./factotum/pam
 
+crypto: $(CRYPTO)
+
 $(CRYPTO): go.mod tools/sshpatch/main.go tools/sshpatch/apply.go $(wildcard tools/sshpatch/pin/* tools/sshpatch/patches tools/sshpatch/patches/*)
 	$(SSHPATCH)
 
@@ -162,4 +164,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all deps test race cover fuzz test-site check demo bench vm-test vm-boot kernel-grantid install deb clean
+.PHONY: all crypto deps test race cover fuzz test-site check demo bench vm-test vm-boot kernel-grantid install deb clean
