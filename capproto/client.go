@@ -216,7 +216,7 @@ type AuthInfo struct {
 	Hush     bool       // the user has a .hushlogin
 
 	// Of ssh: the addresses of both ends of the TCP connection, as host:port;
-	// JSON of sshdconf.Settings, and of authkeys.Options where a key was used;
+	// sshdconf.SessionFormat, and authkeys.OptionsFormat where a key was used;
 	// what the proof consisted of, in the form of the file of ExposeAuthInfo in
 	// sshd_config(5); what PAM had to say.
 	Remote   string
@@ -241,7 +241,6 @@ func parseAuthInfo(m Msg) (*AuthInfo, error) {
 		User: m.Get("user"), Home: m.Get("home"), Shell: m.Get("shell"), Cap: m.Get("cap"),
 		Env: m.All("env"), Umask: -1, NoHome: m.Get("nohome"), Hush: m.Get("hush") == "yes",
 		Remote: m.Get("remote"), Local: m.Get("local"),
-		Settings: []byte(m.Get("settings")), Options: []byte(m.Get("options")),
 		Methods: m.All("method"), Messages: m.All("message"),
 	}
 	var err error
@@ -263,6 +262,13 @@ func parseAuthInfo(m Msg) (*AuthInfo, error) {
 	}
 	if a.NProc, err = parseLimit(m, "nproc"); err != nil {
 		return nil, err
+	}
+	for name, to := range map[string]*[]byte{"settings": &a.Settings, "options": &a.Options} {
+		if s, ok := m.Lookup(name); ok {
+			if *to, err = UnB64(s); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+		}
 	}
 	if a.User == "" || a.Cap == "" {
 		return nil, fmt.Errorf("%w: authinfo without user or cap", ErrPacket)

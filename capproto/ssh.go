@@ -2,7 +2,6 @@ package capproto
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strconv"
@@ -22,11 +21,11 @@ func UnB64(s string) ([]byte, error) {
 
 // SSHServer is what an SSH server has to show: its host keys' public parts and
 // certificates, encoded as RFC 4253 section 6.6 says, and its settings for the
-// address at the other end (JSON of sshdconf.Settings).
+// address at the other end (sshdconf.TransportFormat).
 type SSHServer struct {
 	HostKeys  [][]byte
 	HostCerts [][]byte
-	Settings  json.RawMessage
+	Settings  []byte
 }
 
 // StartSSH begins a conversation over an SSH connection, whose socket it
@@ -36,7 +35,10 @@ func (c *Client) StartSSH(conn *os.File) (*SSHServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &SSHServer{Settings: json.RawMessage(m.Get("settings"))}
+	s := new(SSHServer)
+	if s.Settings, err = UnB64(m.Get("settings")); err != nil {
+		return nil, err
+	}
 	for _, k := range m.All("hostkey") {
 		b, err := UnB64(k)
 		if err != nil {
@@ -95,11 +97,11 @@ func (c *Client) Auth(p Proof) error {
 }
 
 // An SSHUser is what an SSH server needs to know of the user that the client has
-// named: the settings that hold for them (JSON of sshdconf.Settings), the
+// named: the settings that hold for them (sshdconf.ConnectionFormat), the
 // methods that may be tried first, and the text to show before. Invalid: the
 // login will be refused whatever is offered (unknown or barred user).
 type SSHUser struct {
-	Settings json.RawMessage
+	Settings []byte
 	Methods  []string
 	Banner   string
 	Invalid  bool
@@ -111,7 +113,11 @@ func (c *Client) User(name string) (*SSHUser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &SSHUser{json.RawMessage(m.Get("settings")), splitMethods(m), m.Get("banner"), m.Get("invalid") == "yes"}, nil
+	settings, err := UnB64(m.Get("settings"))
+	if err != nil {
+		return nil, err
+	}
+	return &SSHUser{settings, splitMethods(m), m.Get("banner"), m.Get("invalid") == "yes"}, nil
 }
 
 // Ticket returns a ticket with which another process of the same uid can take

@@ -170,12 +170,12 @@ func (o *options) parse() (*sshdconf.Config, error) {
 // listener is what the options say to the listener.
 func (o *options) listener() listener.Options {
 	return listener.Options{
-		Conf: func() (*sshdconf.Settings, error) {
+		Conf: func() (*sshdconf.Listen, error) {
 			c, err := o.parse()
 			if err != nil {
 				return nil, err
 			}
-			return c.Global(), nil
+			return c.Global().Listen(), nil
 		},
 		User: o.user, RPC: o.rpc, Capuse: o.capuse, LogFile: o.logFile, Debug: o.debug, Quiet: o.quiet, Inetd: o.inetd,
 	}

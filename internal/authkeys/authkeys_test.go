@@ -365,3 +365,21 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+func TestOptionsComeThroughTheirEncoding(t *testing.T) {
+	o, _, err := ParseOptions(`restrict,pty,command="echo é",environment="A=b",permitopen="h:1",principals="a,b",expiry-time="20300101"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := OptionsFormat.Decode(OptionsFormat.Encode(&o))
+	if err != nil || !got.ValidUntil.Equal(o.ValidUntil) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	got.ValidUntil = o.ValidUntil // its zone may be another value of the same zone
+	if !reflect.DeepEqual(*got, o) {
+		t.Errorf("got %+v, want %+v", *got, o)
+	}
+	if got := fmt.Sprintf("%d %08x", OptionsFormat.Version, OptionsFormat.Fingerprint()); got != "1 e099d251" {
+		t.Errorf("Options has become %q: raise its Version, then write that here", got)
+	}
+}

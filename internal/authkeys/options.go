@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"p9auth/internal/match"
+	"p9auth/internal/pack"
 	"p9auth/internal/sshdconf"
 	"p9auth/internal/words"
 )
@@ -62,6 +63,9 @@ type Options struct {
 	// VerifyRequired: a security key must attest that it verified the user.
 	VerifyRequired bool
 }
+
+// OptionsFormat is the encoding of Options between our processes.
+var OptionsFormat = pack.Format[Options]{Name: "key options", Version: 1}
 
 // AnyTunnel is Options.Tunnel for tunnel="any".
 const AnyTunnel = 0x7fffffff

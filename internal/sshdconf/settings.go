@@ -3,9 +3,7 @@ package sshdconf
 import (
 	"fmt"
 	"net/netip"
-	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,8 +13,9 @@ import (
 // Settings are the values of all implemented keywords for one connection or,
 // from Config.Global, for the listener. Fields are named as their keywords, in
 // the plural where a keyword may be repeated; the manual page says what they
-// mean. Durations of zero mean no limit. A Settings is plain data: it can be
-// copied and marshalled.
+// mean. Durations of zero mean no limit. A Settings is plain data and stays in
+// the process that has read the file; other processes get parts of it: see
+// Listen, Transport, Connection, Auth, Session.
 type Settings struct {
 	// The listener.
 	Ports                 []int
@@ -160,63 +159,6 @@ func defaults() *Settings {
 	}
 }
 
-// Listen returns the addresses to listen on: each ListenAddress with its port
-// or each Port, and without any the wildcard addresses of AddressFamily. Hosts
-// may be names, to be resolved by the caller within AddressFamily.
-func (s *Settings) Listen() []HostPort {
-	addrs := s.ListenAddresses
-	if len(addrs) == 0 {
-		if s.AddressFamily != FamilyInet {
-			addrs = append(addrs, HostPort{Host: "::"})
-		}
-		if s.AddressFamily != FamilyInet6 {
-			addrs = append(addrs, HostPort{Host: "0.0.0.0"})
-		}
-	}
-	var out []HostPort
-	for _, a := range addrs {
-		if a.Port != 0 {
-			out = append(out, a)
-			continue
-		}
-		for _, p := range s.Ports {
-			out = append(out, HostPort{a.Host, p})
-		}
-	}
-	return out
-}
-
-// AcceptsEnv reports whether the client may set the environment variable.
-func (s *Settings) AcceptsEnv(name string) bool {
-	for _, p := range s.AcceptEnv {
-		if match.Pattern(name, p) {
-			return true
-		}
-	}
-	return false
-}
-
-// ChannelTimeout returns how long a channel of the type may be idle; 0: for
-// ever. The type "global" is never matched by a wildcard.
-func (s *Settings) ChannelTimeout(channel string) time.Duration {
-	for _, t := range s.ChannelTimeouts {
-		if t.Type == channel || t.Type != "global" && channel != "global" && match.Pattern(channel, t.Type) {
-			return t.Timeout
-		}
-	}
-	return 0
-}
-
-// Subsystem returns the command of a subsystem.
-func (s *Settings) Subsystem(name string) (string, bool) {
-	for _, x := range s.Subsystems {
-		if x.Name == name {
-			return x.Command, true
-		}
-	}
-	return "", false
-}
-
 // Admits says whether AllowUsers, DenyUsers, AllowGroups and DenyGroups let a
 // user in: the empty string, or the reason in the words of sshd(8)'s log line
 // "User NAME from HOST not allowed because ...". host is the client's name or
@@ -291,112 +233,4 @@ func Expand(s string, values Tokens) (string, error) {
 		}
 		s = rest[1:]
 	}
-}
-
-// userFileTokens are those that AuthorizedKeysFile and
-// AuthorizedPrincipalsFile take.
-func userFileTokens(user, home string, uid uint32) Tokens {
-	return Tokens{'h': home, 'u': user, 'U': strconv.FormatUint(uint64(uid), 10)}
-}
-
-// UserFile is one file to look for keys or principals in.
-type UserFile struct {
-	Path string // absolute and clean
-	// Glob: Path is a pattern for filepath.Glob, since the configuration has
-	// wildcards there; what came from a token is escaped.
-	Glob bool
-}
-
-// KeysFiles returns the files of AuthorizedKeysFile for an account. A relative
-// one is below home.
-func (s *Settings) KeysFiles(user, home string, uid uint32) ([]UserFile, error) {
-	var out []UserFile
-	for _, f := range s.AuthorizedKeysFiles {
-		u, err := userFile(f, user, home, uid)
-		if err != nil {
-			return nil, fmt.Errorf("AuthorizedKeysFile: %w", err)
-		}
-		out = append(out, u)
-	}
-	return out, nil
-}
-
-// PrincipalsFile returns the file of AuthorizedPrincipalsFile for an account,
-// and false for none.
-func (s *Settings) PrincipalsFile(user, home string, uid uint32) (UserFile, bool, error) {
-	if s.AuthorizedPrincipalsFile == "" {
-		return UserFile{}, false, nil
-	}
-	u, err := userFile(s.AuthorizedPrincipalsFile, user, home, uid)
-	if err != nil {
-		return UserFile{}, false, fmt.Errorf("AuthorizedPrincipalsFile: %w", err)
-	}
-	return u, true, nil
-}
-
-func userFile(template, user, home string, uid uint32) (UserFile, error) {
-	if !path.IsAbs(home) {
-		return UserFile{}, fmt.Errorf("home directory %q is not absolute", clip(home))
-	}
-	if user == "" || user == "." || user == ".." || strings.Contains(user, "/") {
-		return UserFile{}, fmt.Errorf("user name %q cannot be part of a path", clip(user))
-	}
-	glob := strings.ContainsAny(template, `*?[\`)
-	t := userFileTokens(user, home, uid)
-	if glob {
-		esc := strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`)
-		for k, v := range t {
-			t[k] = esc.Replace(v)
-		}
-	}
-	p, err := Expand(template, t)
-	if err != nil {
-		return UserFile{}, err
-	}
-	if !path.IsAbs(p) {
-		p = t['h'] + "/" + p
-	}
-	return UserFile{path.Clean(p), glob}, nil
-}
-
-// keysTokens are those that AuthorizedKeysCommand takes, and principalsTokens
-// those of AuthorizedPrincipalsCommand.
-const (
-	keysTokens       = "CDUfhktu"
-	principalsTokens = keysTokens + "FKTis"
-)
-
-// KeysCommand returns the program of AuthorizedKeysCommand and its arguments.
-func (s *Settings) KeysCommand(t Tokens) ([]string, error) {
-	return commandLine(s.AuthorizedKeysCommand, keysTokens, t)
-}
-
-// PrincipalsCommand returns the program of AuthorizedPrincipalsCommand and its
-// arguments.
-func (s *Settings) PrincipalsCommand(t Tokens) ([]string, error) {
-	return commandLine(s.AuthorizedPrincipalsCommand, principalsTokens, t)
-}
-
-// commandLine splits a command, and then replaces the tokens in its arguments:
-// what comes from a token is never split.
-func commandLine(command, tokens string, t Tokens) ([]string, error) {
-	argv, err := splitWords(command, false)
-	if err != nil {
-		return nil, err
-	}
-	if len(argv) == 0 || !path.IsAbs(argv[0]) {
-		return nil, fmt.Errorf("%q is not an absolute path", clip(command))
-	}
-	take := Tokens{}
-	for _, c := range []byte(tokens) {
-		if v, ok := t[c]; ok {
-			take[c] = v
-		}
-	}
-	for i := range argv[1:] {
-		if argv[i+1], err = Expand(argv[i+1], take); err != nil {
-			return nil, err
-		}
-	}
-	return argv, nil
 }

@@ -86,13 +86,13 @@ func TestTheFirstValueWins(t *testing.T) {
 func TestSomeKeywordsAddUp(t *testing.T) {
 	s := mustParse(t, "Port 22\nPort 2222\nAllowUsers alice\nAllowUsers bob\nAcceptEnv LANG\nAcceptEnv LC_*\n"+
 		"ListenAddress 127.0.0.1\nListenAddress [::1]:24\nSubsystem a x\nSubsystem a y\nSubsystem b z\n").Global()
-	if got := fmt.Sprint(s.Listen()); got != "[127.0.0.1:22 127.0.0.1:2222 [::1]:24]" {
+	if got := fmt.Sprint(s.Listen().Addresses()); got != "[127.0.0.1:22 127.0.0.1:2222 [::1]:24]" {
 		t.Errorf("listens on %s", got)
 	}
-	if len(s.AllowUsers) != 2 || !s.AcceptsEnv("LC_ALL") || s.AcceptsEnv("LD_PRELOAD") {
+	if len(s.AllowUsers) != 2 || !s.Session().AcceptsEnv("LC_ALL") || s.Session().AcceptsEnv("LD_PRELOAD") {
 		t.Errorf("got %+v", s)
 	}
-	if x, _ := s.Subsystem("a"); x != "x" || len(s.Subsystems) != 2 {
+	if x, _ := s.Session().Subsystem("a"); x != "x" || len(s.Subsystems) != 2 {
 		t.Errorf("subsystems %v", s.Subsystems)
 	}
 }
@@ -136,8 +136,8 @@ func TestValuesArriveTyped(t *testing.T) {
 		{"VersionAddendum  hello there # c", func(s *Settings) any { return s.VersionAddendum }, "hello there"},
 		{"SetEnv A=\"b c\" 'D=e f' # x", func(s *Settings) any { return s.SetEnv }, []string{"A=b c", "D=e f"}},
 		{"Subsystem sftp /x/s -l \"a b\"", func(s *Settings) any { return s.Subsystems[0].Command }, `/x/s -l "a b"`},
-		{"ChannelTimeout session=5m x11*=1h", func(s *Settings) any { return s.ChannelTimeout("x11-connection") }, time.Hour},
-		{"ChannelTimeout *=5m", func(s *Settings) any { return s.ChannelTimeout("global") }, time.Duration(0)},
+		{"ChannelTimeout session=5m x11*=1h", func(s *Settings) any { return s.Connection().ChannelTimeout("x11-connection") }, time.Hour},
+		{"ChannelTimeout *=5m", func(s *Settings) any { return s.Connection().ChannelTimeout("global") }, time.Duration(0)},
 		{"AuthenticationMethods publickey,password keyboard-interactive:pam", func(s *Settings) any { return s.AuthenticationMethods },
 			[][]string{{"publickey", "password"}, {"keyboard-interactive"}}},
 		{"PubkeyAuthOptions touch-required verify-required", func(s *Settings) any { return s.TouchRequired && s.VerifyRequired }, true},
@@ -272,7 +272,7 @@ Match all
 		t.Errorf("global: %+v", g)
 	}
 	s := mustFor(t, c, ConnInfo{User: "alice", Addr: from, Groups: wheel})
-	if x, _ := s.Subsystem("sftp"); !s.PasswordAuthentication || s.MaxAuthTries != 2 || s.Banner != "/wheel" || s.MaxSessions != 1 ||
+	if x, _ := s.Session().Subsystem("sftp"); !s.PasswordAuthentication || s.MaxAuthTries != 2 || s.Banner != "/wheel" || s.MaxSessions != 1 ||
 		!slices.Equal(s.AllowUsers, []string{"alice"}) || x != "alices" || len(s.Subsystems) != 1 || s.X11Forwarding {
 		t.Errorf("alice: %+v", s)
 	}
@@ -411,7 +411,7 @@ func TestAdmitsGivesTheReasonInTheWordsOfSshd(t *testing.T) {
 
 func TestTokensInUserFilesAreExpandedAndNeverBecomeWildcards(t *testing.T) {
 	s := mustParse(t, "AuthorizedKeysFile .ssh/keys /etc/keys/%u %h/x%%%U /k/%u/*.pub\nAuthorizedPrincipalsFile /p/%u\n").Global()
-	got, err := s.KeysFiles("a*b", "/home/a*b", 7)
+	got, err := s.Auth().KeysFiles("a*b", "/home/a*b", 7)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,15 +419,15 @@ func TestTokensInUserFilesAreExpandedAndNeverBecomeWildcards(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v", got)
 	}
-	if p, ok, err := s.PrincipalsFile("alice", "/h", 1); err != nil || !ok || p.Path != "/p/alice" {
+	if p, ok, err := s.Auth().PrincipalsFile("alice", "/h", 1); err != nil || !ok || p.Path != "/p/alice" {
 		t.Errorf("principals: %v %v %v", p, ok, err)
 	}
 	for _, user := range []string{"..", "a/b", ""} {
-		if _, err := s.KeysFiles(user, "/home/x", 7); err == nil {
+		if _, err := s.Auth().KeysFiles(user, "/home/x", 7); err == nil {
 			t.Errorf("the user name %q became part of a path", user)
 		}
 	}
-	if _, err := s.KeysFiles("alice", "home", 7); err == nil {
+	if _, err := s.Auth().KeysFiles("alice", "home", 7); err == nil {
 		t.Error("a relative home directory was taken")
 	}
 }
@@ -448,20 +448,20 @@ func TestCommandsAreSplitBeforeTokensAreReplaced(t *testing.T) {
 		`/x %F %K %T %i %s`:       {"/x", "<F>", "<K>", "<T>", "<i>", "<s>"},
 	} {
 		s := mustParse(t, user+"AuthorizedPrincipalsCommand "+text+"\n").Global()
-		if got, err := s.PrincipalsCommand(all); err != nil || !slices.Equal(got, want) {
+		if got, err := s.Auth().PrincipalsCommand(all); err != nil || !slices.Equal(got, want) {
 			t.Errorf("AuthorizedPrincipalsCommand %s: %q, %v", text, got, err)
 		}
 		if strings.Contains(text, "%K") {
 			continue // no token of the other
 		}
 		s = mustParse(t, user+"AuthorizedKeysCommand "+text+"\n").Global()
-		if got, err := s.KeysCommand(all); err != nil || !slices.Equal(got, want) {
+		if got, err := s.Auth().KeysCommand(all); err != nil || !slices.Equal(got, want) {
 			t.Errorf("AuthorizedKeysCommand %s: %q, %v", text, got, err)
 		}
 	}
 	// A key that is no certificate has none of a certificate's tokens.
 	s := mustParse(t, user+"AuthorizedPrincipalsCommand /x %i\n").Global()
-	if got, err := s.PrincipalsCommand(Tokens{'u': "a"}); err == nil {
+	if got, err := s.Auth().PrincipalsCommand(Tokens{'u': "a"}); err == nil {
 		t.Errorf("a token without a value gave %q", got)
 	}
 }
@@ -518,7 +518,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("valid in Parse, not for a connection: %v", err)
 		}
 		s.Dump(&bytes.Buffer{})
-		s.KeysFiles("alice", "/home/alice", 1000)
+		s.Auth().KeysFiles("alice", "/home/alice", 1000)
 		s.Admits("alice", "h", netip.MustParseAddr("::1"), []string{"g"})
 	})
 }

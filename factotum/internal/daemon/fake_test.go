@@ -22,6 +22,7 @@ import (
 	"p9auth/factotum/internal/config"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/status"
+	"p9auth/internal/authkeys"
 	"p9auth/internal/proc"
 )
 
@@ -272,7 +273,7 @@ func obliging(_ *fakeWorker, r pamwire.Request) []pamwire.Event {
 	case pamwire.Lookup:
 		return []pamwire.Event{accountOf(r.User)}
 	case pamwire.KeyQuery:
-		return []pamwire.Event{pamwire.KeyAllowed{Options: `{"PTY":true,"Tunnel":-1}`, Notes: []string{"a note"}}}
+		return []pamwire.Event{pamwire.KeyAllowed{Options: optionsText(authkeys.Options{PTY: true, Tunnel: -1}), Notes: []string{"a note"}}}
 	case pamwire.Begin:
 		return []pamwire.Event{pamwire.Begun{LogName: r.User}}
 	case pamwire.Authenticate:
@@ -487,4 +488,9 @@ func modelFile(verb, proto string) []*os.File {
 		return []*os.File{socket()}
 	}
 	return nil
+}
+
+// optionsText are options of a key as the worker sends them.
+func optionsText(o authkeys.Options) string {
+	return capproto.B64(authkeys.OptionsFormat.Encode(&o))
 }

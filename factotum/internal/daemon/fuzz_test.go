@@ -9,6 +9,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/status"
+	"p9auth/internal/authkeys"
 	"p9auth/internal/sshdconf"
 )
 
@@ -106,7 +107,7 @@ func (tr *trial) anything() pamwire.Event {
 		pamwire.Proven{User: user}, pamwire.AccountValid{User: user}, opened(user), pamwire.Begun{}, pamwire.NoUser{}, accountOf(user),
 		pamwire.Prompt{Style: capproto.EchoOff, Text: "?"}, pamwire.Prompt{Style: capproto.EchoOn, Text: "?"}, pamwire.Prompt{Style: capproto.Info, Text: "!"},
 		pamwire.Refused{Code: capproto.CodeDenied, Text: "no"}, pamwire.Refused{Code: capproto.CodeAccount, Text: "no"}, pamwire.Failed{Text: "x"},
-		pamwire.KeyAllowed{Options: `{"HasCommand":true}`}, pamwire.KeyAllowed{Options: "nonsense"}, pamwire.KeyDenied{},
+		pamwire.KeyAllowed{Options: optionsText(authkeys.Options{HasCommand: true})}, pamwire.KeyAllowed{Options: "nonsense"}, pamwire.KeyDenied{},
 	}[tr.answer.next(15)]
 }
 

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -24,7 +23,6 @@ import (
 type sshProto struct {
 	*conversation
 	conf          *sshdconf.Settings // for the address, then for the user
-	settings      string             // conf, encoded
 	remote, local netip.AddrPort
 	sessionID     []byte // the first exchange hash that was signed
 
@@ -71,9 +69,7 @@ func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
 	if err != nil {
 		return capproto.Msg{}, err
 	}
-	if err := l.use(conf); err != nil {
-		return capproto.Msg{}, err
-	}
+	l.use(conf)
 	if conf.RefuseConnection {
 		l.sshlog(slog.LevelInfo, "Refusing connection from %s port %d: RefuseConnection", l.remote.Addr(), l.remote.Port())
 		return capproto.Msg{}, errConnectionRefused
@@ -89,7 +85,7 @@ func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
 	for _, k := range l.gen.ssh.certs {
 		m.Add("hostcert", capproto.B64(k.Marshal()))
 	}
-	m.Add("settings", l.settings)
+	m.Add("settings", capproto.B64(sshdconf.TransportFormat.Encode(conf.Transport())))
 	l.state = offering
 	return m, nil
 }
@@ -97,12 +93,8 @@ func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
 var errConnectionRefused = &fatal{&capproto.Error{Code: capproto.CodeDenied, Text: "this server refuses your connection"}}
 
 // use makes the settings those that hold from here on.
-func (l *sshProto) use(conf *sshdconf.Settings) error {
-	b, err := json.Marshal(conf)
-	if err != nil {
-		return err
-	}
-	l.conf, l.settings = conf, string(b)
+func (l *sshProto) use(conf *sshdconf.Settings) {
+	l.conf = conf
 	var enabled []string
 	for method, on := range map[string]bool{
 		sshauth.PublicKey: conf.PubkeyAuthentication, sshauth.Password: conf.PasswordAuthentication,
@@ -113,7 +105,6 @@ func (l *sshProto) use(conf *sshdconf.Settings) error {
 		}
 	}
 	l.methods = sshauth.NewMethods(enabled, conf.AuthenticationMethods)
-	return nil
 }
 
 // connInfo is what Match may ask for, as far as it is known.
@@ -174,13 +165,9 @@ func (l *sshProto) describe() []capproto.Attr {
 	if l.attached != nil {
 		return l.attached
 	}
-	m := capproto.NewMsg("ssh", "remote", l.remote.String(), "local", l.local.String(), "settings", l.settings)
+	m := capproto.NewMsg("ssh", "remote", l.remote.String(), "local", l.local.String(), "settings", capproto.B64(sshdconf.SessionFormat.Encode(l.conf.Session())))
 	if l.keyOptions != nil {
-		o, err := json.Marshal(l.keyOptions)
-		if err != nil {
-			panic(err) // plain data
-		}
-		m.Add("options", string(o))
+		m.Add("options", capproto.B64(authkeys.OptionsFormat.Encode(l.keyOptions)))
 	}
 	for _, p := range l.proofs {
 		m.Add("method", p)

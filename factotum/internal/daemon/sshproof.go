@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"p9auth/factotum/internal/sshauth"
 	"p9auth/factotum/internal/status"
 	"p9auth/internal/authkeys"
+	"p9auth/internal/sshdconf"
 	"p9auth/internal/words"
 )
 
@@ -130,7 +130,7 @@ func (l *sshProto) lookForKey(blob []byte) error {
 		host = ""
 	}
 	if err := l.tell(pamwire.KeyQuery{
-		Key: blob, Settings: l.settings, Host: host, Addr: l.remote.Addr(),
+		Key: blob, Settings: capproto.B64(sshdconf.AuthFormat.Encode(l.conf.Auth())), Host: host, Addr: l.remote.Addr(),
 		Ends: fmt.Sprintf("%s %d %s %d", l.local.Addr(), l.local.Port(), l.remote.Addr(), l.remote.Port()),
 	}); err != nil {
 		return err
@@ -142,8 +142,12 @@ func (l *sshProto) lookForKey(blob []byte) error {
 	var notes []string
 	switch e := e.(type) {
 	case pamwire.KeyAllowed:
-		o := new(authkeys.Options)
-		if err := json.Unmarshal([]byte(e.Options), o); err != nil {
+		b, err := capproto.UnB64(e.Options)
+		if err != nil {
+			return l.workerFailed(err)
+		}
+		o, err := authkeys.OptionsFormat.Decode(b)
+		if err != nil {
 			return l.workerFailed(err)
 		}
 		l.options, l.allowed, notes = o, true, e.Notes

@@ -7,6 +7,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
+	"p9auth/internal/sshdconf"
 	"p9auth/internal/sys"
 	"p9auth/internal/words"
 )
@@ -24,7 +25,7 @@ func (l *sshProto) nameUser(p capproto.Packet) (capproto.Msg, error) {
 	if err := l.identify(p.Get("name")); err != nil {
 		return capproto.Msg{}, err
 	}
-	m := capproto.NewMsg(capproto.VerbOK, "settings", l.settings, "methods", joinMethods(l.methods.Next()))
+	m := capproto.NewMsg(capproto.VerbOK, "settings", capproto.B64(sshdconf.ConnectionFormat.Encode(l.conf.Connection())), "methods", joinMethods(l.methods.Next()))
 	if b := l.banner(); b != "" {
 		m.Add("banner", b)
 	}
@@ -77,9 +78,7 @@ func (l *sshProto) identify(user string) error {
 			return err
 		}
 	}
-	if err := l.use(conf); err != nil {
-		return err
-	}
+	l.use(conf)
 	l.admits(groups, unknown)
 	if conf.RefuseConnection {
 		l.sshlog(slog.LevelInfo, "administratively prohibited connection for %s%s %s", l.invalidUser(), words.Vis(user), l.from())

@@ -47,7 +47,7 @@ func decodeLookup(r *reader) Request {
 // looked up, were a signature by it presented.
 type KeyQuery struct {
 	Key      []byte // as RFC 4253 section 6.6 encodes it
-	Settings string // JSON of sshdconf.Settings
+	Settings string // sshdconf.AuthFormat, in base64
 	Host     string // the client's name, or "" if it has none
 	Addr     netip.Addr
 	Ends     string // both ends of the connection, the token %C of sshd_config(5)

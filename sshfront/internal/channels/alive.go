@@ -29,11 +29,8 @@ func (m *Meter) Read(b []byte) (int, error) {
 // watchClient ends the connection of a client that does not answer
 // (ClientAliveInterval) or has no channel (UnusedConnectionTimeout), and makes
 // new keys when those in use are old (RekeyLimit).
-func (s *server) watchClient() {
-	set := s.settings()
-	if set == nil {
-		return
-	}
+func (s *service) watchClient() {
+	set := s.set
 	var silent, unused <-chan time.Time
 	if set.ClientAliveInterval > 0 {
 		t := time.NewTicker(set.ClientAliveInterval)
@@ -114,10 +111,10 @@ type activity struct {
 
 // watch has end called when a channel of the type has been idle for its
 // ChannelTimeout, or all channels for that of "global". stop must follow.
-func (s *server) watch(typ string, end func()) *activity {
+func (s *service) watch(typ string, end func()) *activity {
 	a := &activity{end: end}
-	set := s.settings()
-	if set == nil || len(set.ChannelTimeouts) == 0 {
+	set := s.set
+	if len(set.ChannelTimeouts) == 0 {
 		return a
 	}
 	s.mu.Lock()
@@ -136,7 +133,7 @@ func (s *server) watch(typ string, end func()) *activity {
 }
 
 // unwatch ends what watch began.
-func (s *server) unwatch(a *activity) {
+func (s *service) unwatch(a *activity) {
 	s.mu.Lock()
 	delete(s.watched, a)
 	s.mu.Unlock()
@@ -144,7 +141,7 @@ func (s *server) unwatch(a *activity) {
 }
 
 // endAll ends all channels, which have been idle together.
-func (s *server) endAll() {
+func (s *service) endAll() {
 	s.mu.Lock()
 	for a := range s.watched {
 		go a.end()

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	sshuser "p9auth/sshfront/internal/user"
+	"p9auth/sshfront/internal/userlink"
 )
 
 // A forward is what the client asked to have listened on.
@@ -17,7 +17,7 @@ type forward struct {
 }
 
 // directTCP serves a channel of RFC 4254 section 7.2.
-func (s *server) directTCP(nc ssh.NewChannel) {
+func (s *service) directTCP(nc ssh.NewChannel) {
 	var m struct {
 		Host       string
 		Port       uint32
@@ -29,7 +29,7 @@ func (s *server) directTCP(nc ssh.NewChannel) {
 		return
 	}
 	f, err := s.user.Dial(m.Host, m.Port)
-	if sshuser.Prohibited(err) {
+	if userlink.Prohibited(err) {
 		s.log("Received request from %.100q port %d to connect to host %.100q port %d, but the request was denied.",
 			m.OriginHost, m.OriginPort, m.Host, m.Port)
 	}
@@ -37,7 +37,7 @@ func (s *server) directTCP(nc ssh.NewChannel) {
 }
 
 // directUnix serves a channel of OpenSSH's PROTOCOL, section 2.4.
-func (s *server) directUnix(nc ssh.NewChannel) {
+func (s *service) directUnix(nc ssh.NewChannel) {
 	var m struct {
 		Path         string
 		Reserved     string
@@ -48,13 +48,13 @@ func (s *server) directUnix(nc ssh.NewChannel) {
 		return
 	}
 	f, err := s.user.DialUnix(m.Path)
-	if sshuser.Prohibited(err) {
+	if userlink.Prohibited(err) {
 		s.log("Received request to connect to path %.100q, but the request was denied.", m.Path)
 	}
 	s.direct(nc, f, err)
 }
 
-func (s *server) direct(nc ssh.NewChannel, f *os.File, err error) {
+func (s *service) direct(nc ssh.NewChannel, f *os.File, err error) {
 	if err != nil {
 		nc.Reject(refusal(err))
 		return
@@ -68,7 +68,7 @@ func (s *server) direct(nc ssh.NewChannel, f *os.File, err error) {
 }
 
 // forwardTCP answers tcpip-forward: RFC 4254 section 7.1.
-func (s *server) forwardTCP(payload []byte) (bool, []byte) {
+func (s *service) forwardTCP(payload []byte) (bool, []byte) {
 	var m struct {
 		Host string
 		Port uint32
@@ -81,21 +81,21 @@ func (s *server) forwardTCP(payload []byte) (bool, []byte) {
 		s.log("Cannot listen on %.100q port %d: %v", m.Host, m.Port, err)
 		return false, nil
 	}
-	s.listen(forward{host: m.Host, port: l.Port}, l, "forwarded-tcpip", "forwarded-tcpip", func(host string, port uint32) []byte {
+	s.listen(forward{host: m.Host, port: l.Port()}, l, "forwarded-tcpip", "forwarded-tcpip", func(host string, port uint32) []byte {
 		return ssh.Marshal(struct {
 			Host       string
 			Port       uint32
 			OriginHost string
 			OriginPort uint32
-		}{m.Host, l.Port, host, port})
+		}{m.Host, l.Port(), host, port})
 	})
 	if m.Port != 0 {
 		return true, nil
 	}
-	return true, ssh.Marshal(struct{ Port uint32 }{l.Port})
+	return true, ssh.Marshal(struct{ Port uint32 }{l.Port()})
 }
 
-func (s *server) cancelTCP(payload []byte) bool {
+func (s *service) cancelTCP(payload []byte) bool {
 	var m struct {
 		Host string
 		Port uint32
@@ -104,7 +104,7 @@ func (s *server) cancelTCP(payload []byte) bool {
 }
 
 // forwardUnix answers streamlocal-forward@openssh.com.
-func (s *server) forwardUnix(payload []byte) bool {
+func (s *service) forwardUnix(payload []byte) bool {
 	var m struct{ Path string }
 	if ssh.Unmarshal(payload, &m) != nil || !s.roomToForward() {
 		return false
@@ -121,19 +121,19 @@ func (s *server) forwardUnix(payload []byte) bool {
 	return true
 }
 
-func (s *server) cancelUnix(payload []byte) bool {
+func (s *service) cancelUnix(payload []byte) bool {
 	var m struct{ Path string }
 	return ssh.Unmarshal(payload, &m) == nil && s.cancel(forward{unix: true, host: m.Path})
 }
 
-func (s *server) roomToForward() bool {
+func (s *service) roomToForward() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.forwards) < maxForwards
 }
 
 // listen registers a forward and serves it.
-func (s *server) listen(key forward, l *sshuser.Listener, open, timeout string, extra func(host string, port uint32) []byte) {
+func (s *service) listen(key forward, l userlink.Listener, open, timeout string, extra func(host string, port uint32) []byte) {
 	s.mu.Lock()
 	old := s.forwards[key]
 	s.forwards[key] = l
@@ -144,7 +144,7 @@ func (s *server) listen(key forward, l *sshuser.Listener, open, timeout string, 
 	go s.acceptAll(l, open, timeout, extra)
 }
 
-func (s *server) cancel(key forward) bool {
+func (s *service) cancel(key forward) bool {
 	s.mu.Lock()
 	l := s.forwards[key]
 	delete(s.forwards, key)
@@ -155,7 +155,7 @@ func (s *server) cancel(key forward) bool {
 // acceptAll opens a channel to the client for each connection to a listener,
 // until the listener is closed. open is the channel's type, timeout the type
 // that ChannelTimeout knows it by.
-func (s *server) acceptAll(l *sshuser.Listener, open, timeout string, extra func(host string, port uint32) []byte) {
+func (s *service) acceptAll(l userlink.Listener, open, timeout string, extra func(host string, port uint32) []byte) {
 	for {
 		f, host, port, err := l.Accept()
 		if err != nil {
@@ -179,7 +179,7 @@ func (s *server) acceptAll(l *sshuser.Listener, open, timeout string, extra func
 }
 
 // forwardAgent has the agent's socket made, once, and serves it.
-func (s *server) forwardAgent() bool {
+func (s *service) forwardAgent() bool {
 	s.mu.Lock()
 	have := s.agent
 	s.mu.Unlock()
@@ -199,7 +199,7 @@ func (s *server) forwardAgent() bool {
 }
 
 // serveX11 serves the display of a session: RFC 4254 section 6.3.2.
-func (s *server) serveX11(l *sshuser.Listener) {
+func (s *service) serveX11(l userlink.Listener) {
 	s.acceptAll(l, "x11", "x11-connection", func(host string, port uint32) []byte {
 		if net.ParseIP(host) == nil {
 			host = "UNKNOWN"

@@ -24,6 +24,7 @@ import (
 	"p9auth/internal/sshdconf"
 	"p9auth/sshfront/internal/channels"
 	sshuser "p9auth/sshfront/internal/user"
+	"p9auth/sshfront/internal/userlink"
 )
 
 // patience is how long a test waits for what must come.
@@ -53,7 +54,8 @@ type host struct {
 	port string
 	uid  uint32
 
-	info sshuser.Info // does not change
+	info sshuser.Info         // does not change
+	set  *sshdconf.Connection // nor does this
 	// broken: the session process fails before there is a user process.
 	broken bool
 
@@ -97,8 +99,9 @@ func newHost(t *testing.T, config string, change ...func(*sshuser.Info)) *host {
 	}
 	h.info = sshuser.Info{
 		User: "wren", UID: h.uid, GID: h.uid, Home: h.home, Shell: "/bin/bash", Umask: 0o022,
-		Env: []string{"FROM_PAM=yes"}, Settings: *c.Global(),
+		Env: []string{"FROM_PAM=yes"}, Settings: *c.Global().Session(),
 	}
+	h.set = c.Global().Connection()
 	for _, f := range change {
 		f(&h.info)
 	}
@@ -154,7 +157,7 @@ func link(t testing.TB) (conn *capproto.Conn, far *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err = capproto.FileConn(os.NewFile(uintptr(fds[0]), "link"), sshuser.MaxPacket)
+	conn, err = capproto.FileConn(os.NewFile(uintptr(fds[0]), "link"), userlink.MaxPacket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +222,7 @@ func (h *host) serve(c net.Conn, conf *ssh.ServerConfig) {
 	h.users = append(h.users, user)
 	h.ends = append(h.ends, end)
 	h.mu.Unlock()
-	err = channels.Serve(sc, chans, reqs, sshuser.NewClient(conn), channels.Options{Log: h.log, Meter: m})
+	err = channels.Serve(sc, chans, reqs, userlink.NewClient(conn), channels.Options{Settings: h.set, Log: h.log, Meter: m})
 	user.Wait()
 	end <- err
 }

@@ -164,7 +164,7 @@ func input(f *os.File, r io.Reader, on func()) error {
 
 // splice joins a channel and a socket until both directions have ended or the
 // channel is closed; reqs is closed then. It closes both.
-func (s *server) splice(typ string, ch ssh.Channel, reqs <-chan *ssh.Request, f *os.File) {
+func (s *service) splice(typ string, ch ssh.Channel, reqs <-chan *ssh.Request, f *os.File) {
 	defer f.Close()
 	defer ch.Close()
 	act := s.watch(typ, func() { f.Close(); ch.Close() })

@@ -2,10 +2,10 @@
 // process: channels and global requests, on top of x/crypto/ssh.
 //
 // It decides nothing and touches nothing of the user's. What a client asks for
-// is asked of the user process (sshfront/internal/user), which checks it and hands
-// descriptors over; here bytes are moved between those and the channels. It
-// believes neither the client nor the user process, and bounds what both may
-// have at once.
+// is asked of the user process (by User), which checks it and hands descriptors
+// over; here bytes are moved between those and the channels. It believes neither
+// the client nor the user process, bounds what both may have at once, and goes by
+// the settings that factotum gave to the connection process.
 //
 // On the descriptors it uses read, write, shutdown, close, fcntl(F_GETFL) and
 // epoll_ctl, and nothing else; on the link sendmsg and recvmsg.
@@ -14,13 +14,14 @@ package channels
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"p9auth/internal/sshdconf"
-	sshuser "p9auth/sshfront/internal/user"
+	"p9auth/sshfront/internal/userlink"
 )
 
 const (
@@ -34,8 +35,29 @@ const (
 	farewell = 10 * time.Second
 )
 
-// Options are what Serve may be told.
+// A User does for the client what needs the user's rights. userlink.Client is
+// one. An error answer is a *userlink.Error.
+type User interface {
+	PTY(term string, size userlink.Size, modes []byte) (userlink.PTY, error)
+	Exec(userlink.Exec) (userlink.Program, error)
+	Dial(host string, port uint32) (*os.File, error)
+	DialUnix(path string) (*os.File, error)
+	Listen(host string, port uint32) (userlink.Listener, error)
+	ListenUnix(path string) (userlink.Listener, error)
+	Agent() (userlink.Listener, error)
+	X11(single bool, proto, cookie string, screen uint32) (userlink.Listener, error)
+	NoMoreSessions() error
+	// Done is closed when the user process has ended; Err says why.
+	Done() <-chan struct{}
+	Err() error
+	// Close ends the user process.
+	Close() error
+}
+
+// Options are what Serve is told.
 type Options struct {
+	// Settings are the ones that hold for the user, as factotum gave them.
+	Settings *sshdconf.Connection
 	// Log writes a line to the log; nil discards.
 	Log func(format string, a ...any)
 	// Interactive is called once, when the first session starts, and says
@@ -55,11 +77,11 @@ var (
 // Serve serves a connection until it ends: because the client has left (then it
 // returns nil), because the client does not answer or does nothing, or because
 // the user process has ended or could not be started. It closes conn and user.
-func Serve(conn *ssh.ServerConn, chans <-chan ssh.NewChannel, reqs <-chan *ssh.Request, user *sshuser.Client, opt Options) error {
+func Serve(conn *ssh.ServerConn, chans <-chan ssh.NewChannel, reqs <-chan *ssh.Request, user User, opt Options) error {
 	if opt.Log == nil {
 		opt.Log = func(string, ...any) {}
 	}
-	s := &server{conn: conn, user: user, opt: opt, forwards: map[forward]*sshuser.Listener{},
+	s := &service{conn: conn, user: user, set: opt.Settings, opt: opt, forwards: map[forward]userlink.Listener{},
 		watched: map[*activity]bool{},
 		ended:   make(chan struct{}), changed: make(chan struct{}, 1)}
 	defer user.Close()
@@ -76,10 +98,11 @@ func Serve(conn *ssh.ServerConn, chans <-chan ssh.NewChannel, reqs <-chan *ssh.R
 	return s.why
 }
 
-// A server serves one connection.
-type server struct {
+// A service serves one connection: "ssh-connection" in RFC 4254.
+type service struct {
 	conn *ssh.ServerConn
-	user *sshuser.Client
+	user User
+	set  *sshdconf.Connection
 	opt  Options
 
 	ended   chan struct{} // Serve returns
@@ -93,19 +116,19 @@ type server struct {
 	noMore   bool // no-more-sessions@openssh.com
 	agent    bool
 	started  bool // a session
-	forwards map[forward]*sshuser.Listener
+	forwards map[forward]userlink.Listener
 	all      *activity          // of ChannelTimeout global, or nil
 	watched  map[*activity]bool // where all is not nil
 }
 
 // end ends the connection.
-func (s *server) end(why error) {
+func (s *service) end(why error) {
 	s.because(why)
 	s.conn.Close()
 }
 
 // because says what Serve is to return.
-func (s *server) because(why error) {
+func (s *service) because(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.why == nil {
@@ -114,7 +137,7 @@ func (s *server) because(why error) {
 }
 
 // watchUser ends the connection when the user process has.
-func (s *server) watchUser() {
+func (s *service) watchUser() {
 	select {
 	case <-s.ended:
 		return
@@ -123,7 +146,7 @@ func (s *server) watchUser() {
 	err := s.user.Err()
 	s.because(err)
 	// The session could not be opened: sessions tell the client why.
-	if e := new(sshuser.Error); errors.As(err, &e) {
+	if e := new(userlink.Error); errors.As(err, &e) {
 		select {
 		case <-s.ended:
 		case <-time.After(farewell):
@@ -132,18 +155,8 @@ func (s *server) watchUser() {
 	s.conn.Close()
 }
 
-// settings are those for the user, or nil if there is no user process; then
-// the connection is about to end.
-func (s *server) settings() *sshdconf.Settings {
-	set, err := s.user.Settings()
-	if err != nil {
-		return nil
-	}
-	return set
-}
-
 // enter counts a channel; leave must follow.
-func (s *server) enter() bool {
+func (s *service) enter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.channels >= maxChannels {
@@ -154,14 +167,14 @@ func (s *server) enter() bool {
 	return true
 }
 
-func (s *server) leave() {
+func (s *service) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.channels--
 	s.notice()
 }
 
-func (s *server) notice() {
+func (s *service) notice() {
 	select {
 	case s.changed <- struct{}{}:
 	default:
@@ -169,7 +182,7 @@ func (s *server) notice() {
 }
 
 // open handles a channel that the client opens. It does not wait.
-func (s *server) open(nc ssh.NewChannel) {
+func (s *service) open(nc ssh.NewChannel) {
 	var serve func(ssh.NewChannel)
 	switch nc.ChannelType() {
 	case "session":
@@ -197,7 +210,7 @@ func (s *server) open(nc ssh.NewChannel) {
 
 // requests handles global requests, one after the other as their answers have
 // no number: RFC 4254 section 4.
-func (s *server) requests(reqs <-chan *ssh.Request) {
+func (s *service) requests(reqs <-chan *ssh.Request) {
 	for r := range reqs {
 		ok, payload := false, []byte(nil)
 		switch r.Type {
@@ -225,10 +238,10 @@ func (s *server) requests(reqs <-chan *ssh.Request) {
 // refusal turns an error of the user process into a reason for the client.
 func refusal(err error) (ssh.RejectionReason, string) {
 	reason := ssh.ConnectionFailed
-	if sshuser.Prohibited(err) {
+	if userlink.Prohibited(err) {
 		reason = ssh.Prohibited
 	}
 	return reason, err.Error()
 }
 
-func (s *server) log(format string, a ...any) { s.opt.Log("%s", fmt.Sprintf(format, a...)) }
+func (s *service) log(format string, a ...any) { s.opt.Log("%s", fmt.Sprintf(format, a...)) }

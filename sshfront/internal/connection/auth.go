@@ -1,74 +1,78 @@
 package connection
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"p9auth/capproto"
+	"p9auth/internal/pack"
 	"p9auth/internal/sshdconf"
 	"p9auth/sshfront/internal/sshlog"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 )
 
 // name tells factotum the user's name, at the client's first request, and learns
 // what holds for that user: Match blocks may differ from those for the address.
+// What factotum refuses, and an answer that cannot be read, end the connection: no
+// method is offered then, and the greeting says why.
 func (c *connection) name(m ssh.ConnMetadata) {
 	if c.named {
 		return
 	}
 	c.named = true
-	var settings sshdconf.Settings
 	u, err := c.factotum.User(m.User())
 	if err == nil {
-		err = json.Unmarshal(u.Settings, &settings)
+		c.user, err = sshdconf.ConnectionFormat.Decode(u.Settings)
+		err = pack.Between(err, "factotum", "sshfront")
 	}
 	if err != nil {
 		c.refused = capproto.CodeOf(err) == capproto.CodeDenied
-		var why *ssh.BannerError
-		if errors.As(c.verdict(m, err), &why) {
-			c.greeting = why.Message
-		}
+		c.greeting = c.giveUp(m, err)
 		return
 	}
-	c.settings, c.methods, c.greeting, c.invalid = settings, u.Methods, u.Banner, u.Invalid
-	if c.conf.LogLevel == c.conf.Settings.LogLevel { // neither -d nor -q
-		sshlog.Setup(settings.LogLevel, settings.LogVerbose)
+	c.methods, c.greeting, c.invalid = u.Methods, u.Banner, u.Invalid
+	if !c.conf.LogFixed {
+		sshlog.Setup(c.user.LogLevel, c.user.LogVerbose)
 	}
 }
-
-const leastRekey = 256 // bytes, of the library
 
 // forUser makes the library go by the user's settings.
 func (c *connection) forUser(m ssh.ConnMetadata, sc *ssh.ServerConfig) {
 	c.name(m)
-	sc.MaxAuthTries = max(1, c.settings.MaxAuthTries)
-	if sc.RekeyThreshold = c.settings.RekeyLimit.Bytes; sc.RekeyThreshold > 0 {
-		sc.RekeyThreshold = max(sc.RekeyThreshold, leastRekey)
+	if c.user == nil {
+		c.offer(sc, nil)
+		return
 	}
-	sc.PublicKeyAuthAlgorithms = plainAlgorithms(c.settings.PubkeyAcceptedAlgorithms)
+	sc.MaxAuthTries = max(1, c.user.MaxAuthTries)
+	sc.RekeyThreshold = rekeyThreshold(c.user.RekeyLimit)
+	sc.PublicKeyAuthAlgorithms = plainAlgorithms(c.user.PubkeyAcceptedAlgorithms)
 	c.offer(sc, c.methods)
 }
 
 // offer has the library offer methods.
 func (c *connection) offer(sc *ssh.ServerConfig, methods []string) {
-	next := c.callbacks(c.all, methods)
+	next := c.callbacks(methods)
 	sc.PasswordCallback, sc.PublicKeyCallback, sc.KeyboardInteractiveCallback = next.PasswordCallback, next.PublicKeyCallback, next.KeyboardInteractiveCallback
 }
 
 // authenticate relays each proof to factotum. What the library thinks of it
 // does not matter: without factotum's consent there is no ticket.
 func (c *connection) authenticate(sc *ssh.ServerConfig) {
-	callbacks := ssh.ServerAuthCallbacks{
+	c.all = ssh.ServerAuthCallbacks{
 		PublicKeyCallback: func(m ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 			alg := c.algorithm(key)
 			if alg == "" {
 				return nil, errors.New("no algorithm for this key is accepted")
 			}
-			return nil, c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal()}))
+			err := c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal()}))
+			if _, ended := err.(*ssh.PartialSuccessError); ended {
+				// To a question about a key the library would answer that it will do.
+				c.tcp.Close()
+				err = errOver
+			}
+			return nil, err
 		},
 		PasswordCallback: func(m ssh.ConnMetadata, password []byte) (*ssh.Permissions, error) {
 			return nil, c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "password", Password: string(password)}))
@@ -81,45 +85,21 @@ func (c *connection) authenticate(sc *ssh.ServerConfig) {
 			return nil, c.verdict(m, err)
 		},
 	}
-	c.all, c.methods = callbacks, c.firstMethods()
-	c.offer(sc, c.methods)
+	c.offer(sc, []string{"publickey", "password", "keyboard-interactive"}) // until forUser is called
 	sc.VerifySignatureCallback, sc.UserCallback = c.signature, c.forUser
-	c.partial = func(methods []string) error {
-		return &ssh.PartialSuccessError{Next: c.callbacks(callbacks, methods)}
-	}
 }
 
-// firstMethods are those that the settings for the address allow at first.
-// Those for the user take their place.
-func (c *connection) firstMethods() []string {
-	var m []string
-	s := &c.settings
-	first := func(name string) bool {
-		return s.AuthenticationMethods == nil || slices.ContainsFunc(s.AuthenticationMethods, func(l []string) bool {
-			return len(l) > 0 && (l[0] == name || strings.HasPrefix(l[0], name+":"))
-		})
-	}
-	for _, x := range []struct {
-		on   bool
-		name string
-	}{{s.PubkeyAuthentication, "publickey"}, {s.PasswordAuthentication, "password"}, {s.KbdInteractiveAuthentication, "keyboard-interactive"}} {
-		if x.on && first(x.name) {
-			m = append(m, x.name)
-		}
-	}
-	return m
-}
-
-func (c *connection) callbacks(all ssh.ServerAuthCallbacks, methods []string) ssh.ServerAuthCallbacks {
+// callbacks are those of the methods.
+func (c *connection) callbacks(methods []string) ssh.ServerAuthCallbacks {
 	var some ssh.ServerAuthCallbacks
 	for _, m := range methods {
 		switch m {
 		case "password":
-			some.PasswordCallback = all.PasswordCallback
+			some.PasswordCallback = c.all.PasswordCallback
 		case "publickey":
-			some.PublicKeyCallback = all.PublicKeyCallback
+			some.PublicKeyCallback = c.all.PublicKeyCallback
 		case "keyboard-interactive":
-			some.KeyboardInteractiveCallback = all.KeyboardInteractiveCallback
+			some.KeyboardInteractiveCallback = c.all.KeyboardInteractiveCallback
 		}
 	}
 	return some
@@ -135,7 +115,7 @@ func (c *connection) algorithm(key ssh.PublicKey) string {
 		fits = []string{ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01}
 	}
 	for _, a := range fits {
-		if slices.Contains(c.settings.PubkeyAcceptedAlgorithms, a) {
+		if slices.Contains(c.user.PubkeyAcceptedAlgorithms, a) {
 			return a
 		}
 	}
@@ -148,8 +128,7 @@ func (c *connection) signature(m ssh.ConnMetadata, alg string, key ssh.PublicKey
 	return c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal(), Sig: ssh.Marshal(sig)}))
 }
 
-var errOver = errors.New("factotum has ended the conversation")
-
+// auth offers a proof to factotum.
 func (c *connection) auth(p capproto.Proof) error {
 	if c.over {
 		return errOver
@@ -157,6 +136,8 @@ func (c *connection) auth(p capproto.Proof) error {
 	c.tried = true
 	return c.factotum.Auth(p)
 }
+
+var errOver = errors.New("factotum has ended the conversation")
 
 // converse carries PAM's questions to the client, with what else PAM says.
 func (c *connection) converse(ask ssh.KeyboardInteractiveChallenge) error {
@@ -192,24 +173,34 @@ func (c *connection) verdict(m ssh.ConnMetadata, err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &partial):
-		return c.partial(partial.Methods)
+		return &ssh.PartialSuccessError{Next: c.callbacks(partial.Methods)}
 	case errors.As(err, &e) && e.Code == capproto.CodeDenied && e.Methods != nil:
 		return errors.New(e.Text)
-	case errors.Is(err, errOver):
-		return err
 	case e != nil && e.Code == capproto.CodeLimit:
 		c.over = true // the library counts too, and says goodbye
 		return err
 	}
-	// There is nothing that the client could still do. The library knows no
-	// error that ends the connection, so it is ended once the client has been
-	// told why.
+	if text := c.giveUp(m, err); text != "" {
+		if conn, ok := m.(ssh.ServerPreAuthConn); ok {
+			conn.SendAuthBanner(text) // where it fails, the client has gone
+		}
+	}
+	// A partial success that leaves no method ends the connection. There is no
+	// other answer that does.
+	return &ssh.PartialSuccessError{}
+}
+
+// giveUp notes that there is nothing that the client could still do. It returns
+// what to tell the client, or nothing where that was done before.
+func (c *connection) giveUp(m ssh.ConnMetadata, err error) string {
+	if c.over {
+		return ""
+	}
 	c.over = true
 	sshlog.Printf(sshdconf.LogInfo, "Disconnecting authenticating user %s %s port %d: %v", m.User(), c.remote.IP, c.remote.Port, err)
-	time.AfterFunc(200*time.Millisecond, func() { c.tcp.Close() })
 	text := "authentication failed: factotum does not answer; try again later"
-	if e != nil {
+	if e := new(capproto.Error); errors.As(err, &e) {
 		text = e.Text
 	}
-	return &ssh.BannerError{Err: err, Message: strings.TrimRight(text, "\n") + "\n"}
+	return strings.TrimRight(text, "\n") + "\n"
 }

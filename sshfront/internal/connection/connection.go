@@ -9,7 +9,6 @@
 package connection
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,12 +20,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/internal/pack"
 	"p9auth/internal/sshdconf"
 	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/channels"
 	"p9auth/sshfront/internal/control"
 	"p9auth/sshfront/internal/sshlog"
-	sshuser "p9auth/sshfront/internal/user"
+	"p9auth/sshfront/internal/userlink"
 )
 
 // Main is the connection process. It never returns.
@@ -36,7 +36,7 @@ func Main() {
 		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
 		os.Exit(control.ExitFailure)
 	}
-	sshlog.Setup(conf.LogLevel, conf.Settings.LogVerbose)
+	sshlog.Setup(conf.LogLevel, conf.LogVerbose)
 	status, err := serveConnection(conf)
 	if err != nil {
 		sshlog.Printf(sshdconf.LogFatal, "%v", err)
@@ -47,13 +47,13 @@ func Main() {
 // A connection speaks SSH with the one client of this process.
 type connection struct {
 	conf     *control.Config
-	settings sshdconf.Settings // factotum's, for the address, then for the user
+	address  *sshdconf.Transport  // what holds for the address
+	user     *sshdconf.Connection // what holds for the user; nil until there is a name
 	factotum *capproto.Client
 	tcp      *net.TCPConn
 	remote   *net.TCPAddr
 
-	all     ssh.ServerAuthCallbacks
-	partial func(methods []string) error // the library's error that asks for more
+	all ssh.ServerAuthCallbacks // of each method
 
 	named    bool     // factotum was told the user's name
 	methods  []string // that are to be offered first
@@ -86,14 +86,14 @@ func serveConnection(conf *control.Config) (int, error) {
 	if c.remote == nil {
 		return control.ExitOK, nil // it has gone already
 	}
-	if err := setKeepAlive(c.tcp, conf.Settings.TCPKeepAlive); err != nil {
+	if err := setKeepAlive(c.tcp, conf.TCPKeepAlive); err != nil {
 		sshlog.Printf(sshdconf.LogError, "TCPKeepAlive: %v", err)
 	}
 	if c.factotum, err = capproto.Dial(conf.RPC); err != nil {
 		return control.ExitFailure, err
 	}
 	defer c.factotum.Close()
-	if err := enterSandbox(conf.Debug > 0); err != nil {
+	if err := enterSandbox(conf.Debug); err != nil {
 		return control.ExitFailure, fmt.Errorf("sandbox: %w", err)
 	}
 
@@ -105,8 +105,8 @@ func serveConnection(conf *control.Config) (int, error) {
 		}
 		return control.ExitFailure, err
 	}
-	if err := json.Unmarshal(server.Settings, &c.settings); err != nil {
-		return control.ExitFailure, fmt.Errorf("settings from factotum: %w", err)
+	if c.address, err = sshdconf.TransportFormat.Decode(server.Settings); err != nil {
+		return control.ExitFailure, pack.Between(err, "factotum", "sshfront")
 	}
 	sc, err := c.serverConfig(server)
 	if err != nil {
@@ -117,14 +117,16 @@ func serveConnection(conf *control.Config) (int, error) {
 		return control.ExitFailure, err
 	}
 	meter := channels.NewMeter(quick)
-	before := c.settings.RekeyLimit.Bytes
 	conn, chans, reqs, err := ssh.NewServerConn(meter, sc)
 	if err != nil {
 		return c.ended(err), nil
 	}
 	defer conn.Close()
+	if c.user == nil {
+		return control.ExitFailure, errors.New("the SSH library let in a user whom factotum was not told of")
+	}
 	quick.done()
-	if c.settings.RekeyLimit.Bytes != before {
+	if c.user.RekeyLimit.Bytes != c.address.RekeyLimit.Bytes {
 		conn.RequestKeyExchange() // the user's limit counts from a key exchange on
 	}
 	if err := ctl.Authenticated(conn.User()); err != nil {
@@ -135,6 +137,7 @@ func serveConnection(conf *control.Config) (int, error) {
 		return control.ExitFailure, err
 	}
 	err = channels.Serve(conn, chans, reqs, user, channels.Options{
+		Settings:    c.user,
 		Log:         func(format string, a ...any) { sshlog.Printf(sshdconf.LogVerbose, format, a...) },
 		Interactive: c.setQoS,
 		Meter:       meter,
@@ -185,7 +188,7 @@ func noMatch(what string) string {
 
 // startSession has the listener start a session process, gives it the ticket,
 // and returns the client for what it will become.
-func (c *connection) startSession(ctl *control.Conn) (*sshuser.Client, error) {
+func (c *connection) startSession(ctl *control.Conn) (*userlink.Client, error) {
 	ticket, err := c.factotum.Ticket()
 	if err != nil {
 		return nil, err
@@ -195,11 +198,11 @@ func (c *connection) startSession(ctl *control.Conn) (*sshuser.Client, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	link, err := capproto.FileConn(ours, sshuser.MaxPacket)
+	link, err := capproto.FileConn(ours, userlink.MaxPacket)
 	if err != nil {
 		return nil, err
 	}
-	if err := link.Send(capproto.NewMsg("ticket", "ticket", ticket)); err != nil {
+	if err := userlink.SendTicket(link, ticket); err != nil {
 		link.Close()
 		return nil, err
 	}
@@ -207,5 +210,5 @@ func (c *connection) startSession(ctl *control.Conn) (*sshuser.Client, error) {
 		link.Close()
 		return nil, err
 	}
-	return sshuser.NewClient(link), nil
+	return userlink.NewClient(link), nil
 }

@@ -38,9 +38,9 @@ func setKeepAlive(c *net.TCPConn, on bool) error {
 
 // setQoS sets the IP_TOS byte for an interactive connection or a bulk one.
 func (c *connection) setQoS(interactive bool) {
-	tos := c.settings.IPQoS.Bulk
+	tos := c.user.IPQoS.Bulk
 	if interactive {
-		tos = c.settings.IPQoS.Interactive
+		tos = c.user.IPQoS.Interactive
 	}
 	raw, err := c.tcp.SyscallConn()
 	if tos < 0 || err != nil {

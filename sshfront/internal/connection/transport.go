@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"p9auth/capproto"
+	"p9auth/internal/sshdconf"
 	"slices"
 	"strings"
 
@@ -15,18 +16,16 @@ import (
 // serverConfig is the configuration of the library: algorithms and host keys,
 // and authentication as factotum has it.
 func (c *connection) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig, error) {
-	s := &c.conf.Settings // these keywords depend on no Match
+	s := c.address
 	sc := &ssh.ServerConfig{
 		Config: ssh.Config{
-			KeyExchanges: s.KexAlgorithms, Ciphers: s.Ciphers, MACs: s.MACs, RekeyThreshold: c.settings.RekeyLimit.Bytes,
+			KeyExchanges: s.KexAlgorithms, Ciphers: s.Ciphers, MACs: s.MACs, RekeyThreshold: rekeyThreshold(s.RekeyLimit),
 		},
-		MaxAuthTries:  max(1, c.settings.MaxAuthTries),
 		ServerVersion: "SSH-2.0-p9auth",
 		BannerCallback: func(m ssh.ConnMetadata) string {
 			c.name(m)
 			return c.greeting
 		},
-		PublicKeyAuthAlgorithms: plainAlgorithms(c.settings.PubkeyAcceptedAlgorithms),
 	}
 	if s.VersionAddendum != "" {
 		sc.ServerVersion += " " + s.VersionAddendum
@@ -36,7 +35,7 @@ func (c *connection) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig
 		if err != nil {
 			return nil, fmt.Errorf("host key from factotum: %w", err)
 		}
-		signer := &hostKey{key: key, offered: c.settings.HostKeyAlgorithms, factotum: c.factotum}
+		signer := &hostKey{key: key, offered: s.HostKeyAlgorithms, factotum: c.factotum}
 		for _, blob := range server.HostCerts {
 			cert, err := parseCertificate(blob)
 			if err != nil {
@@ -56,6 +55,16 @@ func (c *connection) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig
 	}
 	c.authenticate(sc)
 	return sc, nil
+}
+
+const leastRekey = 256 // bytes, of the library
+
+// rekeyThreshold is a limit as the library takes it.
+func rekeyThreshold(r sshdconf.Rekey) uint64 {
+	if r.Bytes > 0 {
+		return max(r.Bytes, leastRekey)
+	}
+	return 0
 }
 
 // plainAlgorithms are those that the library is to let through: it compares

@@ -17,9 +17,9 @@
 // The control socket is a SOCK_SEQPACKET socket with messages of capproto.Msg,
 // of at most MaxPacket bytes. From the connection process come
 //
-//	authenticated user=U
-//	    Once: U has logged in. LoginGraceTime and MaxStartups are over for this
-//	    connection. No answer.
+//	authenticated version=V user=U
+//	    Once, and first: U has logged in. LoginGraceTime and MaxStartups are over
+//	    for this connection. V is Version. No answer.
 //	session                     with one descriptor, a SOCK_SEQPACKET socket
 //	    Once, after authenticated: starts a session process that gets the
 //	    descriptor. Answer: ok pid=P, or error text=T.
@@ -36,13 +36,14 @@
 package control
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"p9auth/capproto"
+	"p9auth/internal/pack"
 	"p9auth/internal/sshdconf"
 	"p9auth/internal/sys"
 )
@@ -57,13 +58,17 @@ const (
 	SessionConfigFD = 4
 )
 
+// Version is that of the control socket's words and of Config. A change of either
+// raises it.
+const Version = 1
+
 // MaxPacket is how many bytes a message on the control socket may have.
 const MaxPacket = 1024
 
 // Verbs of the control socket.
 const (
-	VerbAuthenticated = "authenticated"
-	VerbSession       = "session"
+	verbAuthenticated = "authenticated"
+	verbSession       = "session"
 )
 
 // Exit statuses of a connection process. Where sshd has them, they have its
@@ -72,34 +77,34 @@ const (
 	ExitOK          = 0 // authenticated, or ended before it mattered
 	ExitFailure     = 1 // our own fault, such as no factotum: no penalty
 	ExitCrash       = 2 // Go's own, for a panic
-	ExitGrace       = 3 // LoginGraceTime exceeded
 	ExitAuthFail    = 5 // tried to authenticate and failed
 	ExitRefused     = 6 // RefuseConnection
 	ExitInvalidUser = 7 // named a user that does not exist or may not log in, and did not try
 	ExitNoAuth      = 8 // did not try
 )
 
-// Config is what connection and session processes get from the listener.
+// Config is what connection processes and redeemers get from the listener. All
+// that concerns a connection or its user comes from factotum.
 type Config struct {
-	RPC    string `json:"rpc"`    // factotum's socket
-	Capuse string `json:"capuse"` // see internal/capuse
-	// Settings are the listener's own (sshdconf.Config.Global). They count
-	// until factotum's arrive.
-	Settings sshdconf.Settings `json:"settings"`
-	LogLevel sshdconf.LogLevel `json:"loglevel"` // with -d and -q in it
-	Debug    int               `json:"debug"`    // how many -d
+	RPC          string // factotum's socket
+	Capuse       string // see internal/capuse
+	TCPKeepAlive bool
+	LogLevel     sshdconf.LogLevel // with -d and -q in it
+	LogVerbose   []string
+	LogFixed     bool // -d or -q: no other LogLevel counts
+	Debug        bool // -d: the sandbox refuses instead of killing
 }
 
+// format is Config's encoding. The listener starts the other processes from the
+// file that it runs itself, so another version is another program's.
+var format = pack.Format[Config]{Name: "the listener's configuration", Version: Version}
+
 // maxConfig bounds a Config in bytes.
-const maxConfig = 4 << 20
+const maxConfig = 1 << 20
 
 // Memfd makes the sealed file for a Config, which all processes read.
 func (c *Config) Memfd() (*os.File, error) {
-	b, err := json.Marshal(c)
-	if err != nil {
-		return nil, err
-	}
-	return sys.Memfd("sshfront-config", b)
+	return sys.Memfd("sshfront-config", format.Encode(c))
 }
 
 // ReadConfig reads and closes the file that Memfd made. Its offset is shared
@@ -107,18 +112,48 @@ func (c *Config) Memfd() (*os.File, error) {
 func ReadConfig(fd int) (*Config, error) {
 	f := os.NewFile(uintptr(fd), "config")
 	if f == nil {
-		return nil, errors.New("no configuration: this process is started by the listener only")
+		return nil, errNoConfig
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.NewSectionReader(f, 0, maxConfig))
+	b, err := sys.ReadAll(io.NewSectionReader(f, 0, maxConfig+1), maxConfig)
 	if err != nil {
-		return nil, fmt.Errorf("no configuration: this process is started by the listener only: %w", err)
+		return nil, fmt.Errorf("%w: %w", errNoConfig, err)
 	}
-	c := new(Config)
-	if err := json.Unmarshal(b, c); err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
+	c, err := format.Decode(b)
+	return c, pack.Between(err, "sshfront's listener", "its program")
+}
+
+var errNoConfig = errors.New("no configuration: only the listener starts this process")
+
+// A Request is what a connection process asks of the listener: an Authenticated
+// or a Session.
+type Request any
+
+// Authenticated says that a user has logged in.
+type Authenticated struct{ User string }
+
+// Session asks for a session process that gets Link.
+type Session struct{ Link *os.File }
+
+// Decode reads a request, and nothing else. An error is a violation. The files of
+// the packet stay the caller's.
+func Decode(p capproto.Packet) (Request, error) {
+	switch p.Verb {
+	case verbAuthenticated:
+		if v, ok := p.Lookup("version"); !ok || v != strconv.Itoa(Version) {
+			return nil, fmt.Errorf("the connection process speaks version %.20q of the control socket and the listener version %d: restart sshfront", v, Version)
+		}
+		if err := p.Only("version", "user"); err != nil || len(p.Files) > 0 || p.Get("user") == "" {
+			return nil, errors.New(`malformed "authenticated" message`)
+		}
+		return Authenticated{p.Get("user")}, nil
+	case verbSession:
+		if len(p.Attrs) > 0 || len(p.Files) != 1 || !sys.IsSeqpacket(p.Files[0]) {
+			return nil, errors.New(`"session" without a link`)
+		}
+		return Session{p.Files[0]}, nil
 	}
-	return c, nil
+	return nil, fmt.Errorf("unknown verb %s", p.Verb)
 }
 
 // A Conn is the connection process's end of the control socket.
@@ -136,13 +171,13 @@ func Open(fd int) (*Conn, error) {
 // Authenticated tells the listener that the user has logged in. An error means
 // that the listener has ended, which is no reason to end the connection.
 func (c *Conn) Authenticated(user string) error {
-	return c.c.Send(capproto.NewMsg(VerbAuthenticated, "user", user))
+	return c.c.Send(capproto.NewMsg(verbAuthenticated, "version", strconv.Itoa(Version), "user", user))
 }
 
 // Session has the listener start a session process with link, which stays
 // the caller's to close. It returns the process's pid.
 func (c *Conn) Session(link *os.File) (pid string, err error) {
-	if err := c.c.Send(capproto.NewMsg(VerbSession), link); err != nil {
+	if err := c.c.Send(capproto.NewMsg(verbSession), link); err != nil {
 		return "", fmt.Errorf("no session process: the listener has ended: %w", err)
 	}
 	p, err := c.c.Recv()

@@ -31,7 +31,7 @@ type child struct {
 	early   bool // not authenticated: takes up its place
 	timeout bool // LoginGraceTime is over
 
-	session bool // has asked for its session process; serve's alone
+	redeemer bool // it has asked for its session process; serve's alone
 }
 
 // id names the connection in sshd's words.
@@ -155,39 +155,35 @@ func (c *child) violation(err error) {
 
 // handle does what one message asks for. An error is a violation.
 func (c *child) handle(p capproto.Packet) error {
-	switch p.Verb {
-	case control.VerbAuthenticated:
-		if err := p.Only("user"); err != nil || len(p.Files) > 0 || p.Get("user") == "" {
-			return errors.New(`malformed "authenticated" message`)
-		}
+	r, err := control.Decode(p)
+	if err != nil {
+		return err
+	}
+	switch r := r.(type) {
+	case control.Authenticated:
 		if !c.left() {
 			return errors.New(`"authenticated" twice`)
 		}
-		sshlog.Printf(sshdconf.LogDebug1, "%s is authenticated as %s, pid = %d", c.id(), p.Get("user"), c.process.Pid)
-		return nil
-	case control.VerbSession:
-		if c.isEarly() || c.session {
+		sshlog.Printf(sshdconf.LogDebug1, "%s is authenticated as %s, pid = %d", c.id(), r.User, c.process.Pid)
+	case control.Session:
+		if c.isEarly() || c.redeemer {
 			return errors.New(`"session" out of turn`)
 		}
-		if len(p.Attrs) > 0 || len(p.Files) != 1 || !sys.IsSeqpacket(p.Files[0]) {
-			return errors.New(`"session" without a link`)
-		}
-		c.session = true
-		pid, err := c.startSession(p.Files[0])
+		c.redeemer = true
+		pid, err := c.startRedeemer(r.Link)
 		if err != nil {
 			sshlog.Printf(sshdconf.LogError, "no session process for %s: %v", c.id(), err)
 			c.wire.Send(capproto.NewMsg(capproto.VerbError, "text", "the session process could not be started"))
 			return nil
 		}
 		c.wire.Send(capproto.NewMsg(capproto.VerbOK, "pid", strconv.Itoa(pid)))
-		return nil
 	}
-	return fmt.Errorf("unknown verb %s", p.Verb)
+	return nil
 }
 
-// startSession starts the session process, which outlives the connection
+// startRedeemer starts the session process, which outlives the connection
 // process for as long as it wants.
-func (c *child) startSession(link *os.File) (pid int, err error) {
+func (c *child) startRedeemer(link *os.File) (pid int, err error) {
 	c.l.mu.Lock()
 	process, err := c.l.spawn("session", c.remote.Addr(), link, c.l.config)
 	c.l.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 func (c *child) judge(st *os.ProcessState, timeout bool) (o offence, offended bool) {
 	ws := st.Sys().(syscall.WaitStatus)
 	pid := st.Pid()
-	if timeout || ws.Exited() && ws.ExitStatus() == control.ExitGrace {
+	if timeout {
 		// The words of sshd before 9.8, which have the port.
 		sshlog.Printf(sshdconf.LogInfo, "Timeout before authentication for %s port %d, pid = %d", c.remote.Addr(), c.remote.Port(), pid)
 		return offenceGrace, true

@@ -15,7 +15,7 @@ import (
 // Its tables are bounded: by MaxStartups' full, and by max-sources4 and
 // max-sources6. The caller locks.
 type limits struct {
-	conf   *sshdconf.Settings
+	conf   *sshdconf.Listen
 	now    func() time.Time
 	random func(n int) int // from 0 to n-1
 
@@ -29,7 +29,7 @@ type limits struct {
 	dropped    int
 }
 
-func newLimits(conf *sshdconf.Settings) *limits {
+func newLimits(conf *sshdconf.Listen) *limits {
 	l := &limits{conf: conf, now: time.Now, random: rand.IntN, perSource: map[netip.Prefix]int{}}
 	for i := range l.penalties {
 		l.penalties[i].bySource = map[netip.Prefix]*penalty{}

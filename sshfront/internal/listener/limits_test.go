@@ -17,7 +17,7 @@ func clocked(t *testing.T, r int, lines ...string) (*limits, *time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newLimits(c.Global())
+	l := newLimits(c.Global().Listen())
 	now := time.Now()
 	l.now = func() time.Time { return now }
 	l.random = func(int) int { return r }

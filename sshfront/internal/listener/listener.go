@@ -36,7 +36,7 @@ import (
 // Options are what the command line says.
 type Options struct {
 	// Conf reads the configuration: at the start, and again at SIGHUP.
-	Conf    func() (*sshdconf.Settings, error)
+	Conf    func() (*sshdconf.Listen, error)
 	User    string // whom to become when started as root
 	RPC     string // factotum's socket
 	Capuse  string // see internal/capuse
@@ -47,7 +47,7 @@ type Options struct {
 }
 
 // logLevel is what -d and -q make of the configuration's LogLevel.
-func (o *Options) logLevel(s *sshdconf.Settings) sshdconf.LogLevel {
+func (o *Options) logLevel(s *sshdconf.Listen) sshdconf.LogLevel {
 	switch {
 	case o.Debug > 0:
 		return sshdconf.LogDebug1 + sshdconf.LogLevel(o.Debug-1)
@@ -64,7 +64,7 @@ type listener struct {
 	null *os.File
 
 	mu      sync.Mutex
-	conf    *sshdconf.Settings
+	conf    *sshdconf.Listen
 	config  *os.File // memfd with control.Config
 	limits  *limits
 	sockets map[netip.AddrPort]*net.TCPListener
@@ -182,7 +182,7 @@ func childEnv(environ []string) []string {
 
 // open opens the sockets that a configuration asks for and that are not open,
 // and closes the others. As with sshd, one that opens is enough.
-func (l *listener) open(conf *sshdconf.Settings) error {
+func (l *listener) open(conf *sshdconf.Listen) error {
 	want, err := addresses(conf)
 	if err != nil {
 		return err
@@ -215,8 +215,9 @@ func (l *listener) open(conf *sshdconf.Settings) error {
 }
 
 // setConfig makes a configuration the one that counts for new connections.
-func (l *listener) setConfig(conf *sshdconf.Settings) error {
-	c := control.Config{RPC: l.opts.RPC, Capuse: l.opts.Capuse, Settings: *conf, LogLevel: l.opts.logLevel(conf), Debug: l.opts.Debug}
+func (l *listener) setConfig(conf *sshdconf.Listen) error {
+	c := control.Config{RPC: l.opts.RPC, Capuse: l.opts.Capuse, TCPKeepAlive: conf.TCPKeepAlive,
+		LogLevel: l.opts.logLevel(conf), LogVerbose: conf.LogVerbose, LogFixed: l.opts.Debug > 0 || l.opts.Quiet, Debug: l.opts.Debug > 0}
 	f, err := c.Memfd()
 	if err != nil {
 		return err

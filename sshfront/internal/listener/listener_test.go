@@ -77,12 +77,12 @@ func listenerMain(args []string) {
 	fl.BoolVar(&o.Inetd, "i", false, "")
 	fl.BoolFunc("d", "", func(string) error { o.Debug++; return nil })
 	fl.Parse(args)
-	o.Conf = func() (*sshdconf.Settings, error) {
+	o.Conf = func() (*sshdconf.Listen, error) {
 		c, err := sshdconf.Parse(file, nil)
 		if err != nil {
 			return nil, err
 		}
-		return c.Global(), nil
+		return c.Global().Listen(), nil
 	}
 	if err := Run(o); err != nil {
 		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
@@ -383,11 +383,13 @@ func TestAProcessThatBreaksTheRulesIsKilledAlone(t *testing.T) {
 	for name, lines := range map[string][]string{
 		"nonsense":                {"send \x01"},
 		"unknown verb":            {"send mount what=/"},
-		"no user":                 {"send authenticated"},
+		"no user":                 {"send authenticated version=1"},
+		"no version":              {"send authenticated user=a"},
+		"another version":         {"send authenticated version=2 user=a"},
 		"authenticated twice":     {"authenticated a", "authenticated a"},
 		"session before login":    {"send session"},
 		"session without a link":  {"authenticated a", "send session"},
-		"too long":                {"send authenticated user=" + strings.Repeat("a", 2*control.MaxPacket)},
+		"too long":                {"send authenticated version=1 user=" + strings.Repeat("a", 2*control.MaxPacket)},
 		"a session with a reason": {"authenticated a", "send session user=a"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -446,12 +448,16 @@ func TestExitStatusesBringPenalties(t *testing.T) {
 		"connection prohibited by RefuseConnection":      "exit 6",
 		"attempted authentication by invalid user":       "exit 7",
 		"connections without attempting authentication":  "exit 8",
-		"exceeded LoginGraceTime":                        "exit 3",
 		"caused crash, by a signal that the kernel sent": "kill 31",
+		"exceeded LoginGraceTime":                        "stay",
 	} {
 		t.Run(why, func(t *testing.T) {
 			t.Parallel()
-			r := begin(t, "PerSourcePenalties crash:30 authfail:30 invaliduser:30 noauth:30 grace-exceeded:30 refuseconnection:30 min:10\n")
+			grace := ""
+			if how == "stay" {
+				grace = "LoginGraceTime 3\n"
+			}
+			r := begin(t, "PerSourcePenalties crash:30 authfail:30 invaliduser:30 noauth:30 grace-exceeded:30 refuseconnection:30 min:10\n"+grace)
 			// What is our own fault has no penalty, nor what comes after a login.
 			fmt.Fprintln(r.dial(), "exit 1")
 			r.want(`exited with status 1`)

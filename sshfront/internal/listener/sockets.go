@@ -37,14 +37,14 @@ func inherited() ([]*net.TCPListener, error) {
 }
 
 // addresses resolves what the configuration says to listen on.
-func addresses(s *sshdconf.Settings) ([]netip.AddrPort, error) {
+func addresses(s *sshdconf.Listen) ([]netip.AddrPort, error) {
 	network := map[sshdconf.Family]string{sshdconf.FamilyInet: "ip4", sshdconf.FamilyInet6: "ip6"}[s.AddressFamily]
 	if network == "" {
 		network = "ip"
 	}
 	var list []netip.AddrPort
 	seen := map[netip.AddrPort]bool{}
-	for _, h := range s.Listen() {
+	for _, h := range s.Addresses() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		addrs, err := hostsOnly.LookupNetIP(ctx, network, h.Host)
 		cancel()

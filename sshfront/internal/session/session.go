@@ -22,6 +22,7 @@ import (
 	"p9auth/sshfront/internal/control"
 	"p9auth/sshfront/internal/sshlog"
 	"p9auth/sshfront/internal/user"
+	"p9auth/sshfront/internal/userlink"
 )
 
 // Main is the session process. It becomes the user process, or says on
@@ -32,7 +33,7 @@ func Main() {
 		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
 		os.Exit(control.ExitFailure)
 	}
-	sshlog.Setup(conf.LogLevel, conf.Settings.LogVerbose)
+	sshlog.Setup(conf.LogLevel, conf.LogVerbose)
 	link, err := dupLink()
 	if err != nil {
 		sshlog.Printf(sshdconf.LogFatal, "%v", err)
@@ -44,7 +45,7 @@ func Main() {
 	if e := new(capproto.Error); errors.As(err, &e) {
 		text = e.Text
 	}
-	link.Send(capproto.NewMsg(capproto.VerbError, "text", text))
+	userlink.Refuse(link, text)
 	os.Exit(control.ExitFailure)
 }
 
@@ -66,7 +67,7 @@ func dupLink() (*capproto.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no link: this process is started by the listener only: %w", err)
 	}
-	return capproto.FileConn(os.NewFile(uintptr(fd), "link"), user.MaxPacket)
+	return capproto.FileConn(os.NewFile(uintptr(fd), "link"), userlink.MaxPacket)
 }
 
 // redeem takes the login over, has the PAM session opened for this process
@@ -77,19 +78,15 @@ func redeem(conf *control.Config, link *capproto.Conn) error {
 	if err := privs.Undumpable(); err != nil {
 		return err
 	}
-	p, err := link.Recv()
+	ticket, err := userlink.ReceiveTicket(link)
 	if err != nil {
-		return fmt.Errorf("the ticket: %w", err)
-	}
-	p.Close()
-	if p.Verb != "ticket" {
-		return fmt.Errorf("%s in place of the ticket", p.Verb)
+		return err
 	}
 	factotum, err := capproto.Dial(conf.RPC)
 	if err != nil {
 		return err
 	}
-	if err := factotum.Attach(p.Get("ticket")); err != nil {
+	if err := factotum.Attach(ticket); err != nil {
 		return err
 	}
 	if err := factotum.Session(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"p9auth/internal/match"
+	"p9auth/sshfront/internal/userlink"
 )
 
 // Search paths of Debian's sshd(8).
@@ -71,7 +72,7 @@ type envInput struct {
 func (i *Info) environment(in envInput) (env, complaints []string) {
 	var e environ
 	for n, kv := range in.client {
-		if name, _, _ := strings.Cut(kv, "="); n < maxEnv && i.Settings.AcceptsEnv(name) {
+		if name, _, _ := strings.Cut(kv, "="); n < userlink.MaxEnv && i.Settings.AcceptsEnv(name) {
 			e.add(kv)
 		}
 	}

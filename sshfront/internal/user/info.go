@@ -1,7 +1,6 @@
 package user
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/netip"
@@ -12,11 +11,13 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/internal/authkeys"
+	"p9auth/internal/pack"
 	"p9auth/internal/sshdconf"
 	"p9auth/internal/sys"
+	"p9auth/sshfront/internal/userlink"
 )
 
-const maxInfo = 1 << 20 // bytes of its JSON
+const maxInfo = 1 << 20 // bytes of its encoding
 
 // Info is what the user process is told when it starts.
 type Info struct {
@@ -30,14 +31,20 @@ type Info struct {
 	NoHome   string     // why the user cannot enter Home; empty if they can
 	Hush     bool       // there is a .hushlogin
 	Messages []string   // of PAM, for the terminal before an interactive shell
-	Settings sshdconf.Settings
+	Settings sshdconf.Session
 	// Options of the user's key or certificate; nil: neither was used, and
 	// they forbid nothing.
 	Options *authkeys.Options
 	Methods []string // what the proof consisted of
 	// Client and Server are the two ends of the connection.
 	Client, Server netip.AddrPort
+	// Link is userlink.Version of the program that the connection process runs.
+	Link uint32
 }
+
+// infoFormat is Info's encoding, from the redeemer to the user process. These two
+// are different programs where the file was replaced while the listener ran.
+var infoFormat = pack.Format[Info]{Name: "what the user process is told", Version: 1}
 
 // NewInfo makes the Info of what factotum said and the connection's ends.
 func NewInfo(a *capproto.AuthInfo, client, server netip.AddrPort) (*Info, error) {
@@ -47,12 +54,14 @@ func NewInfo(a *capproto.AuthInfo, client, server netip.AddrPort) (*Info, error)
 		Client: netip.AddrPortFrom(client.Addr().Unmap(), client.Port()),
 		Server: netip.AddrPortFrom(server.Addr().Unmap(), server.Port()),
 	}
-	if err := json.Unmarshal(a.Settings, &i.Settings); err != nil {
-		return nil, fmt.Errorf("settings from factotum: %w", err)
+	set, err := sshdconf.SessionFormat.Decode(a.Settings)
+	if err != nil {
+		return nil, pack.Between(err, "factotum", "sshfront")
 	}
+	i.Settings = *set
 	if len(a.Options) > 0 {
-		if err := json.Unmarshal(a.Options, &i.Options); err != nil {
-			return nil, fmt.Errorf("key options from factotum: %w", err)
+		if i.Options, err = authkeys.OptionsFormat.Decode(a.Options); err != nil {
+			return nil, pack.Between(err, "factotum", "sshfront")
 		}
 	}
 	return i, nil
@@ -79,10 +88,9 @@ func (i *Info) Apply() error {
 // Memfd returns a sealed memory file with the Info, to be inherited by the
 // user process as descriptor 4.
 func (i *Info) Memfd() (*os.File, error) {
-	b, err := json.Marshal(i)
-	if err != nil {
-		return nil, err
-	}
+	out := *i
+	out.Link = userlink.Version
+	b := infoFormat.Encode(&out)
 	if len(b) > maxInfo {
 		return nil, fmt.Errorf("what the user process is to know has %d bytes, at most %d", len(b), maxInfo)
 	}
@@ -95,9 +103,12 @@ func readInfo(r io.Reader) (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := new(Info)
-	if err := json.Unmarshal(b, i); err != nil {
-		return nil, fmt.Errorf("info: %w", err)
+	i, err := infoFormat.Decode(b)
+	if err != nil {
+		return nil, pack.Between(err, "sshfront's listener", "its program")
+	}
+	if i.Link != userlink.Version {
+		return nil, fmt.Errorf("sshfront's listener has another version than its program; restart it (version %d and %d of the link)", i.Link, userlink.Version)
 	}
 	return i, nil
 }

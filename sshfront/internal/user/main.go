@@ -1,7 +1,6 @@
-// Package user is the user process of sshfront, and the connection
-// process's client for it.
+// Package user is the user process of sshfront.
 //
-// The user process runs as the user who logged in, one for each SSH
+// It runs as the user who logged in, one for each SSH
 // connection, from the moment that the capability is redeemed. It is the
 // process that the PAM session belongs to. On the link (link.go) it is asked
 // for terminals, programs, and sockets, and hands their descriptors over, so
@@ -22,9 +21,7 @@ package user
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log"
-	"net"
 	"os"
 	"os/signal"
 	"sync"
@@ -33,6 +30,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/internal/privs"
 	"p9auth/internal/sys"
+	"p9auth/sshfront/internal/userlink"
 )
 
 // Main is the user process: descriptor 3 is the link, descriptor 4 the Info.
@@ -57,15 +55,16 @@ func run() error {
 		return err
 	}
 	f := os.NewFile(4, "info")
-	info, err := readInfo(f)
-	if err != nil {
-		return err
-	}
-	f.Close()
-	conn, err := capproto.FileConn(os.NewFile(3, "link"), MaxPacket)
+	conn, err := capproto.FileConn(os.NewFile(3, "link"), userlink.MaxPacket)
 	if err != nil {
 		return fmt.Errorf("descriptor 3: %w", err)
 	}
+	info, err := readInfo(f)
+	if err != nil {
+		userlink.Refuse(conn, err.Error())
+		return err
+	}
+	f.Close()
 	if err := info.Apply(); err != nil {
 		log.Print(err)
 	}
@@ -80,118 +79,63 @@ func run() error {
 		<-ends
 		conn.Close()
 	}()
-	s := newServer(info, conn)
-	defer s.close()
-	return s.serve()
+	u := newUserProcess(info, conn)
+	defer u.close()
+	return u.serve()
 }
 
-// A request is one packet from the connection process.
-type request struct {
-	capproto.Msg
-	id uint32
-}
+// maxRequests bounds the requests that wait for their answer.
+const maxRequests = 4096
 
-// An answer is what a handler has to say: attributes of ok, and descriptors.
-type answer struct {
-	attrs []string // names and values
-	files []*os.File
-}
-
-// A verb says how a request is handled.
-type verb struct {
-	handle  func(*server, request) (answer, error)
-	session bool // refused after no-more-sessions
-	names   []string
-}
-
-// verbs is everything that can be asked of the user process. exec may give
-// env= several times.
-var verbs map[string]verb
-
-func init() {
-	verbs = map[string]verb{
-		verbHello:      {(*server).hello, false, nil},
-		verbPTY:        {(*server).pty, true, []string{"term", "cols", "rows", "width", "height", "modes"}},
-		verbExec:       {(*server).exec, true, []string{"command", "subsystem", "pty", "x11", "env"}},
-		verbWait:       {(*server).wait, false, []string{"session"}},
-		verbWinch:      {(*server).winch, false, []string{"pty", "cols", "rows", "width", "height"}},
-		verbBreak:      {(*server).sendBreak, false, []string{"pty"}},
-		verbSignal:     {(*server).signal, false, []string{"session", "name"}},
-		verbDrop:       {(*server).drop, false, []string{"session", "pty"}},
-		verbDial:       {(*server).dial, false, []string{"host", "port"}},
-		verbDialUnix:   {(*server).dialUnix, false, []string{"path"}},
-		verbListen:     {(*server).listen, false, []string{"host", "port"}},
-		verbListenUnix: {(*server).listenUnix, false, []string{"path"}},
-		verbAgent:      {(*server).agent, true, nil},
-		verbX11:        {(*server).x11, true, []string{"single", "proto", "cookie", "screen"}},
-		verbAccept:     {(*server).accept, false, []string{"listener"}},
-		verbCancel:     {(*server).cancel, false, []string{"listener"}},
-		verbNoMore:     {(*server).noMore, false, nil},
-	}
-}
-
-// A server is the user process at work.
-type server struct {
+// A userProcess is the user process at work.
+type userProcess struct {
 	info *Info
-	conn *capproto.Conn
-	send sync.Mutex
+	link *userlink.Server
 
 	// forks is held for writing while the umask is another one, or while a
 	// descriptor is about that must not be inherited.
 	forks sync.RWMutex
 
 	mu        sync.Mutex
-	last      uint32
 	running   int // requests
 	closed    bool
-	noMoreSet bool
+	noMore    bool // NoMoreSessions
 	ptys      map[uint32]*ptyPair
-	sessions  map[uint32]*session
+	programs  map[uint32]*program
 	listeners map[uint32]*listener
 	agentPath string
 	authInfo  string   // file of SSH_USER_AUTH
 	remove    []string // files and directories, at the end, last first
 }
 
-func newServer(info *Info, conn *capproto.Conn) *server {
-	return &server{info: info, conn: conn, ptys: map[uint32]*ptyPair{}, sessions: map[uint32]*session{}, listeners: map[uint32]*listener{}}
+func newUserProcess(info *Info, conn *capproto.Conn) *userProcess {
+	return &userProcess{info: info, link: userlink.NewServer(conn),
+		ptys: map[uint32]*ptyPair{}, programs: map[uint32]*program{}, listeners: map[uint32]*listener{}}
 }
 
 // serve answers requests until the link closes.
-func (s *server) serve() error {
+func (u *userProcess) serve() error {
 	for {
-		p, err := s.conn.Recv()
-		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		id, r, err := u.link.Next()
+		if userlink.IsClosed(err) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		p.Close() // requests carry no files
-		r, v, err := s.check(p.Msg)
-		if err != nil {
-			return err
-		}
-		s.mu.Lock()
-		busy := s.running >= maxRequests
-		refused := v.session && s.noMoreSet
-		s.running++
-		s.mu.Unlock()
+		u.mu.Lock()
+		busy := u.running >= maxRequests
+		u.running++
+		u.mu.Unlock()
 		go func() {
-			var a answer
-			var err error
-			switch {
-			case busy:
-				err = &Error{CodeLimit, "too many requests"}
-			case refused:
-				err = prohibited("the client said that there would be no more sessions")
-			default:
-				a, err = v.handle(s, r)
+			a, err := userlink.Answer{}, error(&userlink.Error{Code: userlink.CodeLimit, Text: "too many requests"})
+			if !busy {
+				a, err = u.handle(id, r)
 			}
-			s.mu.Lock()
-			s.running--
-			s.mu.Unlock()
-			s.reply(r, a, err)
+			u.mu.Lock()
+			u.running--
+			u.mu.Unlock()
+			u.link.Answer(id, a, err)
 		}()
 		if busy {
 			return errors.New("the connection process asks for too much at once")
@@ -199,115 +143,97 @@ func (s *server) serve() error {
 	}
 }
 
-// check says what a packet asks for.
-func (s *server) check(m capproto.Msg) (request, verb, error) {
-	v, ok := verbs[m.Verb]
-	if !ok {
-		return request{}, v, fmt.Errorf("%w: there is no request %s", capproto.ErrPacket, m.Verb)
-	}
-	once := m
-	if m.Verb == verbExec {
-		once.Attrs = nil
-		for _, a := range m.Attrs {
-			if a.Name != "env" {
-				once.Attrs = append(once.Attrs, a)
-			}
+// handle is everything that can be asked of the user process.
+func (u *userProcess) handle(id uint32, r userlink.Request) (a userlink.Answer, err error) {
+	switch r.(type) {
+	case userlink.OpenPTY, userlink.Exec, userlink.ForwardAgent, userlink.ForwardX11:
+		u.mu.Lock()
+		refused := u.noMore
+		u.mu.Unlock()
+		if refused {
+			return a, userlink.Prohibitedf("the client said that there would be no more sessions")
 		}
 	}
-	if err := once.Only(append([]string{"id"}, v.names...)...); err != nil {
-		return request{}, v, err
+	switch r := r.(type) {
+	case userlink.OpenPTY:
+		return u.openPTY(id, r)
+	case userlink.Exec:
+		return u.exec(id, r)
+	case userlink.Wait:
+		return u.wait(r)
+	case userlink.Winch:
+		return a, u.winch(r)
+	case userlink.Break:
+		return a, u.sendBreak(r)
+	case userlink.Signal:
+		return a, u.signal(r)
+	case userlink.Drop:
+		return a, u.drop(r)
+	case userlink.Dial:
+		return u.dial(r)
+	case userlink.DialUnix:
+		return u.dialUnix(r)
+	case userlink.Listen:
+		return u.listen(id, r)
+	case userlink.ListenUnix:
+		return a, u.listenUnix(id, r)
+	case userlink.ForwardAgent:
+		return a, u.agent(id)
+	case userlink.ForwardX11:
+		return a, u.x11(id, r)
+	case userlink.Accept:
+		return u.accept(r)
+	case userlink.Cancel:
+		return a, u.cancel(r)
+	case userlink.NoMoreSessions:
+		u.mu.Lock()
+		u.noMore = true
+		u.mu.Unlock()
+		return a, nil
 	}
-	id, err := parseUint(m, "id")
-	if err != nil {
-		return request{}, v, err
-	}
-	if id <= s.last {
-		return request{}, v, fmt.Errorf("%w: id %d again", capproto.ErrPacket, id)
-	}
-	s.last = id
-	return request{m, id}, v, nil
-}
-
-func (s *server) reply(r request, a answer, err error) {
-	m := capproto.NewMsg(capproto.VerbOK, "id", utoa(r.id))
-	if err != nil {
-		var e *Error
-		if !errors.As(err, &e) {
-			e = &Error{CodeFailed, err.Error()}
-		}
-		m = capproto.NewMsg(capproto.VerbError, "id", utoa(r.id), "code", e.Code, "text", e.Text)
-	}
-	for i := 0; i+1 < len(a.attrs); i += 2 {
-		m.Add(a.attrs[i], a.attrs[i+1])
-	}
-	s.send.Lock()
-	err = s.conn.Send(m, a.files...)
-	s.send.Unlock()
-	for _, f := range a.files {
-		f.Close()
-	}
-	if err != nil {
-		s.conn.Close()
-	}
+	return a, userlink.Failedf("the user process does not know the request %T", r)
 }
 
 // close takes away what would stay behind.
-func (s *server) close() {
-	s.conn.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	for _, p := range s.ptys {
+func (u *userProcess) close() {
+	u.link.Close()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.closed = true
+	for _, p := range u.ptys {
 		p.close()
 	}
-	for _, x := range s.sessions {
+	for _, x := range u.programs {
 		x.killRC()
 	}
-	for _, l := range s.listeners {
+	for _, l := range u.listeners {
 		l.close()
 	}
-	for i := len(s.remove) - 1; i >= 0; i-- {
-		os.Remove(s.remove[i])
+	for i := len(u.remove) - 1; i >= 0; i-- {
+		os.Remove(u.remove[i])
 	}
-}
-
-func (s *server) hello(request) (answer, error) {
-	j, err := s.settingsJSON()
-	return answer{attrs: []string{"user", s.info.User, "settings", j}}, err
-}
-
-func (s *server) noMore(request) (answer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.noMoreSet = true
-	return answer{}, nil
 }
 
 // object returns what an earlier request made.
-func object[T any](s *server, r request, name string, m map[uint32]T) (T, error) {
-	var none T
-	id, err := parseUint(r.Msg, name)
-	if err != nil {
-		return none, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func object[T any](u *userProcess, id uint32, m map[uint32]T) (T, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	x, ok := m[id]
 	if !ok {
-		return none, errNoSuch
+		return x, userlink.ErrGone
 	}
 	return x, nil
 }
 
 // keep registers what a request made, unless it is too late.
-func keep[T any](s *server, id uint32, m map[uint32]T, x T, max int) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return errNoSuch
+func keep[T any](u *userProcess, id uint32, m map[uint32]T, x T, max int) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return userlink.ErrGone
 	}
 	if len(m) >= max {
-		return &Error{CodeLimit, "too many at once"}
+		return &userlink.Error{Code: userlink.CodeLimit, Text: "too many at once"}
 	}
 	m[id] = x
 	return nil

@@ -1,6 +1,7 @@
 package user
 
 import (
+	"p9auth/sshfront/internal/userlink"
 	"path/filepath"
 	"strings"
 )
@@ -35,7 +36,7 @@ func (i *Info) plan(command string, hasCommand bool, subsystem string) (plan, er
 	if subsystem != "" {
 		var ok bool
 		if command, ok = i.Settings.Subsystem(subsystem); !ok {
-			return p, failed("there is no subsystem %.100q", subsystem)
+			return p, userlink.Failedf("there is no subsystem %.100q", subsystem)
 		}
 		hasCommand, p.subsystem = true, true
 	}

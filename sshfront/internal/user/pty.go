@@ -3,11 +3,10 @@ package user
 import (
 	"fmt"
 	"os"
+	"p9auth/sshfront/internal/userlink"
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"p9auth/capproto"
 )
 
 // A ptyPair is a terminal.
@@ -37,13 +36,13 @@ func (p *ptyPair) control(f func(fd int) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.master == nil {
-		return errNoSuch
+		return userlink.ErrGone
 	}
 	return f(int(p.master.Fd()))
 }
 
-// openPTY allocates a terminal, see pty(7).
-func openPTY() (*ptyPair, error) {
+// allocatePTY allocates a terminal, see pty(7).
+func allocatePTY() (*ptyPair, error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open /dev/ptmx: %w", err)
@@ -57,7 +56,7 @@ func openPTY() (*ptyPair, error) {
 		p.close()
 		return nil, fmt.Errorf("/dev/ptmx: %w", err)
 	}
-	p.name = "/dev/pts/" + utoa(n)
+	p.name = fmt.Sprintf("/dev/pts/%d", n)
 	// By the master rather than by name: there may be several devpts.
 	slave, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
 	if e != 0 {
@@ -68,79 +67,71 @@ func openPTY() (*ptyPair, error) {
 	return p, nil
 }
 
-func setSize(fd int, s Size) error {
+func setSize(fd int, s userlink.Size) error {
 	return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{
 		Col: uint16(s.Cols), Row: uint16(s.Rows), Xpixel: uint16(s.Width), Ypixel: uint16(s.Height),
 	})
 }
 
-// pty answers the verb: RFC 4254 section 6.2.
-func (s *server) pty(r request) (answer, error) {
-	opt := s.info.options()
-	if !s.info.Settings.PermitTTY || !opt.PTY {
-		return answer{}, prohibited("a terminal is not permitted")
+// openPTY answers the request: RFC 4254 section 6.2.
+func (u *userProcess) openPTY(id uint32, r userlink.OpenPTY) (userlink.Answer, error) {
+	opt := u.info.options()
+	if !u.info.Settings.PermitTTY || !opt.PTY {
+		return userlink.Answer{}, userlink.Prohibitedf("a terminal is not permitted")
 	}
-	size, err := parseSize(r.Msg)
+	if len(r.Modes) > userlink.MaxModes {
+		return userlink.Answer{}, userlink.Failedf("the terminal modes are malformed or too many")
+	}
+	if len(r.Term) > userlink.MaxTerm {
+		return userlink.Answer{}, userlink.Failedf("the name of the terminal is too long")
+	}
+	if err := u.room(); err != nil {
+		return userlink.Answer{}, err
+	}
+	p, err := allocatePTY()
 	if err != nil {
-		return answer{}, err
+		return userlink.Answer{}, err
 	}
-	modes, err := capproto.UnB64(r.Get("modes"))
-	if err != nil || len(modes) > maxModes {
-		return answer{}, failed("the terminal modes are malformed or too many")
-	}
-	if len(r.Get("term")) > 256 {
-		return answer{}, failed("the name of the terminal is too long")
-	}
-	if err := s.room(); err != nil {
-		return answer{}, err
-	}
-	p, err := openPTY()
-	if err != nil {
-		return answer{}, err
-	}
-	p.term = r.Get("term")
+	p.term = r.Term
 	err = p.control(func(fd int) error {
 		t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 		if err != nil {
 			return err
 		}
-		setModes(t, modes)
+		setModes(t, r.Modes)
 		if err := unix.IoctlSetTermios(fd, unix.TCSETS, t); err != nil {
 			return err
 		}
-		return setSize(fd, size)
+		return setSize(fd, r.Size)
 	})
 	if err == nil {
-		err = keep(s, r.id, s.ptys, p, s.maxSessions())
+		err = keep(u, id, u.ptys, p, u.maxPrograms())
 	}
 	if err != nil {
 		p.close()
-		return answer{}, err
+		return userlink.Answer{}, err
 	}
 	fd, err := unix.FcntlInt(p.master.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		return answer{}, err
+		return userlink.Answer{}, err
 	}
-	return answer{attrs: []string{"tty", p.name}, files: []*os.File{os.NewFile(uintptr(fd), "ptmx")}}, nil
+	return userlink.Answer{Files: []*os.File{os.NewFile(uintptr(fd), "ptmx")}}, nil
 }
 
-func (s *server) winch(r request) (answer, error) {
-	p, err := object(s, r, "pty", s.ptys)
+// winch answers the request: RFC 4254 section 6.7.
+func (u *userProcess) winch(r userlink.Winch) error {
+	p, err := object(u, r.PTY, u.ptys)
 	if err != nil {
-		return answer{}, err
+		return err
 	}
-	size, err := parseSize(r.Msg)
-	if err != nil {
-		return answer{}, err
-	}
-	return answer{}, p.control(func(fd int) error { return setSize(fd, size) })
+	return p.control(func(fd int) error { return setSize(fd, r.Size) })
 }
 
-// sendBreak answers the verb break: RFC 4335.
-func (s *server) sendBreak(r request) (answer, error) {
-	p, err := object(s, r, "pty", s.ptys)
+// sendBreak answers the request Break: RFC 4335.
+func (u *userProcess) sendBreak(r userlink.Break) error {
+	p, err := object(u, r.PTY, u.ptys)
 	if err != nil {
-		return answer{}, err
+		return err
 	}
-	return answer{}, p.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.TCSBRK, 0) })
+	return p.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.TCSBRK, 0) })
 }

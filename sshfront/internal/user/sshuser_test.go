@@ -15,6 +15,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/internal/authkeys"
 	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/userlink"
 )
 
 func mode(op byte, v uint32) []byte { return binary.BigEndian.AppendUint32([]byte{op}, v) }
@@ -79,7 +80,7 @@ func info(t *testing.T, conf, options string) *Info {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &Info{User: "wren", UID: 1500, Home: t.TempDir(), Shell: "/bin/zsh", Umask: -1, Settings: *c.Global(),
+	i := &Info{User: "wren", UID: 1500, Home: t.TempDir(), Shell: "/bin/zsh", Umask: -1, Settings: *c.Global().Session(),
 		Client: netip.MustParseAddrPort("192.0.2.1:50000"), Server: netip.MustParseAddrPort("[2001:db8::1]:22")}
 	if options != "" {
 		o, _, err := authkeys.ParseOptions(options)
@@ -104,11 +105,12 @@ func TestInfoGoesThroughTheMemfd(t *testing.T) {
 		t.Error("the memory file can be changed")
 	}
 	got, err := readInfo(f)
-	i.Messages[1] = "not \ufffd UTF-8" // JSON's loss
+	i.Link = userlink.Version
 	if err != nil || !reflect.DeepEqual(got, i) {
 		t.Errorf("%v: got %+v, want %+v", err, got, i)
 	}
-	a := &capproto.AuthInfo{User: "wren", UID: 1500, Settings: []byte(`{"PermitTTY":true}`), Options: []byte(`{"PTY":true}`)}
+	a := &capproto.AuthInfo{User: "wren", UID: 1500, Settings: sshdconf.SessionFormat.Encode(&sshdconf.Session{PermitTTY: true}),
+		Options: authkeys.OptionsFormat.Encode(&authkeys.Options{PTY: true})}
 	if got, err := NewInfo(a, netip.MustParseAddrPort("[::ffff:192.0.2.1]:1"), i.Server); err != nil || !got.Options.PTY || got.Options.UserRC ||
 		!got.Settings.PermitTTY || got.Client.String() != "192.0.2.1:1" {
 		t.Errorf("%v: %+v", err, got)
@@ -117,9 +119,13 @@ func TestInfoGoesThroughTheMemfd(t *testing.T) {
 	if got, err := NewInfo(a, i.Client, i.Server); err != nil || got.Options != nil || !got.options().PTY {
 		t.Errorf("without a key: %v: %+v", err, got)
 	}
-	a.Settings = []byte("{")
+	a.Settings = a.Settings[:len(a.Settings)-1]
 	if _, err := NewInfo(a, i.Client, i.Server); err == nil {
-		t.Error("half a JSON is taken")
+		t.Error("settings that are cut off are taken")
+	}
+	a.Settings = nil
+	if _, err := NewInfo(a, i.Client, i.Server); err == nil {
+		t.Error("no settings are taken")
 	}
 }
 
@@ -216,7 +222,7 @@ func TestWhatMayBeForwarded(t *testing.T) {
 		{"AllowStreamLocalForwarding local", "", (*Info).mayListenUnix, false},
 	} {
 		err := c.may(info(t, c.conf, c.options))
-		if (err == nil) != c.want || err != nil && !Prohibited(err) {
+		if (err == nil) != c.want || err != nil && !userlink.Prohibited(err) {
 			t.Errorf("%q, %s: %v, want %v", c.conf, c.options, err, c.want)
 		}
 	}

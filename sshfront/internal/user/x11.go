@@ -2,6 +2,7 @@ package user
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/userlink"
 )
 
 const (
@@ -24,43 +26,40 @@ type display struct {
 	cookie   string
 }
 
-// x11 answers the verb: RFC 4254 section 6.3.1; session.c, session_setup_x11fwd.
-func (s *server) x11(r request) (answer, error) {
-	set := &s.info.Settings
-	opt := s.info.options()
+// x11 answers the request: RFC 4254 section 6.3.1; session.c,
+// session_setup_x11fwd.
+func (u *userProcess) x11(id uint32, r userlink.ForwardX11) error {
+	set := &u.info.Settings
+	opt := u.info.options()
 	if !set.X11Forwarding || set.DisableForwarding || !opt.X11Forwarding {
-		return answer{}, prohibited("X11 forwarding is not permitted")
+		return userlink.Prohibitedf("X11 forwarding is not permitted")
 	}
 	if _, err := os.Stat(set.XAuthLocation); err != nil {
-		return answer{}, failed("no xauth program; cannot forward X11")
+		return userlink.Failedf("no xauth program; cannot forward X11")
 	}
-	screen, err := parseUint(r.Msg, "screen")
-	if err != nil {
-		return answer{}, err
-	}
-	proto, cookie := r.Get("proto"), r.Get("cookie")
-	if !xauthWord(proto) || !xauthWord(cookie) {
-		return answer{}, failed("the X11 authentication data is malformed")
+	if !xauthWord(r.Proto) || !xauthWord(r.Cookie) {
+		return userlink.Failedf("the X11 authentication data is malformed")
 	}
 	g, host := sshdconf.GatewayNo, "localhost"
 	if !set.X11UseLocalhost {
+		var err error
 		g = sshdconf.GatewayYes
 		if host, err = os.Hostname(); err != nil {
-			return answer{}, err
+			return err
 		}
 	}
 	sockets, n, err := listenDisplay(bindHosts("", g, set.AddressFamily), set.X11DisplayOffset)
 	if err != nil {
-		return answer{}, err
+		return err
 	}
-	number := utoa(n) + "." + utoa(screen)
-	d := &display{display: host + ":" + number, authName: host + ":" + number, proto: proto, cookie: cookie}
+	number := fmt.Sprintf("%d.%d", n, r.Screen)
+	d := &display{display: host + ":" + number, authName: host + ":" + number, proto: r.Proto, cookie: r.Cookie}
 	if set.X11UseLocalhost {
 		d.authName = "unix:" + number
 	}
 	l := newListener(sockets...)
-	l.single, l.x11 = r.Get("single") == "yes", d
-	return answer{}, s.add(r.id, l)
+	l.single, l.x11 = r.Single, d
+	return u.add(id, l)
 }
 
 // listenDisplay takes the first display from offset on that is free.
@@ -71,10 +70,10 @@ func listenDisplay(hosts []string, offset int) ([]net.Listener, int, error) {
 			return ls, n, nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) {
-			return nil, 0, failed("%v", err)
+			return nil, 0, userlink.Failedf("%v", err)
 		}
 	}
-	return nil, 0, failed("no X11 display is free")
+	return nil, 0, userlink.Failedf("no X11 display is free")
 }
 
 // xauthWord reports whether s is safe to be a word of xauth's input.

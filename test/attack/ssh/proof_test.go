@@ -1,7 +1,6 @@
 package ssh
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/internal/authkeys"
+	"p9auth/internal/sshdconf"
 )
 
 // TestWhatProvesAUser is the other side of TestAFrontEndThatLies: what sshd would
@@ -170,11 +170,19 @@ func (b *bed) keyOptions(t *testing.T) {
 		if c.what != "a key without rights" {
 			continue
 		}
-		o := new(authkeys.Options)
-		if err := json.Unmarshal([]byte(m.Get("options")), o); err != nil || !o.HasCommand || o.Command != "date" {
+		if o, err := options(m); err != nil || !o.HasCommand || o.Command != "date" {
 			t.Errorf("options %s: %v", m.Get("options"), err)
 		}
 	}
+}
+
+// options are those of the key, in a reply to authinfo.
+func options(m capproto.Msg) (*authkeys.Options, error) {
+	b, err := capproto.UnB64(m.Get("options"))
+	if err != nil {
+		return nil, err
+	}
+	return authkeys.OptionsFormat.Decode(b)
 }
 
 func (b *bed) securityKeys(t *testing.T) {
@@ -338,8 +346,7 @@ func (b *bed) certificates(t *testing.T) {
 	b.configure(t, trust)
 	b.install(t, "alice", "")
 	m := b.try(t, trial{"a forced command", "", critical("force-command", "date"), "", "done", ""})
-	o := new(authkeys.Options)
-	if err := json.Unmarshal([]byte(m.Get("options")), o); err != nil || !o.HasCommand || o.Command != "date" || o.PTY {
+	if o, err := options(m); err != nil || !o.HasCommand || o.Command != "date" || o.PTY {
 		t.Errorf("options %s: %v", m.Get("options"), err)
 	}
 }
@@ -796,9 +803,12 @@ func (b *bed) userVerb(t *testing.T) {
 		b.wantLogged(t, c.logged, -1, func() {
 			k := b.sshfront.connect(t)
 			m := k.want("ok", "user", "name", c.user)
-			var set struct{ MaxAuthTries int }
-			if err := json.Unmarshal([]byte(m.Get("settings")), &set); err != nil || set.MaxAuthTries != c.tries {
-				t.Errorf("%q: %s has MaxAuthTries %d: %v", c.conf, c.user, set.MaxAuthTries, err)
+			blob, err := capproto.UnB64(m.Get("settings"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if set, err := sshdconf.ConnectionFormat.Decode(blob); err != nil || set.MaxAuthTries != c.tries {
+				t.Errorf("%q: %s has settings %+v: %v", c.conf, c.user, set, err)
 			}
 			if m.Get("banner") != c.banner || m.Get("methods") != c.methods {
 				t.Errorf("%q: %s has the banner %q, methods %s", c.conf, c.user, m.Get("banner"), m.Get("methods"))

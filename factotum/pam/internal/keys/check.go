@@ -15,7 +15,7 @@ import (
 // A check finds out whether a key may log an account in.
 type check struct {
 	account *nss.Account
-	conf    *sshdconf.Settings
+	conf    *sshdconf.Auth
 	client  authkeys.Client
 	key     ssh.PublicKey
 	ends    string   // the token %C

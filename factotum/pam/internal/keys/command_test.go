@@ -53,7 +53,7 @@ func TestACommandRunsAsItsUserOrNotAtAll(t *testing.T) {
 		s.conf.AuthorizedKeysCommand = "/usr/bin/yes"
 		s.want("it prints too much", mine.PublicKey(), false, "it printed more than")
 		s.conf.AuthorizedKeysCommand = "/usr/bin/id -u"
-		c := &check{account: s.account, conf: s.conf, asUser: as}
+		c := &check{account: s.account, conf: s.conf.Auth(), asUser: as}
 		if out, err := c.run([]string{"/usr/bin/id", "-u"}, "daemon"); err != nil || string(out) != "1\n" {
 			t.Errorf("%q, %v", out, err)
 		}

@@ -10,7 +10,6 @@
 package keys
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -18,10 +17,12 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/pam/internal/nss"
 	"p9auth/internal/authkeys"
 	"p9auth/internal/krl"
+	"p9auth/internal/pack"
 	"p9auth/internal/sshdconf"
 )
 
@@ -36,13 +37,17 @@ func Ask(a *nss.Account, q pamwire.KeyQuery) (pamwire.Event, error) {
 }
 
 func newCheck(a *nss.Account, q pamwire.KeyQuery) (*check, error) {
-	c := &check{account: a, conf: new(sshdconf.Settings), ends: q.Ends, asUser: as}
+	c := &check{account: a, ends: q.Ends, asUser: as}
 	var err error
 	if c.key, err = ssh.ParsePublicKey(q.Key); err != nil {
 		return nil, fmt.Errorf("key: %w", err)
 	}
-	if err := json.Unmarshal([]byte(q.Settings), c.conf); err != nil {
-		return nil, fmt.Errorf("settings: %w", err)
+	settings, err := capproto.UnB64(q.Settings)
+	if err == nil {
+		c.conf, err = sshdconf.AuthFormat.Decode(settings)
+	}
+	if err != nil {
+		return nil, pack.Between(err, "factotum", "factotum-pam")
 	}
 	c.client = authkeys.Client{Host: q.Host, Addr: q.Addr, Now: time.Now()}
 	return c, nil
@@ -53,11 +58,7 @@ func (c *check) answer() (pamwire.Event, error) {
 	if !ok {
 		return pamwire.KeyDenied{Notes: c.notes}, nil
 	}
-	b, err := json.Marshal(options)
-	if err != nil {
-		return nil, err
-	}
-	return pamwire.KeyAllowed{Options: string(b), Notes: c.notes}, nil
+	return pamwire.KeyAllowed{Options: capproto.B64(authkeys.OptionsFormat.Encode(&options)), Notes: c.notes}, nil
 }
 
 // allowed looks where sshd(8) looks, in the same order: the revoked keys, the

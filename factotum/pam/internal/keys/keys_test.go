@@ -3,7 +3,6 @@ package keys
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -16,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/pam/internal/nss"
 	"p9auth/internal/authkeys"
@@ -86,16 +86,15 @@ func (s *setup) authorize(lines ...string) {
 	s.file(".ssh/authorized_keys", strings.Join(lines, ""))
 }
 
+// settings are the worker's part of the configuration, as factotum sends it.
+func (s *setup) settings() string { return capproto.B64(sshdconf.AuthFormat.Encode(s.conf.Auth())) }
+
 // ask asks about a key. It returns the options, or nil if the key is denied, and
 // the notes.
 func (s *setup) ask(k ssh.PublicKey) (*authkeys.Options, string) {
 	s.t.Helper()
-	settings, err := json.Marshal(s.conf)
-	if err != nil {
-		s.t.Fatal(err)
-	}
 	c, err := newCheck(s.account, pamwire.KeyQuery{
-		Key: k.Marshal(), Settings: string(settings), Host: "client.example", Addr: netip.MustParseAddr("192.0.2.1"), Ends: "a 1 b 2",
+		Key: k.Marshal(), Settings: s.settings(), Host: "client.example", Addr: netip.MustParseAddr("192.0.2.1"), Ends: "a 1 b 2",
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -110,8 +109,12 @@ func (s *setup) ask(k ssh.PublicKey) (*authkeys.Options, string) {
 	}
 	switch e := e.(type) {
 	case pamwire.KeyAllowed:
-		o := new(authkeys.Options)
-		if err := json.Unmarshal([]byte(e.Options), o); err != nil {
+		b, err := capproto.UnB64(e.Options)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		o, err := authkeys.OptionsFormat.Decode(b)
+		if err != nil {
 			s.t.Fatal(err)
 		}
 		return o, strings.Join(e.Notes, "\n")
@@ -175,8 +178,7 @@ func TestTheUsersRightsAreNeeded(t *testing.T) {
 	s := newSetup(t)
 	mine := newKey(t)
 	s.authorize(line(mine))
-	settings, _ := json.Marshal(s.conf)
-	c, err := newCheck(s.account, pamwire.KeyQuery{Key: mine.PublicKey().Marshal(), Settings: string(settings), Addr: netip.MustParseAddr("::1"), Ends: "x"})
+	c, err := newCheck(s.account, pamwire.KeyQuery{Key: mine.PublicKey().Marshal(), Settings: s.settings(), Addr: netip.MustParseAddr("::1"), Ends: "x"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,251 @@
+package sshdconf
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// builder lays lines into a Settings by the rule of the first value.
+type builder struct {
+	s        *Settings
+	set      map[string]bool
+	cmdPorts bool
+}
+
+func newBuilder() *builder { return &builder{s: defaults(), set: map[string]bool{}} }
+
+// apply reads one line unless an earlier one has set its keyword. The error is
+// an *Error.
+func (b *builder) apply(l *line) error {
+	if b.set[l.kw.name] && !l.kw.each || b.cmdPorts && l.kw.name == "Port" && l.file != cmdline {
+		return nil
+	}
+	a := &args{rest: l.args, raw: l.raw, seen: b.set, first: !b.set[l.kw.name]}
+	b.set[l.kw.name] = true
+	err := l.kw.set(b.s, a)
+	if err == nil && len(a.rest) > 0 && !l.kw.raw {
+		err = fmt.Errorf("extra argument %q", clip(a.rest[0]))
+	}
+	if err != nil {
+		return &Error{l.file, l.n, l.kw.name + ": " + err.Error()}
+	}
+	return nil
+}
+
+func (b *builder) finish() *Settings {
+	if len(b.s.Ports) == 0 {
+		b.s.Ports = []int{22}
+	}
+	return b.s
+}
+
+// args are the arguments of a line while they are read.
+type args struct {
+	rest  []string
+	raw   string
+	first bool            // no earlier line of this keyword counted
+	seen  map[string]bool // what is set already: keywords, and "keyword:part"
+}
+
+func (a *args) next() (string, error) {
+	if len(a.rest) == 0 || a.rest[0] == "" {
+		return "", errors.New("missing argument")
+	}
+	v := a.rest[0]
+	a.rest = a.rest[1:]
+	return v, nil
+}
+
+func (a *args) oneOf(values ...string) (string, error) {
+	v, err := a.next()
+	if err != nil {
+		return "", err
+	}
+	for _, w := range values {
+		if strings.EqualFold(v, w) {
+			return w, nil
+		}
+	}
+	return "", fmt.Errorf("unsupported value %q", clip(v))
+}
+
+// all takes the remaining arguments, of which there must be one, none empty.
+func (a *args) all() ([]string, error) {
+	v := a.rest
+	a.rest = nil
+	if len(v) == 0 || slices.Contains(v, "") {
+		return nil, errors.New("missing or empty argument")
+	}
+	return v, nil
+}
+
+// once reports whether part of a keyword is seen for the first time.
+func (a *args) once(part string) bool {
+	if a.seen[part] {
+		return false
+	}
+	a.seen[part] = true
+	return true
+}
+
+func one(s string) []string { return []string{s} }
+
+func enum[T comparable](n names[T], at func(*Settings) *T) kind {
+	return kind{
+		set: func(s *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			x, err := n.parse(v)
+			*at(s) = x
+			return err
+		},
+		show: func(s *Settings) []string { return one(n.of(*at(s))) },
+	}
+}
+
+func flag(at func(*Settings) *bool) kind { return enum(flagNames, at) }
+
+func number(lo, hi int, at func(*Settings) *int) kind {
+	return kind{
+		set: func(s *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			n, err := parseInt(v, lo, hi)
+			*at(s) = n
+			return err
+		},
+		show: func(s *Settings) []string { return one(strconv.Itoa(*at(s))) },
+	}
+}
+
+func parseInt(v string, lo, hi int) (int, error) {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < lo || n > hi {
+		return lo, fmt.Errorf("%q is not a number from %d to %d", clip(v), lo, hi)
+	}
+	return n, nil
+}
+
+// duration reads a time; the word zero, if any, stands for none.
+func duration(at func(*Settings) *time.Duration, zero string) kind {
+	return kind{
+		set: func(s *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			if zero != "" && strings.EqualFold(v, zero) {
+				*at(s) = 0
+				return nil
+			}
+			*at(s), err = parseTime(v, false)
+			return err
+		},
+		show: func(s *Settings) []string {
+			if d := *at(s); d != 0 || zero == "" {
+				return one(strconv.FormatInt(int64(d/time.Second), 10))
+			}
+			return one(zero)
+		},
+	}
+}
+
+// file reads a path, made absolute, or "none".
+func file(at func(*Settings) *string) kind {
+	return kind{
+		set: func(s *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			*at(s), err = absolute(v)
+			return err
+		},
+		show: text(at),
+	}
+}
+
+func absolute(v string) (string, error) {
+	if strings.EqualFold(v, "none") {
+		return "", nil
+	}
+	return filepath.Abs(v)
+}
+
+func text(at func(*Settings) *string) func(*Settings) []string {
+	return func(s *Settings) []string {
+		if v := *at(s); v != "" {
+			return one(v)
+		}
+		return one("none")
+	}
+}
+
+func list(at func(*Settings) []string) func(*Settings) []string { return at }
+
+func oneLine(at func(*Settings) []string) func(*Settings) []string {
+	return func(s *Settings) []string {
+		if v := at(s); len(v) > 0 {
+			return one(strings.Join(v, " "))
+		}
+		return nil
+	}
+}
+
+func algorithms(from *algos, at func(*Settings) *[]string) kind {
+	return kind{
+		set: func(s *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			*at(s), err = from.resolve(v)
+			return err
+		},
+		show: func(s *Settings) []string { return one(strings.Join(*at(s), ",")) },
+	}
+}
+
+func accepted(why string, values ...string) kind {
+	return kind{
+		status: Accepted,
+		why:    why,
+		set: func(_ *Settings, a *args) error {
+			v, err := a.next()
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(values, func(w string) bool { return strings.EqualFold(v, w) }) {
+				return fmt.Errorf("%q is not supported: %s; only %s is accepted", clip(v), why, strings.Join(values, " or "))
+			}
+			return nil
+		},
+		show: func(*Settings) []string { return one(values[0]) },
+	}
+}
+
+func unused(method string, values ...string) kind {
+	return kind{
+		status: Accepted,
+		why:    "it has no effect while " + method + " is no",
+		set: func(_ *Settings, a *args) error {
+			if len(values) > 0 {
+				_, err := a.oneOf(values...)
+				return err
+			}
+			_, err := a.next()
+			return err
+		},
+	}
+}
+
+func refused(why string) kind { return kind{status: Refused, why: why} }

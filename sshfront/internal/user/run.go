@@ -1,0 +1,127 @@
+package user
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"p9auth/sshfront/internal/userlink"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// run runs a program from its beginning to its end.
+func (u *userProcess) run(x *program, stdio [3]*os.File, env, complaints []string) {
+	defer close(x.done)
+	proc, err := u.start(x, stdio, env, complaints)
+	if err != nil {
+		fmt.Fprintf(stdio[2], "%v%s", err, x.newline())
+		closeAll(stdio[:])
+		x.exit = userlink.Exit{Status: 1}
+		return
+	}
+	closeAll(stdio[:])
+	// Until it is reaped its pid is nobody else's, which signal relies on.
+	for unix.Waitid(unix.P_PID, proc.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+	x.mu.Lock()
+	state, err := proc.Wait()
+	x.proc = nil
+	x.mu.Unlock()
+	x.exit = userlink.Exit{Status: 255}
+	if err != nil {
+		return
+	}
+	switch ws := state.Sys().(syscall.WaitStatus); {
+	case ws.Exited():
+		x.exit = userlink.Exit{Status: uint32(ws.ExitStatus())}
+	case ws.Signaled():
+		x.exit = userlink.Exit{Signal: signalName(ws.Signal()), Core: ws.CoreDump()}
+	}
+}
+
+// newline ends a line on the session's standard error.
+func (x *program) newline() string {
+	if x.pty != nil {
+		return "\r\n"
+	}
+	return "\n"
+}
+
+// start says what there is to say, runs the rc files and starts the program:
+// the end of LOGIN PROCESS in sshd(8).
+func (u *userProcess) start(x *program, stdio [3]*os.File, env, complaints []string) (*os.Process, error) {
+	say := func(text string) { io.WriteString(stdio[2], text+x.newline()) }
+	for _, c := range complaints {
+		say(c)
+	}
+	if x.plan.refusal != "" {
+		return nil, errors.New(x.plan.refusal)
+	}
+	if x.plan.login && x.pty != nil {
+		u.greet(stdio[1])
+	}
+	dir := u.info.Home
+	if err := enterable(dir); err != nil {
+		say(fmt.Sprintf("Could not chdir to home directory %s: %v", dir, err))
+		dir = "/"
+	}
+	u.rcFiles(x, stdio, env, dir)
+	proc, err := u.fork(x.plan.path, x.plan.argv, env, dir, stdio, x.pty != nil)
+	if err != nil {
+		var pe *os.PathError
+		if errors.As(err, &pe) {
+			err = pe.Err
+		}
+		return nil, fmt.Errorf("%s: %w", x.plan.path, err)
+	}
+	x.mu.Lock()
+	x.proc = proc
+	x.mu.Unlock()
+	return proc, nil
+}
+
+// fork starts a program in a session of its own.
+func (u *userProcess) fork(path string, argv, env []string, dir string, stdio [3]*os.File, tty bool) (*os.Process, error) {
+	u.forks.RLock()
+	defer u.forks.RUnlock()
+	return os.StartProcess(path, argv, &os.ProcAttr{
+		Dir: dir, Env: env, Files: stdio[:], Sys: &syscall.SysProcAttr{Setsid: true, Setctty: tty},
+	})
+}
+
+// enterable reports whether the user may enter a directory.
+func enterable(dir string) error {
+	st, err := os.Stat(dir)
+	if err == nil && !st.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if err == nil {
+		err = unix.Access(dir, unix.X_OK)
+	}
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return err
+}
+
+// signals are the names of RFC 4254 section 6.10.
+var signals = map[string]syscall.Signal{
+	"ABRT": syscall.SIGABRT, "ALRM": syscall.SIGALRM, "FPE": syscall.SIGFPE, "HUP": syscall.SIGHUP,
+	"ILL": syscall.SIGILL, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL, "PIPE": syscall.SIGPIPE,
+	"QUIT": syscall.SIGQUIT, "SEGV": syscall.SIGSEGV, "TERM": syscall.SIGTERM, "USR1": syscall.SIGUSR1,
+	"USR2": syscall.SIGUSR2,
+	// BSD's SIGINFO; Linux has none. sshd(8) does not know it there either.
+}
+
+// signalName is the inverse; others are named as sshd(8) does.
+func signalName(sig syscall.Signal) string {
+	for name, s := range signals {
+		if s == sig {
+			return name
+		}
+	}
+	return "SIG@openssh.com"
+}
