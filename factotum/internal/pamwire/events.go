@@ -65,7 +65,7 @@ func (n NoUser) Encode() capproto.Msg {
 
 // KeyAllowed says that the key may log the account in.
 type KeyAllowed struct {
-	Options string   // JSON of authkeys.Options: what such a login may do
+	Options string   // authkeys.OptionsFormat, in base64: what such a login may do
 	Notes   []string // for the log
 }
 

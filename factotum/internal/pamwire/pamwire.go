@@ -58,7 +58,7 @@ const (
 	maxName = 1 << 10               // of a user, a service, a host, a terminal
 	maxPath = 16 << 10              // longer than PATH_MAX: NSS says what it likes
 	maxData = capproto.MaxRequest   // what comes from a front end's packet
-	maxBlob = capproto.MaxReply / 2 // JSON of settings or options
+	maxBlob = capproto.MaxReply / 2 // settings or options, in base64
 )
 
 // A Request is what factotum says to the worker.
