@@ -580,7 +580,7 @@ func (b *bed) claims(t *testing.T) {
 		}},
 		"gssapi":              {"Failed none for alice", func(k *talk) capproto.Msg { return k.ask("auth", "user", "alice", "method", "gssapi-with-mic") }},
 		"a method of no name": {"Failed none for alice", func(k *talk) capproto.Msg { return k.ask("auth", "user", "alice", "method", "") }},
-		"a name with escapes": {`Invalid user \\x1b[2Jalice`, func(k *talk) capproto.Msg { return k.password("\x1b[2Jalice", password) }},
+		"a name with escapes": {`Invalid user \\033[2Jalice`, func(k *talk) capproto.Msg { return k.password("\x1b[2Jalice", password) }},
 	} {
 		k := b.sshfront.connect(t)
 		b.wantLogged(t, c.logged, -1, func() {

@@ -795,7 +795,7 @@ func (b *bed) userVerb(t *testing.T) {
 		{"DenyUsers alice", "alice", all, "", 6, "listed in DenyUsers"},
 		{"Match invalid-user\nBanner /etc/ssh/banner", "mallory", all, "for all", 6, ""},
 		{"Banner /etc/ssh/missing", "alice", all, "", 6, "the banner is not shown"},
-		{"Match User alice\nBanner /etc/ssh/banner-long", "alice", all, "", 6, "is longer than 64 KiB"},
+		{"Match User alice\nBanner /etc/ssh/banner-long", "alice", all, "", 6, "banner-long: longer than 65536 bytes"},
 		{"Match User alice\nBanner /etc/ssh/banner-nul", "alice", all, "", 6, "has a NUL byte"},
 		{"Banner /etc/ssh/banner-pipe", "alice", all, "", 6, ""},
 	} {
