@@ -101,6 +101,9 @@ func (f Format[T]) Decode(b []byte) (*T, error) {
 		return nil, fmt.Errorf("%s: %w: too short", f.Name, ErrMalformed)
 	}
 	version, print := binary.BigEndian.Uint16(b), binary.BigEndian.Uint32(b[2:])
+	if b[0] == '{' {
+		version = 0 // JSON, which programs sent before there were versions
+	}
 	if version != f.Version || print != f.Fingerprint() {
 		return nil, &VersionError{f.Name, version, f.Version}
 	}

@@ -93,6 +93,13 @@ func TestAnotherVersionIsSaidToBeOlderOrNewer(t *testing.T) {
 	}
 }
 
+func TestWhatProgramsSentBeforeThereWereVersionsIsOlder(t *testing.T) {
+	_, err := format.Decode([]byte(`{"On":true}`))
+	if err = Between(err, "factotum", "sshfront"); err.Error() != "factotum is older than sshfront; restart it (sample: version 0 and not 3)" {
+		t.Error(err)
+	}
+}
+
 // A program whose struct differs in any way must not misread the bytes.
 func TestAnotherStructOfTheSameVersionIsRefused(t *testing.T) {
 	refuses := func(err error) {

@@ -105,16 +105,8 @@ func newHost(t *testing.T, config string, change ...func(*sshuser.Info)) *host {
 	for _, f := range change {
 		f(&h.info)
 	}
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	conf2 := &ssh.ServerConfig{NoClientAuth: true}
-	conf2.AddHostKey(signer)
+	conf2.AddHostKey(newSigner(t))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -148,6 +140,20 @@ func newHost(t *testing.T, config string, change ...func(*sshuser.Info)) *host {
 		os.RemoveAll(dir)
 	})
 	return h
+}
+
+// newSigner makes a host key.
+func newSigner(t testing.TB) ssh.Signer {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
 }
 
 // link makes the two ends of a link.

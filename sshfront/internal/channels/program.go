@@ -24,7 +24,7 @@ func (x *sshChannel) start(kind string, e userlink.Exec) bool {
 	if err != nil {
 		select {
 		case <-x.s.user.Done():
-			// There is no user process; nobody else would tell the client.
+			// There is no user process to tell the client why.
 			x.started, x.then = true, func() { x.apologize(err) }
 			return true
 		default:

@@ -85,8 +85,8 @@ func (s *service) grown() {
 }
 
 // noMoreSessions passes on what the client said, once the sessions that it had
-// opened before have their programs: whoever takes this process over later has
-// none started.
+// opened before have their programs. An attacker who takes this process over later
+// cannot start a program any more.
 func (s *service) noMoreSessions() {
 	s.mu.Lock()
 	tell := s.noMore && s.larval == 0

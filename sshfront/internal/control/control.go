@@ -75,7 +75,7 @@ const (
 // numbers.
 const (
 	ExitOK          = 0 // authenticated, or ended before it mattered
-	ExitFailure     = 1 // our own fault, such as no factotum: no penalty
+	ExitFailure     = 1 // a fault of ours, such as no factotum: no penalty
 	ExitCrash       = 2 // Go's own, for a panic
 	ExitAuthFail    = 5 // tried to authenticate and failed
 	ExitRefused     = 6 // RefuseConnection
@@ -169,7 +169,7 @@ func Open(fd int) (*Conn, error) {
 }
 
 // Authenticated tells the listener that the user has logged in. An error means
-// that the listener has ended, which is no reason to end the connection.
+// that the listener has ended; the connection goes on without it.
 func (c *Conn) Authenticated(user string) error {
 	return c.c.Send(capproto.NewMsg(verbAuthenticated, "version", strconv.Itoa(Version), "user", user))
 }

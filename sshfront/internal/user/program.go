@@ -124,7 +124,7 @@ func pipes() (stdio [3]*os.File, ours []*os.File, err error) {
 			his, our = 0, 1
 		}
 		if i != 2 {
-			// More than a user may have is no reason to fail.
+			// Where the user may not have that much, the pipe stays smaller.
 			unix.FcntlInt(uintptr(fd[0]), unix.F_SETPIPE_SZ, pipeSize)
 		}
 		stdio[i] = os.NewFile(uintptr(fd[his]), "stdio")
