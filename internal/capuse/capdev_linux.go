@@ -19,10 +19,10 @@ import (
 // DefaultPath is the capuse file.
 const DefaultPath = "/dev/capuse"
 
-// Who logs why a capability was refused, and who serves capuse.
+// Where the reason of a refusal is logged, and what serves capuse.
 const (
 	refusalLog = "the kernel's log"
-	server     = "the kernel module p9auth"
+	servedBy   = "the kernel module p9auth"
 )
 
 // redeem writes the capability to the kernel's device, which changes the

@@ -27,9 +27,9 @@ type Target struct {
 	// for the old user, Go may need another thread. The kernel compares it
 	// with the number of the new user's processes, as setresuid(2) says.
 	//
-	// That a front end sets it makes it no weaker than a limit set from
-	// outside: who has taken a front end over could always redeem in another
-	// process, which no limit was set on, and is nobody but the user anyway.
+	// The front end sets it, and it is no weaker for that than a limit set from
+	// outside: an attacker who has taken over a front end could always redeem
+	// in another process without a limit, and would still be only this user.
 	NProc *[2]uint64
 }
 
@@ -66,7 +66,7 @@ func explain(file string, err error) error {
 	case errors.Is(err, unix.ETIMEDOUT):
 		what = "the capability has expired; log in again"
 	case errors.Is(err, unix.ENOTCONN), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNABORTED):
-		what = fmt.Sprintf("%s is not serving %s; the administrator must start it", server, file)
+		what = fmt.Sprintf("%s is not serving %s; the administrator must start it", servedBy, file)
 	default:
 		return fmt.Errorf("redeem: %w", err)
 	}

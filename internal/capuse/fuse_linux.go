@@ -15,10 +15,10 @@ import (
 // DefaultPath is the capuse file.
 const DefaultPath = "/run/factotum/cap/capuse"
 
-// Who logs why a capability was refused, and who serves capuse.
+// Where the reason of a refusal is logged, and what serves capuse.
 const (
 	refusalLog = "factotum's log"
-	server     = "factotum"
+	servedBy   = "factotum"
 )
 
 // redeem executes become, which takes on the identity and executes the target.

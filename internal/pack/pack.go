@@ -61,8 +61,8 @@ func (e *VersionError) Error() string {
 	return fmt.Sprintf("%s: version %d and not %d", e.Name, e.Got, e.Want)
 }
 
-// Between says which of two programs is to be restarted, as the administrator
-// has to: the sender of the bytes, or the receiver, who is this program.
+// Between tells the administrator which of two programs to restart: the sender of
+// the bytes, or the receiver, which is this program.
 func (e *VersionError) Between(sender, receiver string) error {
 	older, newer := sender, receiver
 	switch {

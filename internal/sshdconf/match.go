@@ -4,8 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"p9auth/internal/match"
 	"strings"
+
+	"p9auth/internal/match"
 )
 
 // cond is what one Match line asks for: all of its criteria.

@@ -12,10 +12,11 @@ package sshdconf
 import (
 	"errors"
 	"fmt"
-	"p9auth/internal/sys"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"p9auth/internal/sys"
 )
 
 // DefaultFile is the configuration both daemons read when not told otherwise.

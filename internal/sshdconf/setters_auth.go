@@ -3,8 +3,9 @@ package sshdconf
 import (
 	"errors"
 	"fmt"
-	"p9auth/internal/match"
 	"strings"
+
+	"p9auth/internal/match"
 )
 
 // The keywords of authentication whose values have a grammar of their own, in the
@@ -143,7 +144,7 @@ func command(tokens string, at func(*Settings) *string) kind {
 	}}
 }
 
-// commandUser reads as whom the program runs.
+// commandUser reads the user that the program runs as.
 func commandUser(at func(*Settings) *string) kind {
 	return kind{show: text(at), set: func(s *Settings, a *args) error {
 		v, err := a.next()

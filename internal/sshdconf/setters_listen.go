@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"p9auth/internal/match"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"p9auth/internal/match"
 )
 
 // The keywords of listening and of the protocol whose values have a grammar of

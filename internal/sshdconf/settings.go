@@ -79,7 +79,7 @@ type Settings struct {
 	Banner                   string
 	ExposeAuthInfo           bool
 
-	// Programs, with the user as whom each runs, who may be %u; empty: none.
+	// Programs, and the user that each runs as, which may be %u; empty: none.
 	AuthorizedKeysCommand, AuthorizedKeysCommandUser             string
 	AuthorizedPrincipalsCommand, AuthorizedPrincipalsCommandUser string
 

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"p9auth/sshfront/internal/userlink"
 
 	"golang.org/x/crypto/ssh"
+
+	"p9auth/sshfront/internal/userlink"
 )
 
 // start starts a program; kind is a type of ChannelTimeout, without "session:".
@@ -80,7 +81,7 @@ func (x *sshChannel) begin() {
 		go func() {
 			o.run()
 			if !o.tty {
-				o.f.Close() // who still writes is to know
+				o.f.Close() // a program that still writes gets EPIPE
 			}
 		}()
 	}

@@ -3,14 +3,15 @@ package connection
 import (
 	"errors"
 	"fmt"
-	"p9auth/capproto"
-	"p9auth/internal/pack"
-	"p9auth/internal/sshdconf"
-	"p9auth/sshfront/internal/sshlog"
 	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"p9auth/capproto"
+	"p9auth/internal/pack"
+	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/sshlog"
 )
 
 // name tells factotum the user's name, at the client's first request, and learns

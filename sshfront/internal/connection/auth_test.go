@@ -22,11 +22,11 @@ type fakeFactotum struct {
 	t      *testing.T
 	path   string
 	signer ssh.Signer
-	user   func() capproto.Msg // the answer to user
 	auth   func(capproto.Msg) capproto.Msg
 
 	mu    sync.Mutex
-	auths []string // methods that were offered, with "?" for a key without signature
+	user  func() capproto.Msg // the answer to user
+	auths []string            // methods that were offered, with "?" for a key without signature
 }
 
 func newSigner(t *testing.T) ssh.Signer {
@@ -80,6 +80,20 @@ func newFactotum(t *testing.T, auth func(capproto.Msg) capproto.Msg) *fakeFactot
 	return f
 }
 
+// names sets the answer to user.
+func (f *fakeFactotum) names(user func() capproto.Msg) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.user = user
+}
+
+// offered are the methods that came.
+func (f *fakeFactotum) offered() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return strings.Join(f.auths, " ")
+}
+
 func (f *fakeFactotum) answer(m capproto.Msg) capproto.Msg {
 	switch m.Verb {
 	case "sign":
@@ -90,6 +104,8 @@ func (f *fakeFactotum) answer(m capproto.Msg) capproto.Msg {
 		}
 		return capproto.NewMsg("ok", "sig", capproto.B64(ssh.Marshal(sig)))
 	case "user":
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		return f.user()
 	case "auth":
 		what := m.Get("method")
@@ -180,7 +196,7 @@ func TestFactotumsRefusalKeepsOut(t *testing.T) {
 	if server == nil || client == nil || banner != "" {
 		t.Errorf("server: %v, client: %v, banner %q", server, client, banner)
 	}
-	if got := strings.Join(f.auths, " "); got != "publickey? password" {
+	if got := f.offered(); got != "publickey? password" {
 		t.Errorf("offered %s", got)
 	}
 }
@@ -213,7 +229,7 @@ func TestAConversationThatIsOverEndsTheConnection(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			f := newFactotum(t, c.auth)
 			if c.user != nil {
-				f.user = c.user
+				f.names(c.user)
 			}
 			began := time.Now()
 			server, client, banner := f.login(c.methods...)
@@ -223,7 +239,7 @@ func TestAConversationThatIsOverEndsTheConnection(t *testing.T) {
 			if banner != text {
 				t.Errorf("the client is told %q", banner)
 			}
-			if got := strings.Join(f.auths, " "); got != c.offered {
+			if got := f.offered(); got != c.offered {
 				t.Errorf("offered %q, want %q", got, c.offered)
 			}
 			if d := time.Since(began); d > patience/2 {
@@ -237,12 +253,12 @@ func TestSettingsOfAnotherVersionKeepOutAndSayWhy(t *testing.T) {
 	f := newFactotum(t, func(capproto.Msg) capproto.Msg { return capproto.NewMsg("done") })
 	newer := sshdconf.ConnectionFormat
 	newer.Version++
-	f.user = func() capproto.Msg {
+	f.names(func() capproto.Msg {
 		return capproto.NewMsg("ok", "settings", capproto.B64(newer.Encode(&sshdconf.Connection{})), "methods", "password")
-	}
+	})
 	server, _, banner := f.login(ssh.Password("x"))
-	if server == nil || banner == "" || len(f.auths) > 0 {
-		t.Errorf("server: %v, banner %q, offered %q", server, banner, f.auths)
+	if server == nil || banner == "" || f.offered() != "" {
+		t.Errorf("server: %v, banner %q, offered %q", server, banner, f.offered())
 	}
 }
 

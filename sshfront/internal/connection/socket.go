@@ -3,13 +3,14 @@ package connection
 import (
 	"net"
 	"os"
-	"p9auth/internal/sshdconf"
-	"p9auth/sshfront/internal/sshlog"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/sshlog"
 )
 
 // setKeepAlive has TCP ask a silent client whether it is there, after the times

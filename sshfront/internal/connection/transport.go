@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"p9auth/capproto"
-	"p9auth/internal/sshdconf"
 	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"p9auth/capproto"
+	"p9auth/internal/sshdconf"
 )
 
 // serverConfig is the configuration of the library: algorithms and host keys,

@@ -5,12 +5,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"p9auth/internal/sshdconf"
-	"p9auth/internal/sys"
-	"p9auth/sshfront/internal/sshlog"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
+	"p9auth/sshfront/internal/sshlog"
 )
 
 // accept takes connections from one socket until it is closed.

@@ -7,13 +7,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
+	"time"
+
 	"p9auth/capproto"
 	"p9auth/internal/sshdconf"
 	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/control"
 	"p9auth/sshfront/internal/sshlog"
-	"strconv"
-	"time"
 )
 
 // A child is one connection process, as the listener sees it.

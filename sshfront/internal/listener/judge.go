@@ -2,13 +2,14 @@ package listener
 
 import (
 	"os"
-	"p9auth/internal/sshdconf"
-	"p9auth/sshfront/internal/control"
-	"p9auth/sshfront/internal/sshlog"
 	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/control"
+	"p9auth/sshfront/internal/sshlog"
 )
 
 // judge logs how a process ended that has not authenticated.

@@ -37,7 +37,7 @@ import (
 type Options struct {
 	// Conf reads the configuration: at the start, and again at SIGHUP.
 	Conf    func() (*sshdconf.Listen, error)
-	User    string // whom to become when started as root
+	User    string // to become when root has started us
 	RPC     string // factotum's socket
 	Capuse  string // see internal/capuse
 	LogFile string // to use in place of standard error; empty: none

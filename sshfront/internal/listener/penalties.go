@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"time"
+
 	"p9auth/internal/match"
 	"p9auth/internal/sshdconf"
 	"p9auth/sshfront/internal/sshlog"
-	"time"
 )
 
 // An offence is what PerSourcePenalties has a penalty for.

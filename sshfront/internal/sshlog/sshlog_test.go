@@ -3,9 +3,10 @@ package sshlog
 import (
 	"bytes"
 	"log/slog"
-	"p9auth/internal/sshdconf"
 	"regexp"
 	"testing"
+
+	"p9auth/internal/sshdconf"
 )
 
 func TestLogLinesAreSshdsAndOneLineEach(t *testing.T) {

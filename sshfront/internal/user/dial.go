@@ -4,14 +4,15 @@ import (
 	"errors"
 	"net"
 	"os"
-	"p9auth/internal/sshdconf"
-	"p9auth/internal/words"
-	"p9auth/sshfront/internal/userlink"
 	"path/filepath"
 	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/internal/sshdconf"
+	"p9auth/internal/words"
+	"p9auth/sshfront/internal/userlink"
 )
 
 // dial answers the request: RFC 4254 section 7.2.

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"p9auth/sshfront/internal/userlink"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/sshfront/internal/userlink"
 )
 
 // maxListeners bounds what Listen, ListenUnix, ForwardAgent and ForwardX11 make.

@@ -1,17 +1,15 @@
 // Package user is the user process of sshfront.
 //
-// It runs as the user who logged in, one for each SSH
-// connection, from the moment that the capability is redeemed. It is the
-// process that the PAM session belongs to. On the link (link.go) it is asked
-// for terminals, programs, and sockets, and hands their descriptors over, so
-// that the data does not pass through it. sftp alone is served in a child,
-// which is the same program again.
+// It runs as the user who logged in, one for each SSH connection, from the moment
+// that the capability is redeemed. The PAM session belongs to it. The connection
+// process asks it on the link (package userlink) for terminals, programs and
+// sockets. It hands their descriptors over, so that the data does not pass
+// through it. Only sftp is served in a child, which is the same program again.
 //
 // It trusts what factotum said (Info) and the kernel. It does not trust the
-// connection process, which could have been taken over: it enforces what the
-// settings and the options of the user's key permit. It needs no right of its
-// own and may do nothing that the user may not; no_new_privs is not set, as
-// people use sudo.
+// connection process, which an attacker may have taken over: it enforces what the
+// settings and the options of the user's key permit. It has the user's rights and
+// needs no other; no_new_privs is not set, as people use sudo.
 //
 // When the link closes, terminals are hung up, sockets are removed and the
 // process ends; programs without a terminal go on if they like, as with

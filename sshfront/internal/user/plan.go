@@ -1,9 +1,10 @@
 package user
 
 import (
-	"p9auth/sshfront/internal/userlink"
 	"path/filepath"
 	"strings"
+
+	"p9auth/sshfront/internal/userlink"
 )
 
 // internalSFTP is the command that is served by this program.

@@ -3,11 +3,12 @@ package user
 import (
 	"fmt"
 	"os"
-	"p9auth/sshfront/internal/userlink"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/sshfront/internal/userlink"
 )
 
 const (

@@ -3,10 +3,11 @@ package user
 import (
 	"fmt"
 	"os"
-	"p9auth/sshfront/internal/userlink"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/sshfront/internal/userlink"
 )
 
 // A ptyPair is a terminal.

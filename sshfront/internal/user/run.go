@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"p9auth/sshfront/internal/userlink"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/sshfront/internal/userlink"
 )
 
 // run runs a program from its beginning to its end.

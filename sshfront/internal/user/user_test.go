@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"testing"
+
 	"p9auth/capproto"
 	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/userlink"
-	"testing"
 )
 
 // serveLink runs the user process, and returns a client of it and what serve

@@ -51,9 +51,8 @@
 // The user process does not trust the connection process: Server takes only what
 // is spelled as above, and ends the link on anything else; what is asked is then
 // checked against the settings and the options of the user's key, and bounded.
-// The connection process does not trust the user process either, which may be a
-// user's who has taken it over: nothing that it says is about the connection
-// process itself.
+// The connection process does not trust the user process either, since that belongs
+// to the user: nothing that it says is about the connection process itself.
 package userlink
 
 import (

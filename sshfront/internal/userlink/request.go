@@ -258,7 +258,7 @@ func (a *reader) number(name string) uint32 {
 	return uint32(n)
 }
 
-// object reads an id, of which 0 is none.
+// object reads an id. There is no id 0.
 func (a *reader) object(name string) uint32 {
 	n := a.number(name)
 	if n == 0 {
