@@ -19,7 +19,7 @@ const (
 // The errors that a person sees.
 const (
 	goneAway     = "factotum has gone away; try again"
-	workerFailed = "the PAM worker failed; try again"
+	workerFailed = "the PAM worker crashed; try again"
 )
 
 // at brings a login of alice's to a step. It returns the terminal, with who it

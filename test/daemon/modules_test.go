@@ -55,17 +55,17 @@ func TestPAMModulesThatMisbehave(t *testing.T) {
 		b.Out(t, term)
 	}
 	for _, c := range []struct{ what, shown string }{
-		{"auth=crash", "the PAM worker failed"},
-		{"auth=abort", "the PAM worker failed"},
-		{"auth=exit", "the PAM worker failed"},
-		{"auth=closefds", "the PAM worker failed"},
-		{"auth=messages", "the PAM worker failed"},
+		{"auth=crash", "the PAM worker crashed"},
+		{"auth=abort", "the PAM worker crashed"},
+		{"auth=exit", "the PAM worker crashed"},
+		{"auth=closefds", "the PAM worker crashed"},
+		{"auth=messages", "the PAM worker crashed"},
 		{"auth=binary", "Login incorrect"},
 		{"auth=style", "Login incorrect"},
-		{"acct=crash", "the PAM worker failed"},
-		{"open=crash", "the PAM worker failed"},
-		{"open=exit", "the PAM worker failed"},
-		{"cred=crash", "the PAM worker failed"},
+		{"acct=crash", "the PAM worker crashed"},
+		{"open=crash", "the PAM worker crashed"},
+		{"open=exit", "the PAM worker crashed"},
+		{"cred=crash", "the PAM worker crashed"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			b.misbehave(t, c.what)
