@@ -306,6 +306,13 @@ func (tr *trial) judge(f *trialFront, m, r capproto.Msg, valid bool) {
 	if r.Get("cap") != "" && m.Verb != capproto.VerbAuthInfo || r.Get("ticket") != "" && m.Verb != capproto.VerbTicket || r.Get("sig") != "" && m.Verb != capproto.VerbSign {
 		tr.t.Fatalf("the reply to %s has a secret: %v", m.Verb, r)
 	}
+	if m.Verb == capproto.VerbUser || m.Verb == capproto.VerbAuth {
+		if name := m.Get("user") + m.Get("name"); f.authed == "" {
+			f.authed = name
+		} else if f.authed != name && r.Get("code") != capproto.CodeProtocol {
+			tr.t.Fatalf("%s became %s: %v", f.authed, name, r)
+		}
+	}
 	if r.Verb == capproto.VerbError {
 		return
 	}
@@ -325,14 +332,7 @@ func (tr *trial) judge(f *trialFront, m, r capproto.Msg, valid bool) {
 			}
 		}
 	case capproto.VerbUser, capproto.VerbAuth:
-		name := m.Get("user") + m.Get("name")
-		if f.authed == "" {
-			f.authed = name
-		}
-		if f.authed != name {
-			tr.t.Fatalf("%s became %s", f.authed, name)
-		}
-		f.truth.user = name
+		f.truth.user = f.authed
 		if r.Verb != capproto.VerbOK && valid {
 			f.proofs++
 		}
