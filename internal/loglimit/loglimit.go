@@ -1,6 +1,6 @@
-// Package loglimit keeps those whom a daemon turns away, which may be anybody
-// on the machine, from filling its log, and from keeping others' lines out of
-// it.
+// Package loglimit limits the log lines about processes that a daemon turns away.
+// Any user of the machine can cause such lines: they must not fill the log, nor
+// keep lines about other users out of it.
 package loglimit
 
 import (
@@ -23,8 +23,8 @@ type Limiter struct {
 	dropped int
 }
 
-// Allow says whether a line about a user may be logged now, and with yes how
-// many lines could not since the last that was.
+// Allow reports whether a line about a user may be logged now, and if so, how many
+// lines were left out since the last one that was logged.
 func (l *Limiter) Allow(uid uint32, now time.Time) (ok bool, dropped int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -116,12 +116,6 @@ type conversation struct {
 	noCaps    bool            // a capability was refused, and that is in the log
 }
 
-// A person is the user who was proven.
-type person struct {
-	name   string
-	opened *pamwire.Opened // once the session is open
-}
-
 func violation(format string, args ...any) *capproto.Error {
 	return &capproto.Error{Code: capproto.CodeProtocol, Text: fmt.Sprintf(format, args...)}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"p9auth/capproto"
+	"p9auth/factotum/internal/pamwire"
 )
 
 // handoverLife is how long a handover token works.
@@ -21,6 +22,12 @@ type handovers struct {
 }
 
 type tokenHash [sha256.Size]byte
+
+// A person is the user who was proven.
+type person struct {
+	name   string
+	opened *pamwire.Opened // once the session is open
+}
 
 // A handover is a login on its way from the process that speaks SSH to the one
 // that becomes the user.

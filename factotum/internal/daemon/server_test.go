@@ -115,7 +115,9 @@ func TestTooManyConversationsAreTurnedAway(t *testing.T) {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	gen.conf.MaxConversations = 2
+	more := gen
+	more.conf.MaxConversations = 2
+	s.gen.Store(&more)
 	d, err := capproto.Dial(conf.Socket)
 	must(err)
 	if err := d.Renounce(); capproto.CodeOf(err) == "" {

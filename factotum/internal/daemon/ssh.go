@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -113,6 +114,18 @@ func (l *sshProto) connInfo() sshdconf.ConnInfo {
 		User: l.name, InvalidUser: l.identified && !l.valid, Host: l.host, Addr: l.remote.Addr(), LocalAddr: l.local.Addr(), LocalPort: int(l.local.Port()),
 		Groups: l.groups,
 	}
+}
+
+// groups are the names of the user's groups, or an error if they are not known:
+// then no rule about groups must be taken to have been obeyed.
+func (l *sshProto) groups() ([]string, error) {
+	switch {
+	case l.account == nil:
+		return nil, nil
+	case l.account.GroupsErr != "":
+		return nil, errors.New(l.account.GroupsErr)
+	}
+	return l.account.Groups, nil
 }
 
 // sign signs an exchange hash with a host key. Before the user is proven it

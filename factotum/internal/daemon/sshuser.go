@@ -107,18 +107,6 @@ func (l *sshProto) admits(groups []string, unknown error) {
 	l.barred = !l.valid
 }
 
-// groups are the names of the user's groups, or an error if they are not known:
-// then no rule about groups must be taken to have been obeyed.
-func (l *sshProto) groups() ([]string, error) {
-	switch {
-	case l.account == nil:
-		return nil, nil
-	case l.account.GroupsErr != "":
-		return nil, errors.New(l.account.GroupsErr)
-	}
-	return l.account.Groups, nil
-}
-
 // lookup starts a worker and has it look up the account, and the client's name if
 // dns.
 func (l *sshProto) lookup(dns bool) error {
