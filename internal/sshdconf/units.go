@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"p9auth/internal/words"
 )
 
 const maxTime = math.MaxInt32 * time.Second
@@ -119,4 +121,4 @@ func qosName(v int) string {
 	return fmt.Sprintf("0x%02x", v)
 }
 
-func clip(s string) string { return s[:min(len(s), 100)] }
+func clip(s string) string { return words.Clip(s, 100) }

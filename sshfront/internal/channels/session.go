@@ -9,10 +9,9 @@ import (
 	"p9auth/sshfront/internal/userlink"
 )
 
-const (
-	maxEnv      = 128       // as sshd(8)
-	maxEnvBytes = 100 << 10 // of all of them; a packet of the link is larger
-)
+// maxEnvBytes bounds the variables that the client names, all together; a packet
+// of the link is larger.
+const maxEnvBytes = 100 << 10
 
 // An sshChannel is a channel of RFC 4254 section 6. Its requests are handled one
 // after the other.
@@ -131,7 +130,7 @@ func (x *sshChannel) request(r *ssh.Request) bool {
 		return x.ptyReq(r.Payload)
 	case "env":
 		var m struct{ Name, Value string }
-		if ssh.Unmarshal(r.Payload, &m) != nil || len(x.env) >= maxEnv || x.size+len(m.Name)+len(m.Value) > maxEnvBytes {
+		if ssh.Unmarshal(r.Payload, &m) != nil || len(x.env) >= userlink.MaxEnv || x.size+len(m.Name)+len(m.Value) > maxEnvBytes {
 			return false
 		}
 		x.env = append(x.env, m.Name+"="+m.Value)
