@@ -83,7 +83,13 @@ func (c *connection) authenticate(sc *ssh.ServerConfig) {
 			if err == nil {
 				err = c.converse(ask)
 			}
-			return nil, c.verdict(m, err)
+			verdict := c.verdict(m, err)
+			if capproto.CodeOf(err) == capproto.CodeAccount {
+				// sshd asks PAM for the account within this method, so that the client
+				// is told of a failure. Its next attempt ends the connection here.
+				return nil, err
+			}
+			return nil, verdict
 		},
 	}
 	c.offer(sc, []string{"publickey", "password", "keyboard-interactive"}) // until forUser is called
