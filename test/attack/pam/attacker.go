@@ -177,7 +177,7 @@ func to(state string) *talk {
 // outOfTurn asks for everything in each state in which it may not be asked
 // for.
 func outOfTurn([]string) {
-	pam := []string{"proto", "pam", "user", "bob"}
+	pam := []string{"version", "1", "proto", "pam", "user", "bob"}
 	verbs := map[string][]string{
 		"start": pam, "read": nil, "write": {"data", "x"}, "session": nil, "authinfo": nil, "ticket": nil,
 		"sign": {"key", "AAAA", "alg", "ssh-ed25519", "data", "AAAA"},
@@ -406,6 +406,7 @@ func sendOn3(args []string) {
 	m := capproto.NewMsg(args[0])
 	switch args[0] {
 	case "start":
+		m.Add("version", "1")
 		m.Add("proto", "pam")
 	case "write":
 		m.Add("data", testbed.Password)
@@ -452,7 +453,7 @@ func takeSocket([]string) {
 		must(err)
 		m := capproto.NewMsg(verb)
 		if verb == "start" {
-			m = capproto.NewMsg(verb, "proto", "pam", "user", "alice")
+			m = capproto.NewMsg(verb, "version", "1", "proto", "pam", "user", "alice")
 		}
 		t := &talk{rc, "another user's hands"}
 		t.violate(m)
