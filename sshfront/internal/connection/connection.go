@@ -132,7 +132,7 @@ func serveConnection(conf *control.Config) (int, error) {
 	if err := ctl.Authenticated(conn.User()); err != nil {
 		sshlog.Printf(sshdconf.LogDebug1, "the listener has ended: %v", err)
 	}
-	user, err := c.startSession(ctl)
+	user, err := c.startRedeemer(ctl)
 	if err != nil {
 		return control.ExitFailure, err
 	}
@@ -186,9 +186,9 @@ func noMatch(what string) string {
 	return what[strings.LastIndexByte(what, ' ')+1:] // cipher, MAC
 }
 
-// startSession has the listener start a session process, gives it the ticket,
+// startRedeemer has the listener start a session process, gives it the ticket,
 // and returns the client for what it will become.
-func (c *connection) startSession(ctl *control.Conn) (*userlink.Client, error) {
+func (c *connection) startRedeemer(ctl *control.Conn) (*userlink.Client, error) {
 	ticket, err := c.factotum.Ticket()
 	if err != nil {
 		return nil, err
