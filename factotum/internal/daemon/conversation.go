@@ -251,7 +251,8 @@ func (c *conversation) prompt(p pamwire.Prompt) *capproto.Msg {
 // has failed.
 func (c *conversation) unexpected(e pamwire.Event) error {
 	if f, ok := e.(pamwire.Failed); ok {
-		return c.workerFailed(errors.New(f.Text))
+		c.log.Event(status.WorkerFailed, "user", c.userInLog, "error", f.Text)
+		return &fatal{&capproto.Error{Code: capproto.CodeInternal, Text: f.Text}} // which is for the person
 	}
 	return c.workerFailed(fmt.Errorf("it says %T in state %s", e, c.state))
 }
