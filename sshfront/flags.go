@@ -10,6 +10,7 @@ import (
 	"p9auth/internal/capuse"
 	"p9auth/internal/sshdconf"
 	"p9auth/sshfront/internal/listener"
+	sshuser "p9auth/sshfront/internal/user"
 )
 
 const usage = `usage: sshfront [-DdeGiqTtV] [-4 | -6] [-C connection_spec] [-E log_file]
@@ -164,7 +165,16 @@ func (o *options) parse() (*sshdconf.Config, error) {
 	if strings.EqualFold(file, "none") {
 		file = "/dev/null"
 	}
-	return sshdconf.Parse(file, o.overrides)
+	conf, err := sshdconf.Parse(file, o.overrides)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range conf.Commands() {
+		if err := sshuser.CheckCommand(c.Text); err != nil {
+			return nil, fmt.Errorf("%s line %d: %w", c.File, c.Line, err)
+		}
+	}
+	return conf, nil
 }
 
 // listener is what the options say to the listener.

@@ -27,6 +27,7 @@ import (
 	"p9auth/sshfront/internal/connection"
 	"p9auth/sshfront/internal/listener"
 	"p9auth/sshfront/internal/session"
+	"p9auth/sshfront/internal/sftp"
 	"p9auth/sshfront/internal/user"
 )
 
@@ -45,7 +46,7 @@ func main() {
 			user.Main()
 			return
 		case "sftp":
-			user.SFTP(os.Args[2:])
+			sftp.Main(os.Args[2:])
 			return
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/internal/sshdconf"
 	"p9auth/sshfront/internal/channels"
+	"p9auth/sshfront/internal/sftp"
 	sshuser "p9auth/sshfront/internal/user"
 	"p9auth/sshfront/internal/userlink"
 )
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 		case "user":
 			sshuser.Main()
 		case "sftp":
-			sshuser.SFTP(os.Args[2:])
+			sftp.Main(os.Args[2:])
 		}
 	}
 	os.Exit(m.Run())

@@ -65,7 +65,7 @@ func (u *userProcess) rcFiles(x *program, stdio [3]*os.File, env []string, dir s
 	if err != nil {
 		return
 	}
-	proc, err := u.fork(argv[0], argv, env, dir, [3]*os.File{r, stdio[1], stdio[2]}, false)
+	proc, err := u.fork(argv[0], argv, env, dir, []*os.File{r, stdio[1], stdio[2]}, false)
 	r.Close()
 	if err != nil {
 		w.Close()

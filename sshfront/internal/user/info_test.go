@@ -258,73 +258,34 @@ func TestWordsForXauth(t *testing.T) {
 	}
 }
 
-func TestArgumentsOfInternalSFTP(t *testing.T) {
-	if o, err := parseSFTP([]string{"-R", "-u", "027", "-d", "/srv/%u", "-f", "AUTH", "-l", "ERROR"}); err != nil || !o.readOnly || o.umask != 0o27 || o.dir != "/srv/%u" {
-		t.Errorf("%+v, %v", o, err)
-	}
-	if o, err := parseSFTP([]string{"-P", "remove,write", "-l", "info"}); err != nil || o.permits("remove") || !o.permits("read") || !o.verbose {
-		t.Errorf("%+v, %v", o, err)
-	}
-	if o, err := parseSFTP([]string{"-p", "open,read", "-P", "open"}); err != nil || o.permits("open") || o.permits("remove") || !o.permits("read") {
-		t.Errorf("%+v, %v", o, err)
-	}
-	for _, bad := range [][]string{{"-u", "9"}, {"-x"}, {"word"}, {"-P", "nothing"}, {"-l", "loud"}, {"-f", "KERN"}} {
-		if _, err := parseSFTP(bad); err == nil {
-			t.Errorf("%q is taken", bad)
+func TestCommandsAreChecked(t *testing.T) {
+	for command, good := range map[string]bool{
+		"/usr/lib/openssh/sftp-server -Z": true, "internal-sftp": true, "internal-sftp -R -P fsync": true, "internal-sftp -P fsinc": false, "internal-sftp -l LOUD": false, "internal-sftp -Q requests": false,
+	} {
+		if err := CheckCommand(command); (err == nil) != good {
+			t.Errorf("%s: %v", command, err)
 		}
 	}
 }
 
-// sink collects what is written.
-type sink struct{ strings.Builder }
-
-func (*sink) Close() error { return nil }
-
-func TestARefusalComesBetweenPackets(t *testing.T) {
-	request := func(typ byte, body string) string {
-		b := binary.BigEndian.AppendUint32(nil, uint32(5+len(body)))
-		b = append(b, typ)
-		return string(binary.BigEndian.AppendUint32(b, 7)) + body
-	}
-	var out sink
-	var lines []string
-	in := request(5, strings.Repeat("x", 50000)) + request(13, "\x00\x00\x00\x01f") + request(4, "\x00\x00\x00\x01h")
-	f := newSFTPFilter(strings.NewReader(in), &out, func(name string) bool { return name != "remove" }, func(l string) { lines = append(lines, l) })
-	// Half a packet is out when the refusal is due.
-	f.Write([]byte{0, 0})
-	f.Write([]byte{0, 3, 'a'})
-	got, err := io.ReadAll(f)
-	if want := request(5, strings.Repeat("x", 50000)) + request(4, "\x00\x00\x00\x01h"); err != nil || string(got) != want {
-		t.Errorf("%v: the server read %d bytes, want %d", err, len(got), len(want))
-	}
-	f.Write([]byte("bc"))
-	const status = "\x00\x00\x00\x22\x65\x00\x00\x00\x07\x00\x00\x00\x03\x00\x00\x00\x11Permission denied\x00\x00\x00\x00"
-	if want := "\x00\x00\x00\x03abc" + status; out.String() != want {
-		t.Errorf("written: %q, want %q", out.String(), want)
-	}
-	if !reflect.DeepEqual(lines, []string{"Refusing remove request"}) {
-		t.Errorf("lines %q", lines)
-	}
-}
-
-func FuzzSFTPFilter(f *testing.F) {
-	f.Add([]byte("\x00\x00\x00\x05\x01\x00\x00\x00\x03\x00\x00\x00\x0a\x0d\x00\x00\x00\x01\x00\x00\x00\x01f"))
-	f.Add([]byte("\x00\x00\x00\x1d\xc8\x00\x00\x00\x01\x00\x00\x00\x18posix-rename@openssh.com"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var out sink
-		denied := 0
-		x := newSFTPFilter(strings.NewReader(string(b)), &out, func(name string) bool {
-			if name == "remove" {
-				denied++
-			}
-			return name != "remove"
-		}, func(string) {})
-		got, err := io.ReadAll(x)
-		if err == nil && denied == 0 && string(got) != string(b) {
-			t.Errorf("%q became %q", b, got)
+// The server may ask for entries of two databases, and for nothing else.
+func TestLookupsForTheSFTPServer(t *testing.T) {
+	for in, want := range map[string]string{
+		"passwd 0\ngroup 0\npasswd 4294967294\n":  "root:x:0:0:root:/root:/bin/bash\nroot:x:0:\n\n",
+		"passwd root\nhosts localhost\ngroup 0\n": "root:x:0:0:root:/root:/bin/bash\n",
+		"passwd -s\n": "", "passwd\n": "", "passwd a b\n": "", "group a:b\n": "",
+	} {
+		var rw struct {
+			io.Reader
+			strings.Builder
 		}
-		if n := strings.Count(out.String(), "Permission denied"); n > denied || err == nil && n != denied {
-			t.Errorf("%d of %d were answered", n, denied)
+		rw.Reader = strings.NewReader(in)
+		serveNames(struct {
+			io.Reader
+			io.Writer
+		}{rw.Reader, &rw.Builder})
+		if rw.String() != want {
+			t.Errorf("%q: %q, want %q", in, rw.String(), want)
 		}
-	})
+	}
 }

@@ -1,9 +1,11 @@
 package user
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 
+	"p9auth/sshfront/internal/sftp"
 	"p9auth/sshfront/internal/userlink"
 )
 
@@ -71,4 +73,16 @@ func (i *Info) plan(command string, hasCommand bool, subsystem string) (plan, er
 func isInternalSFTP(command string) bool {
 	f := strings.Fields(command)
 	return len(f) > 0 && f[0] == internalSFTP
+}
+
+// CheckCommand reports what is wrong with a command of the configuration: only
+// the arguments of internal-sftp can be told.
+func CheckCommand(command string) error {
+	if !isInternalSFTP(command) {
+		return nil
+	}
+	if err := sftp.Check(strings.Fields(command)[1:]); err != nil {
+		return fmt.Errorf("%s: %w", internalSFTP, err)
+	}
+	return nil
 }

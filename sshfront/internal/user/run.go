@@ -69,7 +69,15 @@ func (u *userProcess) start(x *program, stdio [3]*os.File, env, complaints []str
 		dir = "/"
 	}
 	u.rcFiles(x, stdio, env, dir)
-	proc, err := u.fork(x.plan.path, x.plan.argv, env, dir, stdio, x.pty != nil)
+	files := stdio[:]
+	if x.plan.path == selfExe {
+		var names *os.File
+		if env, names = u.sftpServer(env); names != nil {
+			defer names.Close()
+			files = append(files, names)
+		}
+	}
+	proc, err := u.fork(x.plan.path, x.plan.argv, env, dir, files, x.pty != nil)
 	if err != nil {
 		var pe *os.PathError
 		if errors.As(err, &pe) {
@@ -83,12 +91,13 @@ func (u *userProcess) start(x *program, stdio [3]*os.File, env, complaints []str
 	return proc, nil
 }
 
-// fork starts a program in a session of its own.
-func (u *userProcess) fork(path string, argv, env []string, dir string, stdio [3]*os.File, tty bool) (*os.Process, error) {
+// fork starts a program in a session of its own. The files become its
+// descriptors, from 0.
+func (u *userProcess) fork(path string, argv, env []string, dir string, files []*os.File, tty bool) (*os.Process, error) {
 	u.forks.RLock()
 	defer u.forks.RUnlock()
 	return os.StartProcess(path, argv, &os.ProcAttr{
-		Dir: dir, Env: env, Files: stdio[:], Sys: &syscall.SysProcAttr{Setsid: true, Setctty: tty},
+		Dir: dir, Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true, Setctty: tty},
 	})
 }
 
