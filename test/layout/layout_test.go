@@ -83,6 +83,7 @@ var rules = []struct {
 		false, []string{"os/exec", "os/user", "github.com/pkg/sftp"}},
 	{"a stranger talks to them, so there is no code to run programs or read files with", []string{"sshfront/internal/connection", "sshfront/internal/channels"},
 		true, []string{"os/exec", "github.com/pkg/sftp"}},
+	{"its client may be one who must not run programs", []string{"sshfront/internal/sftp"}, false, []string{"os/exec", "os/user"}},
 	{"processes know each other by the wires alone", []string{"sshfront/internal/listener"}, true,
 		[]string{"sshfront/internal/connection", "sshfront/internal/channels", "sshfront/internal/session", "sshfront/internal/user"}},
 	{"processes know each other by the wires alone", []string{"sshfront/internal/connection", "sshfront/internal/channels"}, true,
