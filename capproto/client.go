@@ -236,7 +236,30 @@ func (c *Client) AuthInfo() (*AuthInfo, error) {
 	return parseAuthInfo(m)
 }
 
+// LoginVariable is the environment variable in which a user process started by
+// a grant of ssh finds what the login is: the text of factotum's answer to
+// authinfo, without the capability. Where the grant is bound, only factotum can
+// have set it.
+const LoginVariable = "P9AUTH_LOGIN"
+
+// ParseLogin reads the value of LoginVariable. Cap is empty.
+func ParseLogin(s string) (*AuthInfo, error) {
+	m, err := DecodeMsg([]byte(s))
+	if err != nil {
+		return nil, err
+	}
+	return parseLogin(m)
+}
+
 func parseAuthInfo(m Msg) (*AuthInfo, error) {
+	a, err := parseLogin(m)
+	if err == nil && a.Cap == "" {
+		return nil, fmt.Errorf("%w: authinfo without cap", ErrPacket)
+	}
+	return a, err
+}
+
+func parseLogin(m Msg) (*AuthInfo, error) {
 	a := &AuthInfo{
 		User: m.Get("user"), Home: m.Get("home"), Shell: m.Get("shell"), Cap: m.Get("cap"),
 		Env: m.All("env"), Umask: -1, NoHome: m.Get("nohome"), Hush: m.Get("hush") == "yes",
@@ -270,8 +293,8 @@ func parseAuthInfo(m Msg) (*AuthInfo, error) {
 			}
 		}
 	}
-	if a.User == "" || a.Cap == "" {
-		return nil, fmt.Errorf("%w: authinfo without user or cap", ErrPacket)
+	if a.User == "" {
+		return nil, fmt.Errorf("%w: authinfo without user", ErrPacket)
 	}
 	return a, nil
 }

@@ -119,7 +119,7 @@ func newFS(opt Options, p program) *FS {
 func (fs *FS) String() string { return "capfs" }
 
 // Lookup finds a file by name: a one-time executable only for its owner.
-// Nothing is ever cached.
+// The kernel caches no name, so that it asks for each process.
 func (fs *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if h.NodeId != nodeRoot {
 		return fuse.ENOENT
@@ -141,6 +141,8 @@ func (fs *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse
 			return fuse.ENOENT
 		}
 		out.NodeId = f.node
+		// They never change, and allow nothing.
+		out.SetAttrTimeout(time.Minute)
 	}
 	return fs.attr(out.NodeId, &out.Attr)
 }

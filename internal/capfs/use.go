@@ -2,6 +2,7 @@ package capfs
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -183,6 +184,9 @@ func (fs *FS) redeem(h *fuse.InHeader, c capproto.Cap) (*file, string, error) {
 			return nil, "the capability and the record that it is bound to are of different users or groups", unix.EPERM
 		}
 		r = *bound
+		if r.Bound, err = keepStack(r.Bound, st.PID); err != nil {
+			return nil, "the limits of the process: " + err.Error(), unix.EPERM
+		}
 	}
 	f := &file{from: c.Grant.From, caps: requiredCaps, owner: owner, start: start}
 	if r.LoginUID = st.Bounding&loginCap != 0; r.LoginUID {
@@ -210,6 +214,22 @@ func (fs *FS) redeem(h *fuse.InHeader, c capproto.Cap) (*file, string, error) {
 	fs.mu.Unlock()
 	fs.opt.Redeemed("pid", owner.PID, "from", c.Grant.From, "to", c.Grant.To)
 	return f, "", nil
+}
+
+// keepStack is b with the limit of the stack as the process has it, if b sets
+// none: the kernel lowers it when it starts become.
+func keepStack(b *becomerecord.Bound, pid int) (*becomerecord.Bound, error) {
+	if _, ok := b.Limits[unix.RLIMIT_STACK]; ok {
+		return b, nil
+	}
+	soft, hard, err := proc.ReadLimit(pid, "Max stack size")
+	if err != nil {
+		return nil, err
+	}
+	c := *b
+	c.Limits = map[int]becomerecord.Limit{unix.RLIMIT_STACK: {Soft: soft, Hard: hard}}
+	maps.Copy(c.Limits, b.Limits)
+	return &c, nil
 }
 
 // agrees says whether a capability names the users and groups of the record that

@@ -80,6 +80,33 @@ func parseStatus(s string) (Status, error) {
 	return st, nil
 }
 
+// ReadLimit reads a soft and a hard limit of a process, by the name that
+// /proc/PID/limits has for it. ^uint64(0) is unlimited.
+func ReadLimit(pid int, name string) (soft, hard uint64, err error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/limits")
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		v, ok := strings.CutPrefix(line, name+" ")
+		f := strings.Fields(v)
+		if !ok || len(f) < 2 {
+			continue
+		}
+		limits := [2]uint64{}
+		for i, s := range f[:2] {
+			if limits[i], err = strconv.ParseUint(s, 10, 64); s == "unlimited" {
+				limits[i], err = ^uint64(0), nil
+			}
+			if err != nil {
+				return 0, 0, fmt.Errorf("/proc limits: %s: %w", name, err)
+			}
+		}
+		return limits[0], limits[1], nil
+	}
+	return 0, 0, fmt.Errorf("/proc limits: no %s", name)
+}
+
 // Stat is what /proc/PID/stat says: see proc_pid_stat(5).
 type Stat struct {
 	Session int

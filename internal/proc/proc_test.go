@@ -4,6 +4,8 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestStatusOfOurselves(t *testing.T) {
@@ -68,5 +70,19 @@ func TestAClosedHandleIsOfNoLivingProcess(t *testing.T) {
 	h.Close()
 	if h.Alive() {
 		t.Error("a closed handle says that the process lives")
+	}
+}
+
+func TestLimitsOfOurselves(t *testing.T) {
+	var want unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_STACK, &want); err != nil {
+		t.Fatal(err)
+	}
+	soft, hard, err := ReadLimit(os.Getpid(), "Max stack size")
+	if err != nil || soft != want.Cur || hard != want.Max {
+		t.Errorf("%d, %d, %v; want %+v", soft, hard, err, want)
+	}
+	if _, _, err := ReadLimit(os.Getpid(), "Max"); err == nil {
+		t.Error("a limit of nothing")
 	}
 }

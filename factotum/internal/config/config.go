@@ -26,6 +26,9 @@ type Config struct {
 	PAMConfDir string // "" is libpam's own
 	Become     string
 
+	// UserProgram is what a login by ssh executes: sshfront, beside factotum.
+	UserProgram string
+
 	SSHDConfig    string // sshd_config, used if a front end is for ssh
 	Syslog        string // syslog's socket, for the lines that sshd writes; "" is none
 	StatusSocket  string // where "factotum status" asks; "" for none
@@ -59,6 +62,7 @@ func Default() Config {
 		CapHash:                "/dev/caphash",
 		PAMWorker:              filepath.Join(dir, "factotum-pam"),
 		Become:                 filepath.Join(dir, "become"),
+		UserProgram:            filepath.Join(dir, "sshfront"),
 		SSHDConfig:             sshdconf.DefaultFile,
 		Syslog:                 "/dev/log",
 		StatusSocket:           "/run/factotum/status",

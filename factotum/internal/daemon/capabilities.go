@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/internal/becomerecord"
 )
 
 // capabilities makes capabilities and takes them back. It knows only how many
@@ -16,11 +17,15 @@ import (
 type capabilities struct {
 	mu       sync.Mutex
 	hash     io.Writer      // caphash, written by one goroutine at a time
+	bind     bindFunc       // nil where the backend cannot bind
 	most     int            // of one uid
 	byUID    map[uint32]int // made in conversations that are still open
 	tooMany  *capproto.Error
 	reported func(error) // what cannot be taken back
 }
+
+// A bindFunc allows a capability that is bound: see capfs.FS.Bind.
+type bindFunc func(capproto.Hash, becomerecord.Record) error
 
 func newCapabilities(most int, report func(error)) *capabilities {
 	return &capabilities{
@@ -29,9 +34,9 @@ func newCapabilities(most int, report func(error)) *capabilities {
 	}
 }
 
-// make makes a capability and stores its hash, if the source uid may have one
-// more.
-func (s *capabilities) make(g capproto.Grant) (capproto.Cap, error) {
+// make makes a capability and allows it, if the source uid may have one more.
+// It binds it to what bound says, unless that is nil or the backend cannot.
+func (s *capabilities) make(g capproto.Grant, bound *becomerecord.Bound) (capproto.Cap, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byUID[g.From] >= s.most {
@@ -42,11 +47,16 @@ func (s *capabilities) make(g capproto.Grant) (capproto.Cap, error) {
 		return capproto.Cap{}, err
 	}
 	h := c.Hash()
-	if _, err := s.hash.Write(h[:]); err != nil {
-		if errors.Is(err, unix.ENOSPC) {
-			return capproto.Cap{}, s.tooMany
-		}
-		return capproto.Cap{}, fmt.Errorf("write caphash: %w", err)
+	if bound != nil && s.bind != nil {
+		err = s.bind(h, becomerecord.Record{From: g.From, UID: g.To, Groups: g.Groups, Bound: bound})
+	} else {
+		_, err = s.hash.Write(h[:])
+	}
+	if errors.Is(err, unix.ENOSPC) {
+		return capproto.Cap{}, s.tooMany
+	}
+	if err != nil {
+		return capproto.Cap{}, fmt.Errorf("allow a capability: %w", err)
 	}
 	s.byUID[g.From]++
 	return c, nil

@@ -24,21 +24,22 @@ const backend = "capdev"
 const parameters = "/sys/module/p9auth/parameters/"
 
 // openCapHash opens the kernel's caphash, which is ours alone in this user
-// namespace from now on. The function that it returns closes it.
-func openCapHash(c config.Config, log status.Log) (*os.File, func(), error) {
+// namespace from now on. It cannot bind capabilities. The last function that it returns
+// closes it.
+func openCapHash(c config.Config, log status.Log) (*os.File, bindFunc, func(), error) {
 	f, err := os.OpenFile(c.CapHash, os.O_WRONLY, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, fmt.Errorf("%w: load the kernel module p9auth (modprobe p9auth), or use a factotum built with the FUSE backend", err)
+		return nil, nil, nil, fmt.Errorf("%w: load the kernel module p9auth (modprobe p9auth), or use a factotum built with the FUSE backend", err)
 	case errors.Is(err, unix.EBUSY):
-		return nil, nil, fmt.Errorf("%w: another process has it open", err)
+		return nil, nil, nil, fmt.Errorf("%w: another process has it open", err)
 	case err != nil:
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	// The bounds of the configuration are the device's to keep.
 	setParameter("lifetime", int(c.CapabilityLifetime/time.Second), log.Logger)
 	setParameter("max", c.MaxCapabilities, log.Logger)
-	return f, func() { f.Close() }, nil
+	return f, nil, func() { f.Close() }, nil
 }
 
 // setParameter gives the module a parameter. In a container that may fail:

@@ -14,11 +14,12 @@ import (
 const backend = "fuse"
 
 // openCapHash mounts the capability files and opens caphash, before anything
-// else is done. The function that it returns takes them away.
-func openCapHash(c config.Config, log status.Log) (*os.File, func(), error) {
+// else is done. Of the functions that it returns one binds capabilities, the
+// other takes the files away.
+func openCapHash(c config.Config, log status.Log) (*os.File, bindFunc, func(), error) {
 	become, err := os.ReadFile(c.Become)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	fs, err := capfs.Mount(c.CapDir, capfs.Options{
 		Become: become, MaxCaps: c.MaxCapabilities, Lifetime: c.CapabilityLifetime, Log: log.Logger,
@@ -26,14 +27,14 @@ func openCapHash(c config.Config, log status.Log) (*os.File, func(), error) {
 		Refused:  func(args ...any) { log.Event(status.CapabilityRefused, args...) },
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(c.CapDir, "caphash"), os.O_WRONLY, 0)
 	if err != nil {
 		fs.Unmount(c.CapDir)
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return f, func() {
+	return f, fs.Bind, func() {
 		f.Close()
 		if err := fs.Unmount(c.CapDir); err != nil {
 			log.Error("unmount the capability files", "error", err.Error())

@@ -17,6 +17,7 @@ import (
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/sshauth"
 	"p9auth/factotum/internal/status"
+	"p9auth/internal/becomerecord"
 	"p9auth/internal/proc"
 )
 
@@ -79,6 +80,9 @@ type proto interface {
 	heard(pamwire.Event) (*capproto.Msg, error)
 	// describe says for authinfo how the user was proven.
 	describe() []capproto.Attr
+	// bound is what a capability of the user is bound to, nil for nothing. login is
+	// the answer to authinfo, without the capability.
+	bound(o *pamwire.Opened, login string) (*becomerecord.Bound, error)
 	// end frees what the protocol holds.
 	end()
 }

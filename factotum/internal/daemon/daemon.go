@@ -84,11 +84,11 @@ func start(file string, given []*net.UnixListener) (*Server, error) {
 // open takes what factotum needs: caphash first, then the sockets.
 func (s *Server) open(given []*net.UnixListener) error {
 	conf := s.gen.Load().conf
-	hash, unmount, err := openCapHash(conf, s.log)
+	hash, bind, unmount, err := openCapHash(conf, s.log)
 	if err != nil {
 		return err
 	}
-	s.caps.hash, s.unmount = hash, unmount
+	s.caps.hash, s.caps.bind, s.unmount = hash, bind, unmount
 	if err := s.view(); err != nil {
 		return err
 	}

@@ -85,14 +85,22 @@ func (c *conversation) authinfo(p capproto.Packet) (capproto.Msg, error) {
 			"too many in one conversation")
 	}
 	o := c.user.opened
-	capability, err := c.caps.make(capproto.Grant{From: p.Cred.Uid, To: o.UID, Groups: o.Groups})
+	m := describeSession(o)
+	m.Attrs = append(m.Attrs, c.proto.describe()...)
+	login, err := m.Encode()
+	if err != nil {
+		return capproto.Msg{}, err
+	}
+	bound, err := c.proto.bound(o, string(login))
+	if err != nil {
+		return capproto.Msg{}, err
+	}
+	capability, err := c.caps.make(capproto.Grant{From: p.Cred.Uid, To: o.UID, Groups: o.Groups}, bound)
 	if err != nil {
 		return capproto.Msg{}, c.noCapability(err, err.Error())
 	}
 	c.given = append(c.given, capability.Hash())
 	c.log.Event(status.CapabilityGiven, "user", c.user.name, "capability", capability)
-	m := describeSession(o)
-	m.Attrs = append(m.Attrs, c.proto.describe()...)
 	m.Add("cap", capability.Reveal())
 	return m, nil
 }

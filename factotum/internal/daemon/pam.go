@@ -4,6 +4,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/status"
+	"p9auth/internal/becomerecord"
 )
 
 // A pamProto proves a user by what a PAM module asks, as login does.
@@ -114,5 +115,8 @@ func (l *pamProto) heard(e pamwire.Event) (*capproto.Msg, error) {
 
 // describe has nothing to add.
 func (l *pamProto) describe() []capproto.Attr { return nil }
+
+// bound binds nothing: what is executed is still login's choice.
+func (l *pamProto) bound(*pamwire.Opened, string) (*becomerecord.Bound, error) { return nil, nil }
 
 func (l *pamProto) end() {}

@@ -143,6 +143,8 @@ func redeem(conf *control.Config, link *capproto.Conn) error {
 	if err := errors.Join(dupTo(int(memfd.Fd()), control.SessionConfigFD), keep(control.SessionLinkFD), dupTo(int(null.Fd()), 2)); err != nil {
 		return err
 	}
+	// Factotum has bound the grant to the same program, and to what it says of the
+	// login; the target is for the kernel's capability device, which binds nothing.
 	err = capuse.Exec(conf.Capuse, auth.Cap, capuse.Target{
 		Path:  program,
 		Argv:  []string{"sshfront: " + auth.User, "user"},

@@ -1,6 +1,7 @@
 package user
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -65,6 +66,32 @@ func NewInfo(a *capproto.AuthInfo, client, server netip.AddrPort) (*Info, error)
 		}
 	}
 	return i, nil
+}
+
+// sealed is the Info of what factotum has bound the login to: all of i but what
+// PAM had to say, which the process that started us has heard last, and the link. Where the
+// grant was not bound, as the kernel's capability device cannot bind one, i is
+// all there is.
+func (i *Info) sealed() (*Info, error) {
+	text, ok := os.LookupEnv(capproto.LoginVariable)
+	if !ok {
+		return i, nil
+	}
+	a, err := capproto.ParseLogin(text)
+	if err != nil {
+		return nil, fmt.Errorf("the login from factotum: %w", err)
+	}
+	client, err1 := netip.ParseAddrPort(a.Remote)
+	server, err2 := netip.ParseAddrPort(a.Local)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, fmt.Errorf("the login from factotum: %w", err)
+	}
+	s, err := NewInfo(a, client, server)
+	if err != nil {
+		return nil, err
+	}
+	s.Messages, s.Link = i.Messages, i.Link
+	return s, nil
 }
 
 // Apply sets the calling process's umask and its limit of open files. Both

@@ -92,6 +92,34 @@ func info(t *testing.T, conf, options string) *Info {
 	return i
 }
 
+func TestWhatFactotumHasSealedGoesBeforeTheMemfd(t *testing.T) {
+	forged := info(t, "", "")
+	forged.Messages = []string{"from PAM"}
+	if got, err := forged.sealed(); err != nil || got != forged {
+		t.Errorf("with nothing sealed: %v, %+v", err, got)
+	}
+	m := capproto.NewMsg("ok", "user", "alice", "uid", "1001", "gid", "1002", "home", "/home/alice", "shell", "/bin/sh",
+		"remote", "192.0.2.1:5", "local", "192.0.2.2:22",
+		"settings", capproto.B64(sshdconf.SessionFormat.Encode(&sshdconf.Session{PrintMotd: true})),
+		"options", capproto.B64(authkeys.OptionsFormat.Encode(&authkeys.Options{PTY: true})))
+	b, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(capproto.LoginVariable, string(b))
+	got, err := forged.sealed()
+	if err != nil || got.User != "alice" || got.UID != 1001 || got.Settings.PermitTTY || !got.Settings.PrintMotd || got.Options == nil || got.Client.String() != "192.0.2.1:5" ||
+		!reflect.DeepEqual(got.Messages, forged.Messages) {
+		t.Errorf("%v, %+v", err, got)
+	}
+	for _, bad := range []string{"", "ok", "ok user=alice uid=1 gid=1 settings={}", "ok user=alice uid=x gid=1 remote=192.0.2.1:5 local=192.0.2.2:22 settings={}"} {
+		t.Setenv(capproto.LoginVariable, bad)
+		if got, err := forged.sealed(); err == nil {
+			t.Errorf("%q is %+v", bad, got)
+		}
+	}
+}
+
 func TestInfoGoesThroughTheMemfd(t *testing.T) {
 	i := info(t, "PermitOpen a:1\nSetEnv A=b\n", `command="x",permitopen="h:1"`)
 	i.NoFile = &[2]uint64{1024, 1 << 63}

@@ -31,8 +31,8 @@ import (
 	"p9auth/sshfront/internal/userlink"
 )
 
-// Main is the user process: descriptor 3 is the link, descriptor 4 the Info.
-// It never returns.
+// Main is the user process: descriptor 3 is the link, descriptor 4 the Info,
+// which what factotum has bound the login to goes before. It never returns.
 func Main() {
 	log.SetFlags(0)
 	log.SetPrefix("sshfront user: ")
@@ -58,6 +58,9 @@ func run() error {
 		return fmt.Errorf("descriptor 3: %w", err)
 	}
 	info, err := readInfo(f)
+	if err == nil {
+		info, err = info.sealed()
+	}
 	if err != nil {
 		userlink.Refuse(conn, err.Error())
 		return err

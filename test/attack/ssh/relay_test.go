@@ -32,7 +32,7 @@ const password = testbed.Password
 
 // TestMain lets the test's program be a relay.
 func TestMain(m *testing.M) {
-	testbed.Main(m, testbed.Programs{"relay": func([]string) { relayPackets() }})
+	testbed.Main(m, testbed.Programs{"relay": func([]string) { relayPackets() }, "redeem": redeem})
 }
 
 // maxPacket is more than factotum takes.

@@ -1,0 +1,41 @@
+package daemon
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/factotum/internal/pamwire"
+	"p9auth/internal/becomerecord"
+)
+
+// maxLogin is how long the text of a login may be, in bytes: the kernel has a
+// bound of 32 pages for each variable of an environment (execve(2)).
+const maxLogin = 120 << 10
+
+// bound binds the login to the user process of sshfront, with the settings, the
+// key's options and the account sealed in its environment: whoever owns
+// sshfront's uid can start nothing else, and the user process enforces what they
+// permit. The descriptors are those of the link to the connection process and of
+// what PAM had to say, none of which the user process believes.
+func (l *sshProto) bound(o *pamwire.Opened, login string) (*becomerecord.Bound, error) {
+	if len(login) > maxLogin {
+		return nil, fmt.Errorf("what the user process is to know has %d bytes, at most %d", len(login), maxLogin)
+	}
+	b := &becomerecord.Bound{
+		Dir: "/", Path: l.gen.conf.UserProgram, Argv: []string{"sshfront: " + o.User, "user"},
+		Env:   []string{"PATH=/usr/local/bin:/usr/bin:/bin", capproto.LoginVariable + "=" + login},
+		Umask: 0o22, FDs: []uint32{0, 1, 2, 3, 4}, Limits: map[int]becomerecord.Limit{},
+	}
+	if o.Umask != nil {
+		b.Umask = *o.Umask
+	}
+	if o.NoFile != nil {
+		b.Limits[unix.RLIMIT_NOFILE] = becomerecord.Limit(*o.NoFile)
+	}
+	if o.NProc != nil {
+		b.Limits[unix.RLIMIT_NPROC] = becomerecord.Limit(*o.NProc)
+	}
+	return b, nil
+}
