@@ -21,6 +21,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/internal/becomerecord"
 	"p9auth/internal/capuse"
+	"p9auth/test/testbed"
 )
 
 // The test binary is also the redeemer: a process of an unprivileged uid that
@@ -518,6 +519,59 @@ func TestOnlyOneMayOpenCaphashAndOnlyWithRights(t *testing.T) {
 	if out, err := c.CombinedOutput(); err == nil || !strings.Contains(strings.ToLower(string(out)), "permi") {
 		t.Errorf("opened without rights: %s, %v", out, err)
 	}
+}
+
+func TestTheServersOwnCaphashIsTheFile(t *testing.T) {
+	s := serve(t, Options{})
+	if _, err := s.fs.OpenHash(); err != unix.EBUSY {
+		t.Fatalf("opened beside another: %v", err)
+	}
+	s.hash.Close()
+	s.hash = nil
+	var own io.WriteCloser
+	if !testbed.Eventually(func() bool { // the kernel tells of a close later
+		var err error
+		own, err = s.fs.OpenHash()
+		return err == nil
+	}) {
+		t.Fatal("cannot be opened")
+	}
+	if _, err := os.OpenFile(s.dir+"/caphash", os.O_WRONLY, 0); err == nil || !strings.Contains(err.Error(), "busy") {
+		t.Errorf("opened twice: %v", err)
+	}
+	grant := func() capproto.Cap {
+		c, err := capproto.New(capproto.Grant{From: 1500, To: 2000, Groups: []uint32{2000}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := c.Hash()
+		if n, err := own.Write(h[:]); n != len(h) || err != nil {
+			t.Fatal(n, err)
+		}
+		return c
+	}
+	if got := s.redeem(1500, grant().Reveal(), "id -u"); got != "2000" {
+		t.Errorf("got %s", got)
+	}
+	c := grant()
+	h := c.Hash()
+	if _, err := own.Write(append([]byte("-"), h[:]...)); err != nil {
+		t.Error(err)
+	}
+	if got := s.redeem(1500, c.Reveal(), "id -u"); !strings.Contains(got, "operation not permitted") {
+		t.Errorf("revoked: %s", got)
+	}
+	if _, err := own.Write(h[:5]); err != unix.EINVAL {
+		t.Errorf("5 bytes: %v", err)
+	}
+	if err := own.Close(); err != nil {
+		t.Error(err)
+	}
+	f, err := os.OpenFile(s.dir+"/caphash", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatalf("after the close: %v", err)
+	}
+	f.Close()
 }
 
 func TestAHashIsAllowedOnce(t *testing.T) {

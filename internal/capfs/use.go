@@ -2,6 +2,7 @@ package capfs
 
 import (
 	"errors"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -86,6 +87,11 @@ func (fs *FS) writeHash(h *fuse.InHeader, data []byte) error {
 		fs.refuse("caphash written without CAP_SETUID and CAP_SETGID", h, unix.EPERM)
 		return unix.EPERM
 	}
+	return fs.putHash(data)
+}
+
+// putHash does what a write to caphash asks for: see capuse(4).
+func (fs *FS) putHash(data []byte) error {
 	var hash capproto.Hash
 	switch {
 	case len(data) == len(hash):
@@ -99,6 +105,40 @@ func (fs *FS) writeHash(h *fuse.InHeader, data []byte) error {
 		return nil
 	}
 	return unix.EINVAL
+}
+
+// OpenHash is caphash for the process that serves the files: a Write does what
+// write(2) does there, with the same errors. Until it is closed nobody can open
+// the file, which holds for it as for other openers.
+//
+// The process must not open the file itself. A thread that waits for an answer of
+// its own process cannot be killed, and keeps /dev/fuse open: after a SIGKILL
+// nobody would answer it, and the process could never end.
+func (fs *FS) OpenHash() (io.WriteCloser, error) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.hashOpen {
+		return nil, unix.EBUSY
+	}
+	fs.hashOpen = true
+	return &ownHash{fs}, nil
+}
+
+// An ownHash is caphash, open in the process that serves it.
+type ownHash struct{ fs *FS }
+
+func (o *ownHash) Write(data []byte) (int, error) {
+	if err := o.fs.putHash(data); err != nil {
+		return 0, err
+	}
+	return len(data), nil
+}
+
+func (o *ownHash) Close() error {
+	o.fs.mu.Lock()
+	defer o.fs.mu.Unlock()
+	o.fs.hashOpen = false
+	return nil
 }
 
 // Bind allows the capability that has this hash, as a write to caphash does, and

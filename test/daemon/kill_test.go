@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"p9auth/test/attack/pam"
@@ -47,6 +49,26 @@ func (b *bed) at(t *testing.T, step string) (term *testbed.Term, tty, was string
 		b.WaitHeld(t, typ)
 	}
 	return term, tty, was, release
+}
+
+// A thread that waits for its own process to serve a file cannot be killed: see
+// capfs.FS.OpenHash.
+func TestFactotumHasNoneOfItsOwnFilesOpen(t *testing.T) {
+	b := up(t)
+	term := b.Login(t, "alice")
+	term.Send(testbed.Password + "\n")
+	testbed.Shell(t, term, "alice")
+	pids := b.Pids("factotum")
+	if len(pids) != 1 {
+		t.Fatalf("factotum is %v", pids)
+	}
+	out := b.Sh(t, fmt.Sprintf("cd /proc/%d/fd; for f in *; do readlink $f; done", pids[0]))
+	if !strings.Contains(out, "/dev/fuse") {
+		t.Errorf("it does not serve FUSE: %s", out)
+	}
+	if strings.Contains(out, "/run/factotum/cap") {
+		t.Errorf("open: %s", out)
+	}
 }
 
 func TestKilledAtEachStep(t *testing.T) {

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 
@@ -16,7 +17,7 @@ const backend = "fuse"
 // openCapHash mounts the capability files and opens caphash, before anything
 // else is done. Of the functions that it returns one binds capabilities, the
 // other takes the files away.
-func openCapHash(c config.Config, log status.Log) (*os.File, bindFunc, func(), error) {
+func openCapHash(c config.Config, log status.Log) (io.Writer, bindFunc, func(), error) {
 	become, err := os.ReadFile(c.Become)
 	if err != nil {
 		return nil, nil, nil, err
@@ -29,7 +30,7 @@ func openCapHash(c config.Config, log status.Log) (*os.File, bindFunc, func(), e
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(c.CapDir, "caphash"), os.O_WRONLY, 0)
+	f, err := fs.OpenHash()
 	if err != nil {
 		fs.Unmount(c.CapDir)
 		return nil, nil, nil, err
