@@ -120,7 +120,7 @@ func (l *sshProto) succeeded(method string, d sshauth.Detail) (capproto.Msg, err
 		l.proofs = append(l.proofs, method)
 	}
 	if !l.methods.Complete(method) {
-		l.sshlog(slog.LevelInfo, "Partial %s%s for %s %s ssh2", d.Method, d.Key, words.Vis(l.name), l.from())
+		l.sshlog(slog.LevelInfo, "Partial %s for %s %s ssh2%s", d.Method, words.Vis(l.name), l.from(), d.Key)
 		l.state = offering
 		return capproto.NewMsg(capproto.VerbMore, "methods", joinMethods(l.methods.Next())), nil
 	}
@@ -230,7 +230,7 @@ func (l *sshProto) admit(v pamwire.AccountValid) (capproto.Msg, error) {
 	}
 	if v.User != l.name || l.barred || !l.valid || len(l.methods.Done()) == 0 {
 		l.sshlog(slog.LevelError, "fatal: PAM user %s is not the user %s who was authenticated", words.Vis(v.User), words.Vis(l.name))
-		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "PAM changed the user's name; the administrator must undo that"}}
+		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "a PAM module changed the user's name, which SSH logins do not allow; the administrator must change the PAM configuration"}}
 	}
 	l.user = &person{name: l.name}
 	l.state = admitted
