@@ -112,10 +112,11 @@ kernel-grantid: $(CRYPTO)
 	test/vm/kernel/grantid build/vm
 	$(GO) run ./test/vm/kernel/vm -kernels grantid $(VMFLAGS)
 
-# Timings, of which nothing is asserted: see scripts/bench-ssh.
+# Timings, of which nothing is asserted: see scripts/bench-ssh and bench-sftp.
 bench: all
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./login
 	scripts/bench-ssh
+	scripts/bench-sftp
 
 # With another PREFIX than /usr or /usr/local, systemd has to be told of the
 # units: systemctl link.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -77,6 +78,8 @@ func main(args []string) (int, error) {
 	if err := confine(); err != nil {
 		return exitProtocol, err
 	}
+	// A write beyond RLIMIT_FSIZE fails; it does not end the session.
+	signal.Ignore(unix.SIGXFSZ)
 	s.address = "UNKNOWN"
 	if v, ok := os.LookupEnv("SSH_CONNECTION"); ok {
 		if s.address, _, ok = strings.Cut(v, " "); !ok {

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"p9auth/test/testbed"
+)
+
+// sftpBatch is a batch for sftp(1) of random operations over few names.
+func sftpBatch(r *rand.Rand, n int) string {
+	names := []string{"a", "b", "c", "d/a", "d/b", "d/e/a", "d/e/b", "f"}
+	dirs := []string{"d", "d/e", "g", "d/g"}
+	name := func() string { return names[r.IntN(len(names))] }
+	dir := func() string { return dirs[r.IntN(len(dirs))] }
+	var b strings.Builder
+	b.WriteString("mkdir d\nmkdir d/e\n")
+	for range n {
+		switch r.IntN(10) {
+		case 0, 1, 2:
+			fmt.Fprintf(&b, "-put -p data/%d %s\n", r.IntN(6), name())
+		case 3:
+			fmt.Fprintf(&b, "-rename %s %s\n", name(), name())
+		case 4:
+			fmt.Fprintf(&b, "-rm %s\n", name())
+		case 5:
+			fmt.Fprintf(&b, "-mkdir %s\n-ln -s %s %s\n", dir(), name(), name())
+		case 6:
+			fmt.Fprintf(&b, "-rmdir %s\n-ln %s %s\n", dir(), name(), name())
+		case 7:
+			fmt.Fprintf(&b, "-chmod %o %s\n", []int{0o600, 0o644, 0o755, 0o444}[r.IntN(4)], name())
+		case 8:
+			fmt.Fprintf(&b, "-reput data/%d %s\n", r.IntN(6), name())
+		case 9:
+			fmt.Fprintf(&b, "-cp %s %s\n", name(), name())
+		}
+	}
+	return b.String()
+}
+
+// TestSFTPClientsLeaveTheTreeThatSSHDWould has clients work on trees through
+// sshfront and through Debian's sshd. What they print and what is left is the
+// same.
+func TestSFTPClientsLeaveTheTreeThatSSHDWould(t *testing.T) {
+	need(t, "sftp", "scp", "/usr/sbin/sshd", "curl", "lftp", "sshfs", "psftp", "puttygen", "python3")
+	s := newSite(t)
+	theirs := testbed.FreePort(t)
+	s.Sh(t, "mkdir -p /run/sshd; printf 'Port "+theirs+"\\nListenAddress 127.0.0.1\\nUsePAM yes\\nPidFile none\\nHostKey /etc/ssh/ssh_host_ed25519_key\\nSubsystem sftp internal-sftp\\n' >/run/sshd/config")
+	sshd := s.Command("/usr/sbin/sshd", "-D", "-f", "/run/sshd/config")
+	if err := sshd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sshd.Process.Kill(); sshd.Wait() })
+	if !testbed.Eventually(func() bool { return exec.Command("bash", "-c", "</dev/tcp/127.0.0.1/"+theirs).Run() == nil }) {
+		t.Fatal("sshd does not listen")
+	}
+	if out, err := s.run(t, `mkdir -p data tree/sub/deep && for n in 0 1 1000 32768 261121 1500000; do head -c $n /dev/urandom >data/$((i)); i=$((i+1)); done; cp data/* tree/sub; cp data/3 "tree/with space"; ln -s sub tree/link
+		chmod 600 tree/sub/1; touch -d 2001-02-03 tree/sub/2 data/*; puttygen $keys/alice -O private -o alice.ppk`); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	const paramiko = `
+import os, random, paramiko
+t = paramiko.Transport(("127.0.0.1", int(os.environ["port"])))
+t.connect(username="alice", pkey=paramiko.Ed25519Key.from_private_key_file(os.environ["keys"]+"/alice"))
+f = paramiko.SFTPClient.from_transport(t)
+f.chdir("w")
+r = random.Random(14)
+n = lambda: r.choice(["a", "b", "c", "d", "d/a", "d/b"])
+def w(mode):
+    with f.open(n(), mode) as x:
+        x.seek(r.randrange(5000)); x.write(os.urandom(0) + bytes([r.randrange(256)]) * r.randrange(70000))
+ops = [lambda: w("w"), lambda: w("a"), lambda: w("r+"), lambda: f.remove(n()), lambda: f.rename(n(), n()), lambda: f.posix_rename(n(), n()), lambda: f.mkdir(n()), lambda: f.rmdir(n()),
+       lambda: f.symlink(n(), n()), lambda: f.truncate(n(), r.randrange(9000)), lambda: f.chmod(n(), 0o640), lambda: print(f.stat(n()).st_size), lambda: print(sorted(f.listdir())), lambda: print(f.normalize(n())), lambda: print(f.readlink(n()))]
+for i in range(400):
+    try: r.choice(ops)()
+    except Exception as e: print(i, type(e).__name__, e)
+t.close()
+`
+	const asyncssh = `
+import asyncio, os, warnings
+warnings.simplefilter("ignore")
+import asyncssh
+async def main():
+    async with asyncssh.connect("127.0.0.1", int(os.environ["port"]), username="alice", client_keys=[os.environ["keys"]+"/alice"], known_hosts=None, config=None) as c:
+        async with c.start_sftp_client() as f:
+            await f.put("tree", "w/tree", recurse=True, preserve=True)
+            await f.get("w/tree", "back.asyncssh", recurse=True)
+            print(sorted(await f.listdir("w/tree")))
+asyncio.run(main())
+`
+	clients := map[string]string{
+		"sftp":     `printf '%s\n' "cd w" "$batch" | sed 's/^put -p/put/' | sftp -q -b - -P $port $options alice@127.0.0.1 2>&1`,
+		"sftp -r":  `printf 'put -rp tree w\nget -rp w/tree back.sftp\n' | sftp -q -b - -P $port $options alice@127.0.0.1 >/dev/null && diff -r tree back.sftp && rm -r back.sftp`,
+		"scp":      `scp -q -r -p -P $port $options tree alice@127.0.0.1:w && scp -q -r -P $port $options alice@127.0.0.1:w/tree back.scp && diff -r tree back.scp && rm -r back.scp`,
+		"curl":     `for i in 0 1 2 3 4 5; do curl -sS -k --ftp-create-dirs -T data/$i --key $keys/alice -u alice: sftp://127.0.0.1:$port/~/w/x/$i && curl -sS -k --key $keys/alice -u alice: sftp://127.0.0.1:$port/~/w/x/$i | cmp - data/$i; done; curl -sS -k --key $keys/alice -u alice: -Q "rename w/x/1 w/x/2" -Q "rm w/x/3" sftp://127.0.0.1:$port/~/w/x/ -l 2>&1 | sort`,
+		"psftp":    `printf 'cd w\nput -r tree\nmv tree/sub tree/moved\nrm tree/moved/1\nmkdir m\nrmdir tree\nget -r tree back.psftp\nquit\n' | psftp -batch -P $port -i alice.ppk alice@127.0.0.1 >/dev/null; diff -r tree/sub back.psftp/moved; rm -rf back.psftp`,
+		"paramiko": `/usr/bin/python3 -W ignore -c "$paramiko" 2>&1`,
+		"asyncssh": `/usr/bin/python3 -W ignore -c "$asyncssh" 2>/dev/null && diff -r tree back.asyncssh && rm -r back.asyncssh`,
+		"lftp":     `lftp -c "set sftp:connect-program 'ssh -a -x $options'; set sftp:auto-confirm yes; open -p $port -u alice, sftp://127.0.0.1; mirror -R tree w/tree; mirror w/tree back.lftp; cd w; mv tree/sub/1 tree/sub/5; rm tree/sub/2; mkdir -p p/q" 2>&1; diff -r tree/sub/deep back.lftp/sub/deep && cmp tree/sub/5 back.lftp/sub/5; rm -rf back.lftp`,
+		"sshfs": `mkdir -p mnt && sshfs -p $port ${options// -F none/} -o IdentityFile=$keys/alice alice@127.0.0.1:w mnt && cp -rp tree mnt/ && cd mnt && echo one >a && echo two >>a && mv a b && ln b c && ln -s b l && truncate -s 100000 b && dd if=$tmp/data/4 of=b bs=7777 seek=3 conv=notrunc status=none &&
+			mkdir e && rmdir e && chmod 600 b && touch -d 2002-03-04 c && cat l | md5sum && rm tree/sub/1 && ls -R . && diff -r $tmp/tree/sub/deep tree/sub/deep; cd ..; fusermount3 -u mnt`,
+	}
+	for name, script := range clients {
+		t.Run(name, func(t *testing.T) {
+			var prints, trees [2]string
+			for i, port := range []string{theirs, s.port} {
+				s.Sh(t, "rm -rf ~alice/w; install -d -o alice ~alice/w")
+				at := *s
+				at.port = port
+				out, err := at.run(t, "batch='"+sftpBatch(rand.New(rand.NewPCG(14, 14)), 150)+"' paramiko='"+paramiko+"' asyncssh='"+asyncssh+"'; export batch paramiko asyncssh; "+script)
+				if err != nil {
+					t.Errorf("by port %s: %v: %s", port, err, out)
+				}
+				prints[i] = out
+				// Times are those of the tree, or of the test.
+				trees[i] = s.Sh(t, `cd ~alice/w && find . -printf '%P %y %m %l ' \( -newermt 2010-01-01 -printf 'now ' -o -printf '%T@ ' \) \( -type f -exec sh -c 'md5sum <"$1"' x {} \; -o -printf '\n' \) | sort`)
+			}
+			if prints[0] != prints[1] {
+				t.Errorf("the client prints %s\nwith sshd %s", prints[1], prints[0])
+			}
+			if trees[0] != trees[1] || strings.Count(trees[0], "\n") < 3 {
+				t.Errorf("there is\n%s\nwith sshd\n%s", trees[1], trees[0])
+			}
+		})
+	}
+}
