@@ -22,14 +22,15 @@ const (
 )
 
 // Env is what the environment of the process should begin with: who the user
-// is, whatever USER and HOME are set to, and settings of Go's runtime, without
-// which it holds two descriptors that the client is promised for its files
-// (limits), and has threads that nothing needs.
+// is, whatever USER and HOME are set to, and settings of Go's runtime. Without
+// them it holds two descriptors that the client is promised for its files
+// (limits), has threads that nothing needs, and sends itself signals that cut
+// reads of devices short.
 func Env(user, home string) []string {
 	return append([]string{userEnv + "=" + user, homeEnv + "=" + home}, runtimeEnv...)
 }
 
-var runtimeEnv = []string{"GODEBUG=containermaxprocs=0", "GOMAXPROCS=1"}
+var runtimeEnv = []string{"GODEBUG=containermaxprocs=0,asyncpreemptoff=1", "GOMAXPROCS=1"}
 
 // NamesFD is the descriptor on which the user process answers lookups, where the
 // environment has NamesEnv.
