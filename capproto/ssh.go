@@ -19,6 +19,11 @@ func UnB64(s string) ([]byte, error) {
 	return b, nil
 }
 
+// SSHVersion begins what every SSH server announces to its clients (V_S of RFC
+// 4253, section 8); a space and the text of VersionAddendum follow it where there
+// is one. factotum must know it, since what a host key signs depends on it.
+const SSHVersion = "SSH-2.0-p9auth"
+
 // SSHServer is what an SSH server has to show: its host keys' public parts and
 // certificates, encoded as RFC 4253 section 6.6 says, and its settings for the
 // address at the other end (sshdconf.TransportFormat).

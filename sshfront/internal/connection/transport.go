@@ -22,7 +22,7 @@ func (c *connection) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig
 		Config: ssh.Config{
 			KeyExchanges: s.KexAlgorithms, Ciphers: s.Ciphers, MACs: s.MACs, RekeyThreshold: rekeyThreshold(s.RekeyLimit),
 		},
-		ServerVersion: "SSH-2.0-p9auth",
+		ServerVersion: capproto.SSHVersion,
 		BannerCallback: func(m ssh.ConnMetadata) string {
 			c.name(m)
 			return c.greeting
