@@ -94,7 +94,6 @@ type peer struct {
 	in     *os.File
 	out    *os.File
 	log    bytes.Buffer
-	id     uint32
 	exited chan struct{}
 }
 

@@ -51,7 +51,7 @@ func lchmod(name string, mode uint32) error {
 	return err
 }
 
-// These and lstatAt are system calls without a word to Go's scheduler, which would
+// These three and lstatAt are system calls without a word to Go's scheduler, which would
 // look after each as if it took long: that costs more than the copying. There
 // is no other goroutine that could run meanwhile. Both machines that p9auth is
 // built for pass an offset in one register.
@@ -64,8 +64,7 @@ func pwrite(fd int, b []byte, off int64) (int, error) {
 	return raw(unix.SYS_PWRITE64, fd, b, off)
 }
 
-// read and write are for descriptors that poll(2) has called ready.
-func read(fd int, b []byte) (int, error)  { return raw(unix.SYS_READ, fd, b, 0) }
+// write is for a descriptor that poll(2) has called ready.
 func write(fd int, b []byte) (int, error) { return raw(unix.SYS_WRITE, fd, b, 0) }
 
 // raw makes a system call with a buffer that is not empty.
