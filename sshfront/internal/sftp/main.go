@@ -94,6 +94,7 @@ func main(args []string) (int, error) {
 			log.printf(failed, "chdir to \"%s\" failed: %s", dir, errorText(err))
 		}
 	}
+	nonblocking(1)
 	return s.run(0, 1), nil
 }
 

@@ -30,10 +30,6 @@ const (
 	// outMax is how much may wait for a client that does not read, until no
 	// more requests are read from it either.
 	outMax = 1 << 20
-	// pipeBuf is PIPE_BUF: what a pipe that can be written to takes.
-	pipeBuf = 4096
-	// roomMin is the least that is worth a write that is not all.
-	roomMin = 16 << 10
 	// outKeep is how much of a buffer for replies is kept.
 	outKeep = outHigh + 4 + maxPacket
 )
@@ -352,65 +348,53 @@ func (s *Server) waiting() int { return len(s.out) - s.sent }
 
 // finish delivers what was answered before the session ends.
 func (s *Server) finish(out int, err error) error {
-	s.flush(out, s.waiting())
-	return err
+	for {
+		if done, werr := s.writeOut(out); done || werr != nil {
+			return err
+		}
+		if poll([]unix.PollFd{{Fd: int32(out), Events: unix.POLLOUT}}) != nil {
+			return err
+		}
+	}
 }
 
 // deliver writes the replies that wait. A client may send requests for long
-// before it reads a reply. So it reads what comes first, and while the client
-// still writes it gives it no more at once than is taken without waiting; where
-// nothing is taken it serves more, until too much waits.
+// before it reads a reply: while it does not read, its requests are read, and
+// where they fill the buffer they are served, until too much waits.
 func (s *Server) deliver(in, out int) error {
 	for {
+		if done, err := s.writeOut(out); err != nil || done {
+			return err
+		}
 		fds := [2]unix.PollFd{{Fd: int32(out), Events: unix.POLLOUT}, {Fd: int32(in), Events: unix.POLLIN}}
-		if err := poll(fds[:]); err != nil {
+		n := 2
+		if !s.spare() {
+			if s.waiting() < outMax {
+				p, err := s.next()
+				if err == nil && p != nil {
+					err = s.serve(p)
+				}
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			n = 1
+		}
+		if err := poll(fds[:n]); err != nil {
 			return &ending{exitPoll, failed, "poll: " + err.Error()}
 		}
-		writable, readable := fds[0].Revents != 0, fds[1].Revents != 0
-		if !s.spare() && !writable && s.waiting() >= outMax {
-			return s.flush(out, s.waiting())
-		}
-		switch {
-		case writable && (s.waiting() <= pipeBuf || !readable):
-			return s.flush(out, s.waiting())
-		case readable && s.spare():
+		if fds[0].Revents == 0 {
 			if err := s.fillFrom(in); err != nil {
 				return err
 			}
-		case writable:
-			if err := s.flush(out, min(s.waiting(), max(room(out), pipeBuf))); err != nil || s.waiting() == 0 {
-				return err
-			}
-		default:
-			p, err := s.next()
-			if err == nil && p != nil {
-				err = s.serve(p)
-			}
-			if err != nil {
-				return err
-			}
 		}
 	}
 }
 
-// spare says whether there is room for more input that does not push a whole
-// packet out of the way.
+// spare says whether there is room for more input. A packet that is not there as
+// a whole always has it.
 func (s *Server) spare() bool { return !s.whole() || len(s.in)-(s.fill-s.start) >= minRead }
-
-// room is how much a pipe takes without waiting, or 0 if that is little. Pages of
-// it may be half full, so it is a half of what seems to be free. Of what is not a
-// pipe nothing is known: it takes all.
-func room(out int) int {
-	size, err := unix.FcntlInt(uintptr(out), unix.F_GETPIPE_SZ, 0)
-	if err != nil {
-		return outMax
-	}
-	used, err := unix.IoctlGetInt(out, unix.TIOCINQ)
-	if n := (size - used) / 2; err == nil && n >= roomMin {
-		return n
-	}
-	return 0
-}
 
 // whole reports whether a packet is there as a whole, or one that is refused.
 func (s *Server) whole() bool {
@@ -448,37 +432,28 @@ func (s *Server) fillFrom(in int) error {
 	}
 }
 
-// flush writes n bytes of replies, and waits until it can.
-func (s *Server) flush(out, n int) error {
-	for end := s.sent + n; s.sent < end; {
-		put := unix.Write
-		if end-s.sent <= pipeBuf {
-			put = write // deliver has asked
-		}
-		n, err := put(out, s.out[s.sent:end])
+// writeOut writes replies, as many as out takes, and says whether that were all.
+func (s *Server) writeOut(out int) (done bool, err error) {
+	for s.waiting() > 0 {
+		n, err := write(out, s.out[s.sent:])
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
-			if err := poll([]unix.PollFd{{Fd: int32(out), Events: unix.POLLOUT}}); err != nil {
-				return &ending{exitPoll, failed, "poll: " + err.Error()}
-			}
+			return false, nil
 		case err == unix.EPIPE || err == nil && n == 0:
-			return &ending{exitEOF, debug1, "write eof"}
+			return false, &ending{exitEOF, debug1, "write eof"}
 		case err != nil:
-			return &ending{exitIO, failed, "write: " + err.Error()}
+			return false, &ending{exitIO, failed, "write: " + err.Error()}
 		default:
 			s.sent += n
 		}
-	}
-	if s.waiting() > 0 {
-		return nil
 	}
 	s.sent = 0
 	s.out = s.out[:0]
 	if cap(s.out) > outMax {
 		s.out = make([]byte, 0, outKeep)
 	}
-	return nil
+	return true, nil
 }
 
 func poll(fds []unix.PollFd) error {
@@ -486,6 +461,18 @@ func poll(fds []unix.PollFd) error {
 		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
 			return err
 		}
+	}
+}
+
+// nonblocking makes writes to a pipe or a socket return rather than wait. Of a
+// terminal, say, other processes would notice.
+func nonblocking(fd int) {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return
+	}
+	if t := st.Mode & unix.S_IFMT; t == unix.S_IFIFO || t == unix.S_IFSOCK {
+		unix.SetNonblock(fd, true)
 	}
 }
 

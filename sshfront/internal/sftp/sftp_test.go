@@ -236,8 +236,13 @@ func TestRepliesWaitForAClientThatWritesFirst(t *testing.T) {
 	b.build(t)
 	s := runPeer(t, ours(t), b.dir, 0)
 	const n = 20000 // of replies, half a megabyte
+	// So that a server that waits is seen soon.
+	s.in.SetWriteDeadline(time.Now().Add(30 * time.Second))
 	s.send(hello())
 	for i := range n {
+		if i%5000 == 4999 {
+			time.Sleep(50 * time.Millisecond) // it has read all, and may think that this is all
+		}
 		s.send(packet(typeStat, i, "missing"))
 	}
 	s.receive()

@@ -64,7 +64,7 @@ func pwrite(fd int, b []byte, off int64) (int, error) {
 	return raw(unix.SYS_PWRITE64, fd, b, off)
 }
 
-// write is for a descriptor that poll(2) has called ready.
+// write is for a descriptor that does not block.
 func write(fd int, b []byte) (int, error) { return raw(unix.SYS_WRITE, fd, b, 0) }
 
 // raw makes a system call with a buffer that is not empty.
