@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -14,8 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxFDs is how many descriptors a packet may carry.
-const maxFDs = 4
+const (
+	// maxFDs is how many descriptors a packet may carry.
+	maxFDs = 4
+	// scmMaxFD is how many the kernel lets it carry: SCM_MAX_FD of unix(7). There is
+	// room for all of them, since those that do not fit the kernel closes before
+	// recvmsg(2) returns, which may take as long as their sender likes.
+	scmMaxFD = 253
+)
 
 // A Conn carries messages over a SOCK_SEQPACKET unix socket. One goroutine may
 // send while another receives.
@@ -23,6 +28,7 @@ type Conn struct {
 	c   *net.UnixConn
 	buf []byte
 	oob []byte
+	raw bool // as StrangerConn has it
 
 	discarded sync.WaitGroup // descriptors that are being closed
 }
@@ -32,8 +38,18 @@ func NewConn(c *net.UnixConn, max int) *Conn {
 	return &Conn{
 		c:   c,
 		buf: make([]byte, max+1),
-		oob: make([]byte, unix.CmsgSpace(4*maxFDs)+unix.CmsgSpace(unix.SizeofUcred)),
+		oob: make([]byte, unix.CmsgSpace(4*scmMaxFD)+unix.CmsgSpace(unix.SizeofUcred)),
 	}
+}
+
+// StrangerConn is NewConn for a peer who may pass any descriptor at all. Its
+// packets have FDs in place of Files, and only of the kinds that factotum can be
+// asked about: TCP sockets and terminals. Another kind is closed as it comes, and
+// is an error.
+func StrangerConn(c *net.UnixConn, max int) *Conn {
+	s := NewConn(c, max)
+	s.raw = true
+	return s
 }
 
 // FileConn makes a Conn of an inherited socket, which it closes.
@@ -83,15 +99,29 @@ func (c *Conn) Send(m Msg, files ...*os.File) error {
 type Packet struct {
 	Msg
 	Files []*os.File  // close-on-exec; the receiver closes them
+	FDs   []int       // in place of Files, of a StrangerConn: nothing of Go's runtime waits for them
 	Cred  *unix.Ucred // the sender, where the socket has SO_PASSCRED, else nil
+
+	from *Conn // where FDs came from, nil for a packet that was made here
 }
 
-// Close closes the packet's files.
+// Close closes the packet's descriptors. It does not wait for those of a stranger.
 func (p *Packet) Close() {
 	for _, f := range p.Files {
 		f.Close()
 	}
-	p.Files = nil
+	if p.from == nil {
+		for _, fd := range p.FDs {
+			unix.Close(fd)
+		}
+	} else if len(p.FDs) > 0 {
+		// A child that is being made has the descriptors too, and must not be the
+		// last to close them.
+		syscall.ForkLock.RLock()
+		p.from.discard(p.FDs)
+		syscall.ForkLock.RUnlock()
+	}
+	p.Files, p.FDs = nil, nil
 }
 
 // Recv receives one message. It returns io.EOF when the peer has closed, and
@@ -171,15 +201,7 @@ func (c *Conn) control(p *Packet, oob []byte) error {
 			if err != nil {
 				return fmt.Errorf("%w: %v", ErrPacket, err)
 			}
-			for _, fd := range fds {
-				if !harmless(fd) {
-					c.discard(fd)
-					err = fmt.Errorf("%w: a descriptor of a file on disk", ErrPacket)
-					continue
-				}
-				p.Files = append(p.Files, os.NewFile(uintptr(fd), "passed"))
-			}
-			if err != nil {
+			if err := c.sift(p, fds); err != nil {
 				return err
 			}
 		case unix.SCM_CREDENTIALS:
@@ -191,14 +213,52 @@ func (c *Conn) control(p *Packet, oob []byte) error {
 	return nil
 }
 
-// discard closes a descriptor, which may take as long as its file system likes.
-// It returns when the number is free, which is at once.
-func (c *Conn) discard(fd int) {
-	link := fmt.Sprintf("/proc/self/fd/%d", fd)
-	is, err := os.Readlink(link)
-	c.discarded.Go(func() { unix.Close(fd) })
-	for now := is; err == nil && now == is; now, err = os.Readlink(link) {
-		time.Sleep(10 * time.Microsecond)
+// sift puts those descriptors into the packet that are of a kind that is taken. If
+// there are others, or too many, it keeps none.
+func (c *Conn) sift(p *Packet, fds []int) error {
+	var err error
+	if len(p.Files)+len(p.FDs)+len(fds) > maxFDs {
+		err = fmt.Errorf("%w: too many descriptors", ErrPacket)
+	}
+	for _, fd := range fds {
+		if err == nil && c.raw && !isTCP(fd) && !isDevice(fd) {
+			err = fmt.Errorf("%w: a descriptor that is neither a TCP socket nor a terminal", ErrPacket)
+		} else if err == nil && !c.raw && !harmless(fd) {
+			err = fmt.Errorf("%w: a descriptor of a file on disk", ErrPacket)
+		}
+	}
+	switch {
+	case err != nil:
+		c.discard(fds)
+	case c.raw:
+		p.FDs, p.from = append(p.FDs, fds...), c
+	default:
+		for _, fd := range fds {
+			p.Files = append(p.Files, os.NewFile(uintptr(fd), "passed"))
+		}
+	}
+	return err
+}
+
+// discard closes descriptors, each of which may take as long as its file system, or
+// SO_LINGER of a socket, likes. It returns when their numbers are free, which is at
+// once; but for more than maxFDs, which cost one thread and not one each.
+func (c *Conn) discard(fds []int) {
+	if len(fds) > maxFDs {
+		c.discarded.Go(func() {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+		})
+		return
+	}
+	for _, fd := range fds {
+		link := fmt.Sprintf("/proc/self/fd/%d", fd)
+		is, err := os.Readlink(link)
+		c.discarded.Go(func() { unix.Close(fd) })
+		for now := is; err == nil && now == is; now, err = os.Readlink(link) {
+			time.Sleep(10 * time.Microsecond)
+		}
 	}
 }
 
@@ -206,13 +266,47 @@ func (c *Conn) discard(fd int) {
 // counts them among the living until then.
 func (c *Conn) Wait() { c.discarded.Wait() }
 
-// harmless says whether a descriptor is of a kind that is passed here: a socket,
-// a pipe, a terminal, or a file of the kernel's own such as a pidfd. What is
-// asked of any other is asked of its file system, which may be a hostile one
-// that never answers: os.NewFile asks poll(2), in a way that stops the whole
-// process. statx(2) asks nobody: AT_STATX_DONT_SYNC. sshfront's sandbox has
-// fstat(2) alone.
+// isTCP says whether a descriptor is a stream socket of TCP. These options are
+// answered by the kernel alone, without the socket's lock.
+func isTCP(fd int) bool {
+	for _, want := range []struct{ option, a, b int }{
+		{unix.SO_DOMAIN, unix.AF_INET, unix.AF_INET6},
+		{unix.SO_TYPE, unix.SOCK_STREAM, unix.SOCK_STREAM},
+		{unix.SO_PROTOCOL, unix.IPPROTO_TCP, unix.IPPROTO_TCP},
+	} {
+		if v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, want.option); err != nil || v != want.a && v != want.b {
+			return false
+		}
+	}
+	return true
+}
+
+// isDevice says whether a descriptor is an open character device, as a terminal is.
+// One of O_PATH is not open: it may be a name in a hostile file system.
+func isDevice(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_PATH == 0 && fileType(fd) == unix.S_IFCHR
+}
+
+// harmless says whether a descriptor is of a kind that our own processes pass to
+// each other: a socket, a pipe, a terminal, or a pidfd. What is asked of any other
+// is asked of its file system, which may be a hostile one that never answers:
+// os.NewFile asks poll(2), in a way that stops the whole process. An epoll
+// descriptor passes the question on to whatever is in it.
 func harmless(fd int) bool {
+	switch fileType(fd) {
+	case unix.S_IFSOCK, unix.S_IFIFO, unix.S_IFCHR:
+		return true
+	}
+	// The name of a file on disk begins with a slash.
+	l, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	return err == nil && l == "anon_inode:[pidfd]"
+}
+
+// fileType is the S_IFMT bits of a descriptor's mode, 0 if they are not known.
+// statx(2) asks no file system: AT_STATX_DONT_SYNC. sshfront's sandbox has fstat(2)
+// alone.
+func fileType(fd int) uint32 {
 	var stx unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &stx)
 	mode := uint32(stx.Mode)
@@ -222,12 +316,7 @@ func harmless(fd int) bool {
 		mode = st.Mode
 	}
 	if err != nil {
-		return false
+		return 0
 	}
-	switch mode & unix.S_IFMT {
-	case unix.S_IFSOCK, unix.S_IFIFO, unix.S_IFCHR:
-		return true
-	}
-	l, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-	return err == nil && strings.HasPrefix(l, "anon_inode:")
+	return mode & unix.S_IFMT
 }

@@ -282,3 +282,155 @@ func TestDialWaitsForItsTurn(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// strangers is pair for a server of strangers.
+func strangers(t *testing.T) (a, b *Conn) {
+	a, b = pair(t)
+	return a, StrangerConn(b.Unix(), MaxRequest)
+}
+
+func TestOnlyTCPSocketsAndTerminalsAreTakenFromAStranger(t *testing.T) {
+	file := func(fd int, err error) *os.File {
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(fd), "passed")
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	socket := func(domain, typ, proto int) *os.File {
+		return file(unix.Socket(domain, typ|unix.SOCK_CLOEXEC, proto))
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	for name, c := range map[string]struct {
+		f    *os.File
+		want bool
+	}{
+		"TCP":                 {socket(unix.AF_INET, unix.SOCK_STREAM, 0), true},
+		"TCP of IPv6":         {socket(unix.AF_INET6, unix.SOCK_STREAM, 0), true},
+		"a device":            {file(unix.Open("/dev/null", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)), true},
+		"a name of a device":  {file(unix.Open("/dev/null", unix.O_PATH|unix.O_CLOEXEC, 0)), false},
+		"UDP":                 {socket(unix.AF_INET, unix.SOCK_DGRAM, 0), false},
+		"MPTCP":               {socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP), false},
+		"a unix socket":       {socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), false},
+		"a netlink socket":    {socket(unix.AF_NETLINK, unix.SOCK_RAW, 0), false},
+		"a pipe":              {r, false},
+		"an epoll descriptor": {file(unix.EpollCreate1(unix.EPOLL_CLOEXEC)), false},
+		"an eventfd":          {file(unix.Eventfd(0, unix.EFD_CLOEXEC)), false},
+		"a pidfd":             {file(unix.PidfdOpen(os.Getpid(), 0)), false},
+		"a memory file":       {file(unix.MemfdCreate("x", unix.MFD_CLOEXEC)), false},
+		"a directory":         {file(unix.Open("/", unix.O_RDONLY|unix.O_CLOEXEC, 0)), false},
+	} {
+		a, b := strangers(t)
+		if err := a.Send(NewMsg("attr"), c.f); err != nil {
+			t.Fatal(err)
+		}
+		p, err := b.Recv()
+		if got := err == nil && len(p.FDs) == 1 && p.Files == nil; got != c.want || !got && (!errors.Is(err, ErrPacket) || p.FDs != nil) {
+			t.Errorf("%s: %v, %+v", name, err, p)
+		}
+		p.Close()
+		b.Wait()
+	}
+}
+
+func TestOurOwnProcessesDoNotTakeAnEpollDescriptor(t *testing.T) {
+	a, b := pair(t)
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "epoll")
+	defer f.Close()
+	if err := a.Send(NewMsg("attr"), f); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Recv(); !errors.Is(err, ErrPacket) {
+		t.Error(err)
+	}
+	if f, err = pidfd(); err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := a.Send(NewMsg("attr"), f); err != nil {
+		t.Fatal(err)
+	}
+	p, err := b.Recv()
+	if err != nil || len(p.Files) != 1 {
+		t.Errorf("a pidfd: %v, %+v", err, p)
+	}
+	p.Close()
+}
+
+func pidfd() (*os.File, error) {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	return os.NewFile(uintptr(fd), "pidfd"), err
+}
+
+// TestDescriptorsBeyondTheBoundAreClosedAndNotWaitedFor sends more than are
+// taken, of a socket whose close waits: SO_LINGER, and a peer that does not
+// acknowledge.
+func TestDescriptorsBeyondTheBoundAreClosedAndNotWaitedFor(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	a, b := strangers(t)
+	var fds []int
+	for range maxFDs + 2 {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		for err == nil { // until the peer's buffer is full
+			_, err = c.Write(make([]byte, 1<<20))
+		}
+		c.(*net.TCPConn).SetLinger(3600)
+		f, err := c.(*net.TCPConn).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		go c.Close() // the packet has the last reference, or this waits
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		fds = append(fds, fd)
+	}
+	bytes, err := NewMsg("attr").Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := a.Unix().WriteMsgUnix(bytes, unix.UnixRights(fds...), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.Recv()
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if !errors.Is(err, ErrPacket) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the receiver waits for a socket to close")
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -12,31 +11,20 @@ import (
 
 // TCPAddrs returns the two ends of a connected TCP socket, as the kernel has
 // them. It asks by system calls of its own, as package net would change the
-// socket's options.
-func TCPAddrs(f *os.File) (remote, local netip.AddrPort, err error) {
-	rc, err := f.SyscallConn()
-	if err != nil {
-		return remote, local, err
+// socket's options and wait on it.
+func TCPAddrs(fd int) (remote, local netip.AddrPort, err error) {
+	if t, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || t != unix.IPPROTO_TCP {
+		return remote, local, errors.New("the descriptor is not a TCP socket")
 	}
-	notTCP := errors.New("the descriptor is not a TCP socket")
-	notConnected := errors.New("the descriptor is not a TCP connection")
-	cerr := rc.Control(func(fd uintptr) {
-		if t, e := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PROTOCOL); e != nil || t != unix.IPPROTO_TCP {
-			err = notTCP
-			return
-		}
-		r, err1 := unix.Getpeername(int(fd))
-		l, err2 := unix.Getsockname(int(fd))
-		if err1 != nil || err2 != nil {
-			err = notConnected
-			return
-		}
+	r, err1 := unix.Getpeername(fd)
+	l, err2 := unix.Getsockname(fd)
+	if err1 == nil && err2 == nil {
 		remote, local = addrPortOf(r), addrPortOf(l)
-		if !remote.IsValid() || !local.IsValid() {
-			err = notConnected
-		}
-	})
-	return remote, local, errors.Join(cerr, err)
+	}
+	if !remote.IsValid() || !local.IsValid() {
+		return remote, local, errors.New("the descriptor is not a TCP connection")
+	}
+	return remote, local, nil
 }
 
 // AddrPort is the address of a net.TCPAddr, or an invalid one for others. An

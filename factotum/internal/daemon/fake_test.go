@@ -333,7 +333,7 @@ func (b *bench) dial(t testing.TB, uid, peer uint32, pid int32) *front {
 // no reply to it.
 func (f *front) ask(m capproto.Msg, files ...*os.File) (capproto.Msg, bool) {
 	f.asked++
-	p := capproto.Packet{Msg: m, Files: files, Cred: f.cred}
+	p := capproto.Packet{Msg: m, FDs: detach(files), Cred: f.cred}
 	select {
 	case f.w.in <- p:
 	case <-f.ended:
@@ -453,6 +453,17 @@ func socket() *os.File {
 	fd, err := unix.FcntlInt(host().socket.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	must(err)
 	return os.NewFile(uintptr(fd), "socket")
+}
+
+// detach is the descriptors of files, which it closes.
+func detach(files []*os.File) (fds []int) {
+	for _, f := range files {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		must(err)
+		f.Close()
+		fds = append(fds, fd)
+	}
+	return fds
 }
 
 // exchangeHash is one of many.

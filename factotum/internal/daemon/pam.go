@@ -36,8 +36,8 @@ func (l *pamProto) start(p capproto.Packet) (capproto.Msg, error) {
 		b.RHost, l.rhost = host, host
 	}
 	l.setTTY(nil)
-	if len(p.Files) > 0 {
-		t, err := checkTTY(p.Files[0], int(p.Cred.Pid))
+	if len(p.FDs) > 0 {
+		t, err := checkTTY(p.FDs[0], int(p.Cred.Pid))
 		if err != nil {
 			return capproto.Msg{}, violation("%v", err)
 		}

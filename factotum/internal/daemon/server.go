@@ -94,7 +94,7 @@ func (s *Server) acceptFrom(ln *net.UnixListener) error {
 			u.Close()
 			continue
 		}
-		s.accept(capproto.NewConn(u, capproto.MaxRequest), peer)
+		s.accept(capproto.StrangerConn(u, capproto.MaxRequest), peer)
 	}
 }
 

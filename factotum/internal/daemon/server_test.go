@@ -228,7 +228,7 @@ func TestATerminalIsTheSendersOwn(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	must(cmd.Start())
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	got, err := checkTTY(slave, cmd.Process.Pid)
+	got, err := checkTTY(int(slave.Fd()), cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,14 +245,14 @@ func TestATerminalIsTheSendersOwn(t *testing.T) {
 	must(err)
 	closed.Close()
 	for name, f := range map[string]*os.File{"another device": null, "a pipe": r, "the other end": master, "a descriptor that is closed": closed} {
-		if _, err := checkTTY(f, cmd.Process.Pid); err == nil {
+		if _, err := checkTTY(int(f.Fd()), cmd.Process.Pid); err == nil {
 			t.Errorf("%s is taken for the terminal", name)
 		}
 	}
-	if _, err := checkTTY(slave, os.Getpid()); err == nil {
+	if _, err := checkTTY(int(slave.Fd()), os.Getpid()); err == nil {
 		t.Error("the terminal of another process is taken")
 	}
-	if _, err := checkTTY(slave, 1<<22+1); err == nil {
+	if _, err := checkTTY(int(slave.Fd()), 1<<22+1); err == nil {
 		t.Error("the terminal of no process is taken")
 	}
 	// A login keeps it until its worker is done with it.

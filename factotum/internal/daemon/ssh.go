@@ -57,11 +57,11 @@ type sshProto struct {
 // start begins an SSH conversation over a TCP connection, of which the kernel
 // says between which addresses it is.
 func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
-	if err := p.Only("proto", "version"); err != nil || len(p.Files) != 1 {
+	if err := p.Only("proto", "version"); err != nil || len(p.FDs) != 1 {
 		return capproto.Msg{}, violation("start proto=ssh wants one descriptor and nothing else")
 	}
 	var err error
-	if l.remote, l.local, err = sys.TCPAddrs(p.Files[0]); err != nil {
+	if l.remote, l.local, err = sys.TCPAddrs(p.FDs[0]); err != nil {
 		return capproto.Msg{}, violation("%v", err)
 	}
 	l.host = l.remote.Addr().String()

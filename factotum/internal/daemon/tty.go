@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -23,11 +24,11 @@ type tty struct {
 
 // checkTTY accepts a descriptor only if it is the controlling terminal of the
 // process that sent it, and has a name in /dev that leads to the same device.
-func checkTTY(f *os.File, pid int) (*tty, error) {
-	fd := int(f.Fd())
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, fmt.Errorf("tty: fstat: %w", err)
+// It asks no file system that a front end could have made.
+func checkTTY(fd, pid int) (*tty, error) {
+	st, err := statx(fd, "")
+	if err != nil {
+		return nil, fmt.Errorf("tty: statx: %w", err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
 		return nil, errors.New("tty: not a character device")
@@ -36,7 +37,7 @@ func checkTTY(f *os.File, pid int) (*tty, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tty: its sender: %w", err)
 	}
-	if ps.TTY == 0 || uint64(ps.TTY) != st.Rdev {
+	if ps.TTY == 0 || uint64(ps.TTY) != rdev(st) {
 		return nil, errors.New("tty: not the controlling terminal of its sender")
 	}
 	// An ioctl may mean anything to another device: this one the kernel has as a
@@ -52,8 +53,14 @@ func checkTTY(f *os.File, pid int) (*tty, error) {
 	if !ok || strings.Contains(name, "..") || len(name) > 64 {
 		return nil, errors.New("tty: has no name in /dev")
 	}
-	var there unix.Stat_t
-	if err := unix.Stat(path, &there); err != nil || there.Rdev != st.Rdev || there.Ino != st.Ino || there.Dev != st.Dev {
+	// The path is of the sender's mount namespace, where /dev/shm may have anything.
+	for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
+		if d, err := statx(unix.AT_FDCWD, dir); err != nil || d.Uid != 0 || d.Mode&unix.S_IFMT != unix.S_IFDIR || d.Mode&0o022 != 0 {
+			return nil, fmt.Errorf("tty: %s is not root's alone", dir)
+		}
+	}
+	there, err := statx(unix.AT_FDCWD, path)
+	if err != nil || rdev(there) != rdev(st) || there.Ino != st.Ino || there.Dev_major != st.Dev_major || there.Dev_minor != st.Dev_minor {
 		return nil, fmt.Errorf("tty: %s is another device", path)
 	}
 	pfd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -62,9 +69,20 @@ func checkTTY(f *os.File, pid int) (*tty, error) {
 	}
 	return &tty{
 		f: os.NewFile(uintptr(pfd), path), name: name,
-		owner: pamwire.Owner{UID: st.Uid, GID: st.Gid, Mode: st.Mode & 0o7777}, rdev: st.Rdev,
+		owner: pamwire.Owner{UID: st.Uid, GID: st.Gid, Mode: uint32(st.Mode) & 0o7777}, rdev: rdev(st),
 	}, nil
 }
+
+// statx is statx(2) of a path, or of fd where the path is empty, that waits for no
+// file server and follows no link.
+func statx(fd int, path string) (*unix.Statx_t, error) {
+	var st unix.Statx_t
+	err := unix.Statx(fd, path, unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st)
+	return &st, err
+}
+
+// rdev is the device that a device file stands for.
+func rdev(st *unix.Statx_t) uint64 { return unix.Mkdev(st.Rdev_major, st.Rdev_minor) }
 
 // isOf reports whether the terminal is the controlling one of a process.
 func (t *tty) isOf(pid int) bool {

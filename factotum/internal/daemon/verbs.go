@@ -60,8 +60,8 @@ func (c *conversation) answer(p capproto.Packet) (capproto.Msg, error) {
 		return capproto.Msg{}, violation("%s in state %s", p.Verb, c.state)
 	case v.once && c.asked[p.Verb]:
 		return capproto.Msg{}, violation("%s for the second time", p.Verb)
-	case len(p.Files) > v.files:
-		return capproto.Msg{}, violation("%s with %d descriptors", p.Verb, len(p.Files))
+	case len(p.FDs) > v.files:
+		return capproto.Msg{}, violation("%s with %d descriptors", p.Verb, len(p.FDs))
 	}
 	if err := p.Only(v.attrs...); err != nil {
 		return capproto.Msg{}, violation("%v", err)

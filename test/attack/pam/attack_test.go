@@ -39,7 +39,12 @@ func TestAFrontEndThatLies(t *testing.T) {
 		logged := b.Logged("conversation ended: protocol violation")
 		WantHarmless(t, b, b.Start(t, "sh", "-c", script), logged)
 		b.WantLog(t, "not the controlling terminal of its sender")
-		b.WantLog(t, "not a character device")
+		b.WantLog(t, "neither a TCP socket nor a terminal")
+	})
+	t.Run("descriptors of a file server that does not answer", func(t *testing.T) {
+		logged := b.Logged(violation)
+		WantHarmless(t, b, b.Start(t, b.Self(t), "attacker", "hostile-file"), logged)
+		b.Out(t, b.In(t, "alice"))
 	})
 	t.Run("preauth without root", func(t *testing.T) {
 		n := b.Logged("preauth without root")

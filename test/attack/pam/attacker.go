@@ -66,6 +66,8 @@ var attacks = map[string]func(args []string){
 	"refused":         refused,
 	"loses-late":      losesLate,
 	"loses-open":      losesOpen,
+	"hostile-file":    hostileFile,
+	"hostile-passer":  hostilePasser,
 }
 
 // violations counts the protocol violations that factotum must have logged.
