@@ -219,7 +219,7 @@ func (b *base) when(sec int64) string {
 	return fmt.Sprint(sec)
 }
 
-var longDate = regexp.MustCompile(`[A-Z][a-z][a-z] [ 0-9]\d \d\d:\d\d`)
+var longDate = regexp.MustCompile(`[A-Z][a-z][a-z] [ 0-9]\d (\d\d:\d\d| \d{4})`)
 
 // canonical makes a reply comparable: times that are now become one.
 func (b *base) canonical(p []byte) string {
@@ -245,7 +245,9 @@ func (b *base) canonical(p []byte) string {
 			long := longDate.ReplaceAllFunc(f.bytes(), func(d []byte) []byte {
 				loc, _ := time.LoadLocation("Europe/Berlin")
 				at, err := time.ParseInLocation("2006 Jan _2 15:04", fmt.Sprint(time.Now().Year(), " ", string(d)), loc)
-				if err == nil && time.Since(at) < 10*time.Minute {
+				// Where a second begins, OpenSSH's clock may be behind the file's,
+				// which then is of the future.
+				if err == nil && time.Since(at) < 10*time.Minute || string(d) == time.Now().In(loc).Format("Jan _2  2006") {
 					return []byte("*           ")
 				}
 				return d
