@@ -22,7 +22,13 @@ func UnB64(s string) ([]byte, error) {
 // SSHVersion begins what every SSH server announces to its clients (V_S of RFC
 // 4253, section 8); a space and the text of VersionAddendum follow it where there
 // is one. factotum must know it, since what a host key signs depends on it.
-const SSHVersion = "SSH-2.0-p9auth"
+//
+// Clients choose by it. OpenSSH's sends eow@openssh.com and
+// no-more-sessions@openssh.com to a software version that begins with "OpenSSH"
+// only (compat.c). 9.9 has none of the bugs that OpenSSH, PuTTY, libssh, libssh2
+// and paramiko look for, in versions up to 7.7; and it is not 10, which
+// paramiko takes for 1 and which libssh, with its one digit, does not read.
+const SSHVersion = "SSH-2.0-OpenSSH_9.9p9auth"
 
 // SSHServer is what an SSH server has to show: its host keys' public parts and
 // certificates, encoded as RFC 4253 section 6.6 says, and its settings for the

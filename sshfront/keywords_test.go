@@ -39,8 +39,8 @@ func TestKeywordsOfTheConnectionAreSeenFromOutside(t *testing.T) {
 		return fmt.Sprintf(forward, listen, fmt.Sprintf(once, command))
 	}
 	for _, c := range []struct{ conf, script, want string }{
-		{"VersionAddendum hello  world", "read x </dev/tcp/127.0.0.1/$port; echo \"$x\"", `^SSH-2\.0-p9auth hello  world\r?\n$`},
-		{"VersionAddendum none", "read x </dev/tcp/127.0.0.1/$port; echo \"$x\"", `^SSH-2\.0-p9auth\r?\n$`},
+		{"VersionAddendum hello  world", "read x </dev/tcp/127.0.0.1/$port; echo \"$x\"", `^SSH-2\.0-OpenSSH_9\.9p9auth hello  world\r?\n$`},
+		{"VersionAddendum none", "read x </dev/tcp/127.0.0.1/$port; echo \"$x\"", `^SSH-2\.0-OpenSSH_9\.9p9auth\r?\n$`},
 		{"HostKeyAlgorithms ecdsa-sha2-nistp256", verbose, `Server host key: ecdsa-sha2-nistp256`},
 		{"HostKeyAlgorithms rsa-sha2-256", verbose, `host key algorithm: rsa-sha2-256`},
 		{"KexAlgorithms ecdh-sha2-nistp384", verbose, `kex: algorithm: ecdh-sha2-nistp384`},

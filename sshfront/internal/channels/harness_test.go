@@ -106,7 +106,7 @@ func newHost(t *testing.T, config string, change ...func(*sshuser.Info)) *host {
 	for _, f := range change {
 		f(&h.info)
 	}
-	conf2 := &ssh.ServerConfig{NoClientAuth: true}
+	conf2 := &ssh.ServerConfig{NoClientAuth: true, ServerVersion: capproto.SSHVersion}
 	conf2.AddHostKey(newSigner(t))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -129,7 +129,7 @@ func (x *sshChannel) finish() {
 	}
 	for _, o := range x.outputs {
 		o.ended()
-		<-o.drained
+		o.wait(o.drained)
 	}
 	x.stdin.SetWriteDeadline(past)
 	x.unwanted()
@@ -143,7 +143,7 @@ func (x *sshChannel) finish() {
 		x.ch.SendRequest("exit-status", false, ssh.Marshal(struct{ N uint32 }{exit.Status}))
 	}
 	for _, o := range x.outputs {
-		<-o.eof
+		o.wait(o.eof)
 	}
 	x.ch.CloseWrite()
 	x.ch.Close()

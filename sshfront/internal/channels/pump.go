@@ -37,6 +37,8 @@ type output struct {
 	drained chan struct{} // all that the program wrote before it ended is moved
 	eof     chan struct{} // and there will be nothing else
 
+	halt chan struct{} // closed by stop
+
 	mu      sync.Mutex
 	stopped bool
 }
@@ -46,7 +48,7 @@ func newOutput(f *os.File, w io.Writer, tty bool, on func()) (*output, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &output{f: f, rc: rc, w: w, tty: tty, on: on, drained: make(chan struct{}), eof: make(chan struct{})}, nil
+	return &output{f: f, rc: rc, w: w, tty: tty, on: on, drained: make(chan struct{}), eof: make(chan struct{}), halt: make(chan struct{})}, nil
 }
 
 // read reads into b's buffer, which it takes from the pool when there is
@@ -130,10 +132,22 @@ func (o *output) ended() {
 	o.f.SetReadDeadline(past)
 }
 
+// wait waits for drained or eof, or for stop: run may be in the middle of writing
+// to a client that takes no more.
+func (o *output) wait(c <-chan struct{}) {
+	select {
+	case <-c:
+	case <-o.halt:
+	}
+}
+
 // stop ends run, whatever is still to come.
 func (o *output) stop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if !o.stopped {
+		close(o.halt)
+	}
 	o.stopped = true
 	o.f.SetReadDeadline(past)
 }

@@ -83,19 +83,49 @@ func Serve(conn *ssh.ServerConn, chans <-chan ssh.NewChannel, reqs <-chan *ssh.R
 	}
 	s := &service{conn: conn, user: user, set: opt.Settings, opt: opt, forwards: map[forward]userlink.Listener{},
 		watched: map[*activity]bool{},
-		ended:   make(chan struct{}), changed: make(chan struct{}, 1)}
+		ended:   make(chan struct{}), changed: make(chan struct{}, 1), caughtUp: make(chan func())}
 	defer user.Close()
 	defer conn.Close()
 	defer close(s.ended)
 	go s.requests(reqs)
 	go s.watchUser()
 	go s.watchClient()
-	for nc := range chans {
-		s.open(nc)
-	}
+	s.opens(chans)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.why
+}
+
+// opens handles the channels that the client opens, until the connection ends.
+func (s *service) opens(chans <-chan ssh.NewChannel) {
+	for {
+		select {
+		case nc, ok := <-chans:
+			if !ok {
+				return
+			}
+			s.open(nc)
+		case then := <-s.caughtUp:
+			for range len(chans) {
+				if nc, ok := <-chans; ok {
+					s.open(nc)
+				}
+			}
+			then()
+		}
+	}
+}
+
+// afterOpens calls f once the channels are handled that the client opened before
+// the global request that is being handled. The library queues both in the
+// client's order, but apart.
+func (s *service) afterOpens(f func()) {
+	done := make(chan struct{})
+	select {
+	case s.caughtUp <- func() { f(); close(done) }:
+		<-done
+	case <-s.ended:
+	}
 }
 
 // A service serves one connection: "ssh-connection" in RFC 4254.
@@ -105,8 +135,9 @@ type service struct {
 	set  *sshdconf.Connection
 	opt  Options
 
-	ended   chan struct{} // Serve returns
-	changed chan struct{} // the number of channels did; holds one
+	ended    chan struct{} // Serve returns
+	changed  chan struct{} // the number of channels did; holds one
+	caughtUp chan func()   // of afterOpens
 
 	mu       sync.Mutex
 	why      error // the connection was ended by us
@@ -202,6 +233,14 @@ func (s *service) open(nc ssh.NewChannel) {
 		nc.Reject(ssh.ResourceShortage, "too many channels")
 		return
 	}
+	if nc.ChannelType() == "session" {
+		// Here, since no-more-sessions@openssh.com may follow at once.
+		if why := s.enterSession(); why != "" {
+			s.leave()
+			nc.Reject(ssh.Prohibited, why)
+			return
+		}
+	}
 	go func() {
 		defer s.leave()
 		serve(nc)
@@ -223,9 +262,11 @@ func (s *service) requests(reqs <-chan *ssh.Request) {
 		case "cancel-streamlocal-forward@openssh.com":
 			ok = s.cancelUnix(r.Payload)
 		case "no-more-sessions@openssh.com":
-			s.mu.Lock()
-			s.noMore = true
-			s.mu.Unlock()
+			s.afterOpens(func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.noMore = true
+			})
 			s.noMoreSessions()
 			ok = true
 		case "keepalive@openssh.com":

@@ -34,12 +34,8 @@ type sshChannel struct {
 	eow     sync.Once
 }
 
-// session serves a channel until it is closed.
+// session serves a channel until it is closed. enterSession has counted it.
 func (s *service) session(nc ssh.NewChannel) {
-	if why := s.enterSession(); why != "" {
-		nc.Reject(ssh.Prohibited, why)
-		return
-	}
 	defer s.leaveSession()
 	ch, reqs, err := nc.Accept()
 	if err != nil {

@@ -496,6 +496,73 @@ func TestNoMoreSessionsMeansNone(t *testing.T) {
 	}
 }
 
+// OpenSSH's client sends no-more-sessions@openssh.com right after it has opened
+// its session.
+func TestASessionThatWasOpenedBeforeNoMoreSessionsRuns(t *testing.T) {
+	h := newHost(t, "")
+	for range 20 {
+		h.want("hello\n", "", wren, "echo hello")
+	}
+}
+
+// A client whose output nobody reads any more says so by eow@openssh.com. The
+// program gets EPIPE (or SIGPIPE), even if the channel's window is full.
+func TestAProgramWhoseOutputTheClientDoesNotWantEnds(t *testing.T) {
+	h := newHost(t, "")
+	for range 5 {
+		began := time.Now()
+		cmd := exec.Command("bash", append([]string{"-c", `ssh "$@" </dev/null | head -n 1; echo "${PIPESTATUS[0]}"`, "ssh"}, h.args("-p", "127.0.0.1", "yes; echo $? >ended")...)...)
+		var out bytes.Buffer
+		cmd.Stdout = &out
+		h.run(cmd)
+		if got := out.String(); got != "y\n0\n" && got != "y\n255\n" {
+			t.Errorf("%q", got)
+		}
+		if d := time.Since(began); d > patience/2 {
+			t.Errorf("it took %v", d)
+		}
+		eventually(t, "the program's end", func() bool {
+			b, _ := os.ReadFile(filepath.Join(h.home, "ended"))
+			return string(b) == "141\n"
+		})
+		os.Remove(filepath.Join(h.home, "ended"))
+	}
+}
+
+// eow@openssh.com from a client that does not read what it was sent: the window
+// stays closed.
+func TestAFullWindowDoesNotKeepAProgramThatNobodyWants(t *testing.T) {
+	h := newHost(t, "")
+	ch, reqs, err := h.client().OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := ch.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{"yes; exit 3"})); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	time.Sleep(time.Second) // until the window is full
+	if _, err := ch.SendRequest("eow@openssh.com", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	after := time.After(patience)
+	for {
+		select {
+		case r, ok := <-reqs:
+			if !ok {
+				t.Fatal("no exit status")
+			}
+			if r.Type == "exit-status" {
+				if want := ssh.Marshal(struct{ N uint32 }{3}); !bytes.Equal(r.Payload, want) {
+					t.Errorf("exit status %x", r.Payload)
+				}
+				return
+			}
+		case <-after:
+			t.Fatal("the program goes on")
+		}
+	}
+}
+
 func TestASessionCanReadHowItWasAuthenticated(t *testing.T) {
 	h := newHost(t, "ExposeAuthInfo yes\n", func(i *sshuser.Info) { i.Methods = []string{"publickey ssh-ed25519 AAAA", "password"} })
 	out, _, _ := h.ssh("", wren, "cat $SSH_USER_AUTH; stat -c %a $SSH_USER_AUTH; echo $SSH_USER_AUTH")

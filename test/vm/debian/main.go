@@ -194,7 +194,7 @@ func switchOver() {
 	})
 	claim("systemd has nothing failed", nothingFailed)
 	claim("factotum runs, and nothing else is switched", func() error {
-		return want(vm.sh("p9auth-switch status"), `factotum: running\nssh: off\nport 22: SSH-2.0-OpenSSH\S*.*\nconsole: off`)
+		return want(vm.sh("p9auth-switch status"), `factotum: running\nssh: off\nport 22: SSH-2.0-OpenSSH_[0-9.]+p[0-9]+( .*)?\nconsole: off`)
 	})
 	claim("a dry run changes nothing", func() error {
 		before := vm.sh("p9auth-switch status")
@@ -208,10 +208,10 @@ func switchOver() {
 	})
 	claim("a wrong configuration changes nothing", func() error {
 		out := vm.sh("echo Nonsense >>/etc/p9auth/sshd_config; p9auth-switch ssh on; echo status $?; sed -i '$d' /etc/p9auth/sshd_config; p9auth-switch status")
-		return want(out, `nothing was changed[\s\S]*status 1[\s\S]*ssh: off\nport 22: SSH-2.0-OpenSSH`)
+		return want(out, `nothing was changed[\s\S]*status 1[\s\S]*ssh: off\nport 22: SSH-2.0-OpenSSH_[0-9.]+p[0-9]+( .*)?\n`)
 	})
 	must("p9auth-switch moves port 22 and the consoles over", func() error {
-		return want(vm.sh("p9auth-switch all on; echo status $?; p9auth-switch status"), `status 0[\s\S]*ssh: on\nport 22: SSH-2.0-p9auth\S*\nconsole: on`)
+		return want(vm.sh("p9auth-switch all on; echo status $?; p9auth-switch status"), `status 0[\s\S]*ssh: on\nport 22: SSH-2.0-OpenSSH_\S*p9auth\S*\nconsole: on`)
 	})
 	vm.logout()
 }
@@ -560,13 +560,13 @@ func remove() {
 		return vm.login("root", `# $`)
 	})
 	claim("p9auth-switch moves everything back", func() error {
-		if err := want(vm.sh("p9auth-switch all off; echo status $?; p9auth-switch status"), `status 0[\s\S]*ssh: off\nport 22: SSH-2.0-OpenSSH\S*.*\nconsole: off`); err != nil {
+		if err := want(vm.sh("p9auth-switch all off; echo status $?; p9auth-switch status"), `status 0[\s\S]*ssh: off\nport 22: SSH-2.0-OpenSSH_[0-9.]+p[0-9]+( .*)?\nconsole: off`); err != nil {
 			return err
 		}
 		return want(vm.sh("systemctl is-active ssh.service; systemctl is-enabled ssh.service"), `^active\nenabled$`)
 	})
 	claim("and over once more", func() error {
-		return want(vm.sh("p9auth-switch all on; echo status $?; p9auth-switch status"), `status 0[\s\S]*ssh: on\nport 22: SSH-2.0-p9auth`)
+		return want(vm.sh("p9auth-switch all on; echo status $?; p9auth-switch status"), `status 0[\s\S]*ssh: on\nport 22: SSH-2.0-OpenSSH_\S*p9auth`)
 	})
 	claim("removing the package gives the machine sshd and its consoles back", func() error {
 		return want(vm.sh("dpkg -r p9auth >/dev/null; echo status $?; ssh-keyscan -T 10 localhost 2>&1 | grep -c OpenSSH; ls /etc/systemd/system/*getty@.service.d 2>&1; ls /usr/lib/p9auth 2>&1"),
