@@ -128,9 +128,9 @@ func broken() capproto.Msg {
 	return capproto.NewMsg("error", "code", "internal", "text", "authentication failed: the PAM worker crashed; try again")
 }
 
-// login has a client of the library log in. It returns the server's error, the
-// client's, and what the client was shown.
-func (f *fakeFactotum) login(methods ...ssh.AuthMethod) (server, client error, banner string) {
+// login has a client of the library log in. It returns what the client was shown,
+// the server's error, and the client's.
+func (f *fakeFactotum) login(methods ...ssh.AuthMethod) (banner string, server, client error) {
 	f.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -180,19 +180,20 @@ func (f *fakeFactotum) login(methods ...ssh.AuthMethod) (server, client error, b
 		conn.Close()
 	}
 	nc.Close()
-	return server, <-clientEnded, banner
+	client = <-clientEnded
+	return banner, server, client
 }
 
 func TestFactotumsConsentLetsIn(t *testing.T) {
 	f := newFactotum(t, func(m capproto.Msg) capproto.Msg { return capproto.NewMsg("done") })
-	if server, _, _ := f.login(ssh.Password("x")); server != nil {
+	if _, server, _ := f.login(ssh.Password("x")); server != nil {
 		t.Error(server)
 	}
 }
 
 func TestFactotumsRefusalKeepsOut(t *testing.T) {
 	f := newFactotum(t, func(m capproto.Msg) capproto.Msg { return denied() })
-	server, client, banner := f.login(ssh.PublicKeys(newSigner(t)), ssh.Password("x"))
+	banner, server, client := f.login(ssh.PublicKeys(newSigner(t)), ssh.Password("x"))
 	if server == nil || client == nil || banner != "" {
 		t.Errorf("server: %v, client: %v, banner %q", server, client, banner)
 	}
@@ -232,7 +233,7 @@ func TestAConversationThatIsOverEndsTheConnection(t *testing.T) {
 				f.names(c.user)
 			}
 			began := time.Now()
-			server, client, banner := f.login(c.methods...)
+			banner, server, client := f.login(c.methods...)
 			if server == nil || client == nil {
 				t.Errorf("server: %v, client: %v", server, client)
 			}
@@ -256,7 +257,7 @@ func TestSettingsOfAnotherVersionKeepOutAndSayWhy(t *testing.T) {
 	f.names(func() capproto.Msg {
 		return capproto.NewMsg("ok", "settings", capproto.B64(newer.Encode(&sshdconf.Connection{})), "methods", "password")
 	})
-	server, _, banner := f.login(ssh.Password("x"))
+	banner, server, _ := f.login(ssh.Password("x"))
 	if server == nil || banner == "" || f.offered() != "" {
 		t.Errorf("server: %v, banner %q, offered %q", server, banner, f.offered())
 	}
@@ -274,7 +275,7 @@ func TestTheVerdictOnTheSignatureDecides(t *testing.T) {
 			}
 			return capproto.NewMsg("ok")
 		})
-		server, _, _ := f.login(ssh.PublicKeys(newSigner(t)))
+		_, server, _ := f.login(ssh.PublicKeys(newSigner(t)))
 		if (server == nil) != good {
 			t.Errorf("verdict %v: %v", good, server)
 		}
