@@ -125,7 +125,9 @@ func serveHostile(dev int, silent *atomic.Bool) {
 		case op == open:
 			out = make([]byte, 16) // struct fuse_open_out
 		case op == poll:
+			// What is ready is asked again by whoever polls the epoll descriptor.
 			out = make([]byte, 8) // struct fuse_poll_out
+			binary.NativeEndian.PutUint32(out, unix.POLLIN)
 		default:
 			errno = -int32(unix.ENOSYS)
 		}
