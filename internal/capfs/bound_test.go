@@ -157,8 +157,9 @@ func TestADescriptorStaysOpenIfItIsNamed(t *testing.T) {
 	if got := s.execute("hostile", 1500, s.bind(1500, b, 2000, 2000).Reveal()); got != "2000 / outside 0n 1 2" {
 		t.Errorf("none is named: %s", got)
 	}
-	b.FDs = []uint32{0, 1, 2, 9, 50}
-	if got := s.execute("hostile", 1500, s.bind(1500, b, 2000, 2000).Reveal()); got != "2000 / outside 0n 1 2 9n" {
+	named := *b // the file server keeps the first as it is
+	named.FDs = []uint32{0, 1, 2, 9, 50}
+	if got := s.execute("hostile", 1500, s.bind(1500, &named, 2000, 2000).Reveal()); got != "2000 / outside 0n 1 2 9n" {
 		t.Errorf("9 is named: %s", got)
 	}
 }

@@ -91,6 +91,12 @@ func Serve(conn *ssh.ServerConn, chans <-chan ssh.NewChannel, reqs <-chan *ssh.R
 	go s.watchUser()
 	go s.watchClient()
 	s.opens(chans)
+	select {
+	case <-user.Done():
+		// A client that was told why there is no session may leave at once.
+		s.because(user.Err())
+	default:
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.why
