@@ -26,6 +26,7 @@ const (
 	VerbAttr     = "attr"
 
 	VerbSign   = "sign"
+	VerbNonce  = "nonce"
 	VerbAuth   = "auth"
 	VerbTicket = "ticket"
 	VerbAttach = "attach"

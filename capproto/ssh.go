@@ -31,12 +31,14 @@ func UnB64(s string) ([]byte, error) {
 const SSHVersion = "SSH-2.0-OpenSSH_9.9p9auth"
 
 // SSHServer is what an SSH server has to show: its host keys' public parts and
-// certificates, encoded as RFC 4253 section 6.6 says, and its settings for the
-// address at the other end (sshdconf.TransportFormat).
+// certificates, encoded as RFC 4253 section 6.6 says, its settings for the
+// address at the other end (sshdconf.TransportFormat), and the cookie of its
+// first SSH_MSG_KEXINIT.
 type SSHServer struct {
 	HostKeys  [][]byte
 	HostCerts [][]byte
 	Settings  []byte
+	Nonce     [16]byte
 }
 
 // StartSSH begins a conversation over an SSH connection, whose socket it
@@ -48,6 +50,9 @@ func (c *Client) StartSSH(conn *os.File) (*SSHServer, error) {
 	}
 	s := new(SSHServer)
 	if s.Settings, err = UnB64(m.Get("settings")); err != nil {
+		return nil, err
+	}
+	if s.Nonce, err = nonceOf(m); err != nil {
 		return nil, err
 	}
 	for _, k := range m.All("hostkey") {
@@ -67,10 +72,31 @@ func (c *Client) StartSSH(conn *os.File) (*SSHServer, error) {
 	return s, nil
 }
 
-// Sign has an exchange hash signed with the host key of that public part. The
-// signature is encoded as RFC 4253 section 6.6 says.
-func (c *Client) Sign(key []byte, alg string, hash []byte) ([]byte, error) {
-	m, err := c.rpc(NewMsg(VerbSign, "key", B64(key), "alg", alg, "data", B64(hash)))
+// Nonce asks for the cookie of the next SSH_MSG_KEXINIT (RFC 4253, section 7.1).
+// There is one for each key exchange, and none before the one before is signed.
+func (c *Client) Nonce() ([16]byte, error) {
+	m, err := c.rpc(NewMsg(VerbNonce))
+	if err != nil {
+		return [16]byte{}, err
+	}
+	return nonceOf(m)
+}
+
+func nonceOf(m Msg) (nonce [16]byte, err error) {
+	b, err := UnB64(m.Get("nonce"))
+	if err == nil && len(b) != len(nonce) {
+		err = fmt.Errorf("%w: a nonce of %d bytes", ErrPacket, len(b))
+	}
+	copy(nonce[:], b)
+	return nonce, err
+}
+
+// Sign has a key exchange signed with that host key, or with the key of that
+// host certificate. The transcript is the whole input of the exchange hash (RFC
+// 4253, section 8), and hash is sha256, sha384 or sha512. The signature is
+// encoded as RFC 4253 section 6.6 says.
+func (c *Client) Sign(key []byte, alg, hash string, transcript []byte) ([]byte, error) {
+	m, err := c.rpc(NewMsg(VerbSign, "key", B64(key), "alg", alg, "hash", hash, "transcript", B64(transcript)))
 	if err != nil {
 		return nil, err
 	}

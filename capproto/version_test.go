@@ -3,6 +3,7 @@ package capproto
 import (
 	"net"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -22,7 +23,7 @@ func TestAClientRefusesAFactotumOfAnotherVersion(t *testing.T) {
 				return
 			}
 			c := NewConn(u, MaxRequest)
-			if p, err := c.Recv(); err != nil || p.Get("version") != "1" {
+			if p, err := c.Recv(); err != nil || p.Get("version") != strconv.Itoa(Version) {
 				t.Errorf("the client asks %v, %v", p, err)
 			}
 			c.Send(<-replies)
@@ -33,9 +34,10 @@ func TestAClientRefusesAFactotumOfAnotherVersion(t *testing.T) {
 		reply Msg
 		want  string
 	}{
-		{NewMsg(VerbOK, "version", "1"), ""},
+		{NewMsg(VerbOK, "version", strconv.Itoa(Version)), ""},
 		{NewMsg(VerbOK), "factotum is older than login; restart factotum"},
-		{NewMsg(VerbOK, "version", "2"), "login is older than factotum; log in again; if that does not help, restart the console's getty"},
+		{NewMsg(VerbOK, "version", "1"), "factotum is older than login; restart factotum"},
+		{NewMsg(VerbOK, "version", strconv.Itoa(Version+1)), "login is older than factotum; log in again; if that does not help, restart the console's getty"},
 		// So does a factotum from before there were versions refuse the attribute.
 		{(&Error{Code: CodeProtocol, Text: "not an rpc packet: start does not take version="}).Msg(), "factotum is older than login; restart factotum"},
 		{(&VersionError{"pam", 1, 2}).Reply().Msg(), "login is older than factotum; log in again; if that does not help, restart the console's getty"},

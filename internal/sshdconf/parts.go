@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"time"
 
+	"p9auth/capproto"
 	"p9auth/internal/match"
 	"p9auth/internal/pack"
 )
@@ -53,6 +54,16 @@ type Transport struct {
 	Ciphers           []string
 	MACs              []string
 	RekeyLimit        Rekey
+}
+
+// ServerVersion is the version string that the server announces (RFC 4253,
+// section 4.2), without the end of the line. sshfront sends it, and factotum
+// signs for no other.
+func (t *Transport) ServerVersion() string {
+	if t.VersionAddendum == "" {
+		return capproto.SSHVersion
+	}
+	return capproto.SSHVersion + " " + t.VersionAddendum
 }
 
 // TransportFormat is Transport's encoding.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -34,9 +35,9 @@ func loginByPAM(t testing.TB, b *bench) *front {
 func admitBySSH(t testing.TB, b *bench, user string) *front {
 	f := b.dial(t, uidSSH, uidSSH, 200)
 	f.want("ok", startMsg("ssh"), socket())
-	f.want("ok", signMsg(exchangeHash(1)))
+	f.want("ok", f.signMsg())
 	f.want("ok", msg("user", "name", user))
-	f.want("done", keyMsg(user, exchangeHash(1)))
+	f.want("done", keyMsg(user, f.sid))
 	return f
 }
 
@@ -117,7 +118,8 @@ func TestAConversationHasSoManyCapabilitiesAndAUidToo(t *testing.T) {
 func TestALoginBySSHIsHandedOverOnce(t *testing.T) {
 	b := newBench(host().gen)
 	f := admitBySSH(t, b, "alice")
-	f.want("ok", signMsg(exchangeHash(2)))
+	f.want("ok", msg("nonce"))
+	f.want("ok", f.signMsg())
 	token := f.want("ok", msg("ticket")).Get("ticket")
 	b.dial(t, uidLogin, uidLogin, 101).wantEnd(capproto.CodeProtocol, msg("attach", "ticket", token))
 	b.dial(t, uidSSH, uidSSH, 202).wantEnd(capproto.CodeProtocol, msg("attach", "ticket", token+"A"))
@@ -162,8 +164,8 @@ func TestAFrontEndForSSHThatIsTakenAwayMeanwhileHarmsNobody(t *testing.T) {
 	without.FrontEnds = map[string]config.Binding{"_login": {Service: "login", Proto: "pam"}}
 	s.gen.Store(&generation{without, map[uint32]config.Binding{uidLogin: {Service: "login", Proto: "pam"}}, nil})
 	f.want("ok", startMsg("ssh"), socket())
-	f.want("ok", signMsg(exchangeHash(1)))
-	f.want("done", keyMsg("alice", exchangeHash(1)))
+	f.want("ok", f.signMsg())
+	f.want("done", keyMsg("alice", f.sid))
 	// Whoever comes later is no front end.
 	late := newFakeWire()
 	s.accept(late, &unix.Ucred{Pid: 201, Uid: uidSSH})
@@ -262,11 +264,12 @@ func TestProgramsOfTwoVersionsRefuseEachOther(t *testing.T) {
 		text string
 	}{
 		{uidSSH, msg("start", "proto", "ssh"), capproto.CodeVersion, "sshfront is older than factotum; restart it"},
-		{uidSSH, msg("start", "proto", "ssh", "version", "2"), capproto.CodeVersion, "factotum is older than sshfront; restart factotum"},
+		{uidSSH, msg("start", "proto", "ssh", "version", "1"), capproto.CodeVersion, "sshfront is older than factotum; restart it"},
+		{uidSSH, msg("start", "proto", "ssh", "version", fmt.Sprint(capproto.Version+1)), capproto.CodeVersion, "factotum is older than sshfront; restart factotum"},
 		{uidLogin, msg("start", "proto", "pam", "user", "alice"), capproto.CodeVersion, "login is older than factotum; log in again; if that does not help, restart the console's getty"},
-		{uidLogin, msg("start", "proto", "pam", "version", "01"), capproto.CodeProtocol, "version=01"},
+		{uidLogin, msg("start", "proto", "pam", "version", "02"), capproto.CodeProtocol, "version=02"},
 		{uidLogin, msg("start", "proto", "pam", "version", "-1"), capproto.CodeProtocol, "version=-1"},
-		{uidLogin, msg("start", "proto", "pam", "version", "1", "version", "1"), capproto.CodeProtocol, ""},
+		{uidLogin, msg("start", "proto", "pam", "version", "2", "version", "2"), capproto.CodeProtocol, ""},
 	} {
 		f := b.dial(t, c.uid, c.uid, 100)
 		if m := f.wantEnd(c.code, c.m); c.text != "" && m.Get("text") != c.text {
@@ -274,7 +277,7 @@ func TestProgramsOfTwoVersionsRefuseEachOther(t *testing.T) {
 		}
 	}
 	f := b.dial(t, uidLogin, uidLogin, 100)
-	if v := f.want("ok", startMsg("pam", "user", "alice")).Get("version"); v != "1" {
+	if v := f.want("ok", startMsg("pam", "user", "alice")).Get("version"); v != fmt.Sprint(capproto.Version) {
 		t.Errorf("factotum is of version %q", v)
 	}
 	f.hangUp()

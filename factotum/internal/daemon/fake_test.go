@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -314,6 +315,8 @@ type front struct {
 	ended  chan struct{} // the conversation is over, and its workers are gone
 	asked  int
 	closed bool
+	nonce  []byte // the last one that was given
+	sid    []byte // the session id
 }
 
 // dial begins a conversation of a process of that uid, over a connection that
@@ -332,6 +335,19 @@ func (b *bench) dial(t testing.TB, uid, peer uint32, pid int32) *front {
 // ask sends a request. It returns false if the conversation is over and there was
 // no reply to it.
 func (f *front) ask(m capproto.Msg, files ...*os.File) (capproto.Msg, bool) {
+	r, ok := f.say(m, files...)
+	if n, err := capproto.UnB64(r.Get("nonce")); err == nil && len(n) > 0 {
+		f.nonce = n
+	}
+	if ok && r.Verb == capproto.VerbOK && m.Verb == capproto.VerbSign && f.sid == nil {
+		b, _ := capproto.UnB64(m.Get("transcript"))
+		h := sha256.Sum256(b)
+		f.sid = h[:]
+	}
+	return r, ok
+}
+
+func (f *front) say(m capproto.Msg, files ...*os.File) (capproto.Msg, bool) {
 	f.asked++
 	p := capproto.Packet{Msg: m, FDs: detach(files), Cred: f.cred}
 	select {
@@ -397,7 +413,7 @@ func (f *front) hangUp() {
 func msg(verb string, nameValue ...string) capproto.Msg { return capproto.NewMsg(verb, nameValue...) }
 
 func startMsg(proto string, nameValue ...string) capproto.Msg {
-	return msg(capproto.VerbStart, append([]string{"proto", proto, "version", "1"}, nameValue...)...)
+	return msg(capproto.VerbStart, append([]string{"proto", proto, "version", fmt.Sprint(capproto.Version)}, nameValue...)...)
 }
 
 // newGen is a generation with that sshd_config, beside a host key.
@@ -472,9 +488,42 @@ func exchangeHash(n byte) []byte {
 	return h[:]
 }
 
-func signMsg(hash []byte) capproto.Msg {
-	return msg(capproto.VerbSign, "key", capproto.B64(host().key.Marshal()), "alg", "ssh-ed25519", "data", capproto.B64(hash))
+// A transcript is the input of an exchange hash, with the names of RFC 4253
+// section 8.
+type transcript struct {
+	VC, VS         string
+	IC, IS, KS     []byte
+	Theirs, Ours   []byte
+	SharedMaterial []byte
 }
+
+// kexInit is a SSH_MSG_KEXINIT.
+func kexInit(cookie []byte) []byte {
+	return ssh.Marshal(struct {
+		Type                         byte
+		Cookie                       [16]byte
+		A, B, C, D, E, F, G, H, I, J []string
+		Follows                      bool
+		Reserved                     uint32
+	}{Type: 20, Cookie: [16]byte(cookie), A: []string{"curve25519-sha256", "kex-strict-s-v00@openssh.com"}, B: []string{"ssh-ed25519"}})
+}
+
+// exchange is a key exchange of this host with that nonce.
+func exchange(nonce []byte) transcript {
+	if nonce == nil {
+		nonce = make([]byte, 16)
+	}
+	return transcript{"SSH-2.0-OpenSSH_10.0", capproto.SSHVersion, kexInit(bytes.Repeat([]byte{7}, 16)), kexInit(nonce), host().key.Marshal(),
+		bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32), bytes.Repeat([]byte{3}, 32)}
+}
+
+// signMsg asks for the signature of a key exchange.
+func (x transcript) signMsg() capproto.Msg {
+	return msg(capproto.VerbSign, "key", capproto.B64(host().key.Marshal()), "alg", "ssh-ed25519", "hash", "sha256", "transcript", capproto.B64(ssh.Marshal(x)))
+}
+
+// signMsg asks for the signature of a key exchange with the last nonce.
+func (f *front) signMsg() capproto.Msg { return exchange(f.nonce).signMsg() }
 
 // keyMsg is a proof by the user's key, with a signature over that session id.
 func keyMsg(user string, sid []byte) capproto.Msg {

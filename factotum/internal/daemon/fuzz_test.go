@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/crypto/ssh"
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
@@ -56,8 +59,10 @@ type trialFront struct {
 	*front
 	proto   string
 	root    bool
-	hashes  [][]byte // that were signed before the user was proven
-	done    bool     // the user is proven, as factotum says
+	fresh   []byte // a nonce that was given and that no signature was made with
+	first   []byte // the first nonce
+	hashes  int    // that were signed before the user was proven
+	done    bool   // the user is proven, as factotum says
 	ended   bool
 	authed  string // the user's name as first given
 	given   []capproto.Hash
@@ -130,7 +135,8 @@ func (tr *trial) anything() pamwire.Event {
 // FuzzConversation drives conversations through verbs in any order, with workers
 // that say anything, and checks the invariants of a capability: there is none
 // without a proof, it is for the sender and the user who was proven, and it dies
-// with its conversation; the host key signs one hash before the proof; a handover
+// with its conversation; the host key signs key exchanges of this host with a fresh
+// nonce, and one before the proof; a handover
 // works once; there is nothing after the end, and no secret in a reply or the log.
 func FuzzConversation(f *testing.F) {
 	for _, script := range slices.Concat(seeds, tries) {
@@ -163,6 +169,9 @@ var tries = [][]byte{
 	{1, 0, 0, 8, 0, 0, 10, 5, 0},
 	{1, 0, 0, 8, 0, 0, 10, 4, 0, 16, 0},
 	{1, 0, 0, 8, 0, 0, 10, 3, 0, 12, 3, 16, 0},
+	// Later key exchanges, with a new nonce and with an old one.
+	{1, 0, 0, 8, 0, 0, 9, 0, 10, 0, 0, 1, 0, 8, 0, 0, 16, 0, 1, 0, 8, 0, 0, 1, 0, 8, 0, 1},
+	{1, 0, 0, 23, 1, 0, 0, 8, 0, 1},
 }
 
 func TestTheSeedsOfTheFuzzTargetLeadToACapability(t *testing.T) {
@@ -235,7 +244,7 @@ func (tr *trial) step(s *tape) {
 func (tr *trial) request(f *trialFront, op int, s *tape) (m capproto.Msg, valid bool) {
 	user := []string{"alice", "alice", "alice", "carol", "root", "nobody"}[s.next(6)]
 	switch op {
-	case 0, 1:
+	case 0:
 		m = startMsg(f.proto)
 		if f.proto == "pam" {
 			m.Add("user", user)
@@ -243,6 +252,8 @@ func (tr *trial) request(f *trialFront, op int, s *tape) (m capproto.Msg, valid 
 				m.Add("preauth", "yes")
 			}
 		}
+	case 1:
+		m = msg(capproto.VerbNonce)
 	case 2, 3:
 		m = msg(capproto.VerbRead)
 	case 4:
@@ -252,7 +263,14 @@ func (tr *trial) request(f *trialFront, op int, s *tape) (m capproto.Msg, valid 
 	case 6, 7:
 		m = msg(capproto.VerbAuthInfo)
 	case 8:
-		m = signMsg(exchangeHash(byte(s.next(3))))
+		x := exchange(f.nonce)
+		switch s.next(3) {
+		case 1: // another's nonce, or one that was given before
+			x = exchange(tr.fronts[0].first)
+		case 2:
+			x.VS = "SSH-2.0-OpenSSH_10.0"
+		}
+		m = x.signMsg()
 	case 9:
 		m = msg(capproto.VerbUser, "name", user)
 	case 10, 11: // a signature over the session id, or over another one
@@ -306,7 +324,8 @@ func (tr *trial) judge(f *trialFront, m, r capproto.Msg, valid bool) {
 	if strings.Contains(string(b), typed) || strings.Contains(string(b), wrongPassword) {
 		tr.t.Fatalf("the reply to %s has what was typed: %v", m.Verb, r)
 	}
-	if r.Get("cap") != "" && m.Verb != capproto.VerbAuthInfo || r.Get("ticket") != "" && m.Verb != capproto.VerbTicket || r.Get("sig") != "" && m.Verb != capproto.VerbSign {
+	if r.Get("cap") != "" && m.Verb != capproto.VerbAuthInfo || r.Get("ticket") != "" && m.Verb != capproto.VerbTicket || r.Get("sig") != "" && m.Verb != capproto.VerbSign ||
+		r.Get("nonce") != "" && m.Verb != capproto.VerbNonce && m.Verb != capproto.VerbStart {
 		tr.t.Fatalf("the reply to %s has a secret: %v", m.Verb, r)
 	}
 	if m.Verb == capproto.VerbUser || m.Verb == capproto.VerbAuth {
@@ -320,20 +339,17 @@ func (tr *trial) judge(f *trialFront, m, r capproto.Msg, valid bool) {
 		return
 	}
 	switch m.Verb {
+	case capproto.VerbNonce:
+		f.fresh, f.first = f.nonce, firstNonce(f.first, f.nonce)
 	case capproto.VerbStart:
+		f.fresh, f.first = f.nonce, firstNonce(f.first, f.nonce)
 		f.preauth = m.Get("preauth") == "yes"
 		if f.preauth && (!f.root || f.asked > 1) {
 			tr.t.Fatal("a password was skipped that must not be")
 		}
 		f.truth.user = m.Get("user")
 	case capproto.VerbSign:
-		hash := m.Get("data")
-		if !f.done {
-			f.hashes = append(f.hashes, []byte(hash))
-			if len(f.hashes) > 1 {
-				tr.t.Fatal("a second hash was signed before the proof")
-			}
-		}
+		f.signed(m)
 	case capproto.VerbUser, capproto.VerbAuth:
 		f.truth.user = f.authed
 		if r.Verb != capproto.VerbOK && valid {
@@ -368,6 +384,35 @@ func (tr *trial) judge(f *trialFront, m, r capproto.Msg, valid bool) {
 	if r.Verb == capproto.VerbDone && !f.done && f.attach == nil {
 		f.done = true
 		tr.proven(f)
+	}
+}
+
+func firstNonce(first, nonce []byte) []byte {
+	if first == nil {
+		return nonce
+	}
+	return first
+}
+
+// signed checks what a host key has signed: a key exchange of this host, with a
+// nonce that factotum gave to this conversation and that is new.
+func (f *trialFront) signed(m capproto.Msg) {
+	b, err := capproto.UnB64(m.Get("transcript"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var x transcript
+	if err := ssh.Unmarshal(b, &x); err != nil {
+		f.t.Fatalf("what is not a transcript was signed: %v", err)
+	}
+	if f.fresh == nil || !bytes.Equal(x.IS, kexInit(f.fresh)) || x.VS != capproto.SSHVersion || !bytes.Equal(x.KS, host().key.Marshal()) {
+		f.t.Fatalf("the host key signed %+v, the nonce is %x", x, f.fresh)
+	}
+	f.fresh = nil
+	if !f.done {
+		if f.hashes++; f.hashes > 1 {
+			f.t.Fatal("a second key exchange was signed before the proof")
+		}
 	}
 }
 

@@ -115,19 +115,28 @@ func readHostCert(path string) (*ssh.Certificate, error) {
 	return cert, nil
 }
 
-// sign signs an exchange hash with the host key of that public part, in an
-// algorithm that is the key's own and among those offered (HostKeyAlgorithms).
-func (s *sshServer) sign(blob []byte, alg string, offered []string, hash []byte) (*ssh.Signature, error) {
+// sign signs an exchange hash with the host key that a key exchange shows, or
+// with the key of the host certificate, in an algorithm that is the key's own
+// and that is among those offered (HostKeyAlgorithms).
+func (s *sshServer) sign(shown []byte, alg string, offered []string, hash []byte) (*ssh.Signature, error) {
+	bare, keyType := shown, ""
+	for _, c := range s.certs {
+		if bytes.Equal(c.Marshal(), shown) {
+			bare, keyType = c.Key.Marshal(), c.Type()
+		}
+	}
 	for _, k := range s.keys {
-		if !bytes.Equal(k.PublicKey().Marshal(), blob) {
+		if !bytes.Equal(k.PublicKey().Marshal(), bare) {
 			continue
+		}
+		if keyType == "" {
+			keyType = k.PublicKey().Type()
 		}
 		if !slices.Contains(sshauth.AlgorithmsOf(k.PublicKey().Type()), alg) {
 			return nil, fmt.Errorf("a host key of type %s does not sign in algorithm %.60q", k.PublicKey().Type(), alg)
 		}
-		hasCert := slices.ContainsFunc(s.certs, func(c *ssh.Certificate) bool { return bytes.Equal(c.Key.Marshal(), blob) })
-		if !slices.ContainsFunc(offered, func(o string) bool { return o == alg || hasCert && sshauth.SignatureFormat(o) == alg }) {
-			return nil, fmt.Errorf("algorithm %s is not in HostKeyAlgorithms", alg)
+		if !sshauth.SignsFor(keyType, alg, offered) {
+			return nil, fmt.Errorf("algorithm %s of %s is not in HostKeyAlgorithms", alg, keyType)
 		}
 		return k.SignWithAlgorithm(rand.Reader, hash, alg)
 	}

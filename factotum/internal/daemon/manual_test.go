@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/config"
+	"p9auth/factotum/internal/sshauth"
 	"p9auth/test/manual"
 )
 
@@ -58,6 +60,9 @@ func TestTheManualHasTheBoundsOfThePackets(t *testing.T) {
 		fmt.Sprintf("at most %d attributes", capproto.MaxAttrs),
 		fmt.Sprintf("a request has at most %d bytes, a reply at most %d.", capproto.MaxRequest, capproto.MaxReply),
 		fmt.Sprintf("A conversation gets at most %d.", config.MaxCapsPerConversation),
+		fmt.Sprintf("It has at most %d bytes.", sshauth.MaxTranscript),
+		fmt.Sprintf("while there are at most %d beyond %d a second", sshauth.ExchangesAtOnce, time.Second/sshauth.ExchangeEvery),
+		fmt.Sprintf("this protocol, which is %d;", capproto.Version),
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("p9auth-rpc(7) does not say %q", want)

@@ -26,23 +26,31 @@ var (
 		"ssh":      {"sign": "keyed", "attr": "ssh"},
 		"keyed":    {"user": "named", "auth": "admitted", "attr": "keyed"},
 		"named":    {"auth": "admitted", "attr": "named"},
-		"admitted": {"sign": "admitted", "ticket": "spent", "attr": "admitted"},
-		"spent":    {"sign": "spent", "attr": "spent"},
+		"admitted": {"nonce": "rekeying", "ticket": "spent", "attr": "admitted"},
+		"rekeying": {"sign": "admitted", "ticket": "spent, rekeying", "attr": "rekeying"},
+		"spent":    {"nonce": "spent, rekeying", "attr": "spent"},
+
+		"spent, rekeying": {"sign": "spent", "attr": "spent, rekeying"},
 	}
 	modelAttached = map[string]map[string]string{
 		"idle":     {"start": "ssh", "attach": "proven", "attr": "idle"},
 		"ssh":      {"sign": "keyed", "attr": "ssh"},
 		"keyed":    {"user": "named", "auth": "admitted", "attr": "keyed"},
 		"named":    {"auth": "admitted", "attr": "named"},
-		"admitted": {"sign": "admitted", "ticket": "spent", "attr": "admitted"},
-		"spent":    {"sign": "spent", "attr": "spent"},
-		"proven":   {"session": "opening", "attr": "proven"},
-		"opening":  {"read": "open", "attr": "opening"},
-		"open":     {"authinfo": "open", "attr": "open"},
+		"admitted": {"nonce": "rekeying", "ticket": "spent", "attr": "admitted"},
+		"rekeying": {"sign": "admitted", "ticket": "spent, rekeying", "attr": "rekeying"},
+		"spent":    {"nonce": "spent, rekeying", "attr": "spent"},
+
+		"spent, rekeying": {"sign": "spent", "attr": "spent, rekeying"},
+
+		"proven":  {"session": "opening", "attr": "proven"},
+		"opening": {"read": "open", "attr": "opening"},
+		"open":    {"authinfo": "open", "attr": "open"},
 	}
 	// What attr says in a phase.
 	modelState = map[string]string{
 		"waiting": "talking", "owing": "talking", "written": "talking", "keyed": "ssh", "named": "ssh",
+		"rekeying": "admitted", "spent, rekeying": "spent",
 	}
 )
 
@@ -78,11 +86,11 @@ func TestEachSequenceOfVerbsDoesWhatTheModelSays(t *testing.T) {
 					}
 					f := b.dial(t, m.uid, m.uid, 700)
 					for _, v := range done {
-						if r, ok := f.ask(modelMsg(v, m.proto, token), modelFile(v, m.proto)...); !ok || r.Verb == "error" {
+						if r, ok := f.ask(f.modelMsg(v, m.proto, token), modelFile(v, m.proto)...); !ok || r.Verb == "error" {
 							t.Fatalf("%v: %s is answered by %v", done, v, r)
 						}
 					}
-					r, ok := f.ask(modelMsg(verb, m.proto, token), modelFile(verb, m.proto)...)
+					r, ok := f.ask(f.modelMsg(verb, m.proto, token), modelFile(verb, m.proto)...)
 					n++
 					next, allowed := m.model[phase][verb]
 					_, made := b.hash.count()
@@ -120,7 +128,7 @@ func firstOf(a, b string) string {
 	return b
 }
 
-func modelMsg(verb, proto, token string) capproto.Msg {
+func (f *front) modelMsg(verb, proto, token string) capproto.Msg {
 	switch verb {
 	case capproto.VerbStart:
 		if proto == "pam" {
@@ -130,11 +138,11 @@ func modelMsg(verb, proto, token string) capproto.Msg {
 	case capproto.VerbWrite:
 		return msg(verb, "data", typed)
 	case capproto.VerbSign:
-		return signMsg(exchangeHash(1))
+		return f.signMsg()
 	case capproto.VerbUser:
 		return msg(verb, "name", "alice")
 	case capproto.VerbAuth:
-		return keyMsg("alice", exchangeHash(1))
+		return keyMsg("alice", f.sid)
 	case capproto.VerbAttach:
 		return msg(verb, "ticket", token)
 	}

@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"golang.org/x/crypto/ssh"
-
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/sshauth"
@@ -25,7 +23,13 @@ type sshProto struct {
 	*conversation
 	conf          *sshdconf.Settings // for the address, then for the user
 	remote, local netip.AddrPort
-	sessionID     []byte // the first exchange hash that was signed
+
+	// Key exchanges.
+	version   string         // that this server announces
+	nonce     *sshauth.Nonce // of the next one; nil: it is used, and no other is given
+	sessionID []byte         // the first exchange hash that was signed
+	pace      sshauth.Pace
+	hurried   bool // and that is in the log
 
 	// The user.
 	identified bool // named, for good
@@ -86,7 +90,10 @@ func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
 	for _, k := range l.gen.ssh.certs {
 		m.Add("hostcert", capproto.B64(k.Marshal()))
 	}
-	m.Add("settings", capproto.B64(sshdconf.TransportFormat.Encode(conf.Transport())))
+	transport := conf.Transport()
+	l.version = transport.ServerVersion()
+	m.Add("settings", capproto.B64(sshdconf.TransportFormat.Encode(transport)))
+	m.Add("nonce", l.giveNonce())
 	l.state = offering
 	return m, nil
 }
@@ -126,30 +133,6 @@ func (l *sshProto) groups() ([]string, error) {
 		return nil, errors.New(l.account.GroupsErr)
 	}
 	return l.account.Groups, nil
-}
-
-// sign signs an exchange hash with a host key. Before the user is proven it
-// signs one only: that is the session id.
-func (l *sshProto) sign(p capproto.Packet) (capproto.Msg, error) {
-	hash, err := capproto.UnB64(p.Get("data"))
-	if err != nil || len(hash) != 32 && len(hash) != 48 && len(hash) != 64 {
-		return capproto.Msg{}, violation("sign: not an exchange hash")
-	}
-	if l.sessionID != nil && l.state&(admitted|handedOver) == 0 {
-		return capproto.Msg{}, violation("sign: a second exchange hash before authentication")
-	}
-	blob, err := capproto.UnB64(p.Get("key"))
-	if err != nil {
-		return capproto.Msg{}, violation("sign: %v", err)
-	}
-	sig, err := l.gen.ssh.sign(blob, p.Get("alg"), l.conf.HostKeyAlgorithms, hash)
-	if err != nil {
-		return capproto.Msg{}, violation("sign: %v", err)
-	}
-	if l.sessionID == nil {
-		l.sessionID = hash
-	}
-	return capproto.NewMsg(capproto.VerbOK, "sig", capproto.B64(ssh.Marshal(sig))), nil
 }
 
 // wrongPassword takes the place of a password that must not be right. It is

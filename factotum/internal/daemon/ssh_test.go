@@ -18,6 +18,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/factotum/internal/config"
 	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/internal/sshauth"
 	"p9auth/factotum/internal/status"
 )
 
@@ -25,7 +26,7 @@ import (
 func keyed(t testing.TB, b *bench) *front {
 	f := b.dial(t, uidSSH, uidSSH, 200)
 	f.want("ok", startMsg("ssh"), socket())
-	f.want("ok", signMsg(exchangeHash(1)))
+	f.want("ok", f.signMsg())
 	return f
 }
 
@@ -112,14 +113,14 @@ func TestTheRightPasswordIsWrongForRootAndForNobody(t *testing.T) {
 	}
 	// By a key root may.
 	f := keyed(t, b)
-	f.want("done", keyMsg("root", exchangeHash(1)))
+	f.want("done", keyMsg("root", f.sid))
 	f.hangUp()
 }
 
 func TestPermitRootLoginNoRefusesTheKeyToo(t *testing.T) {
 	b := newBench(newGen("PermitRootLogin no\n"))
 	f := keyed(t, b)
-	f.wantCode(capproto.CodeDenied, keyMsg("root", exchangeHash(1)))
+	f.wantCode(capproto.CodeDenied, keyMsg("root", f.sid))
 	if !strings.Contains(b.log.String(), "ROOT LOGIN REFUSED FROM 127.0.0.1 port") {
 		t.Errorf("the log: %s", b.log.String())
 	}
@@ -141,10 +142,10 @@ func TestTwoProofsAreTwoMethods(t *testing.T) {
 		t.Errorf("%v", m)
 	}
 	f.wantCode(capproto.CodeDenied, authMsg("carol", "password", "data", typed))
-	if m := f.want("more", keyMsg("carol", exchangeHash(1))); m.Get("methods") != "password" {
+	if m := f.want("more", keyMsg("carol", f.sid)); m.Get("methods") != "password" {
 		t.Errorf("%v", m)
 	}
-	f.wantCode(capproto.CodeDenied, keyMsg("carol", exchangeHash(1))) // a key counts once
+	f.wantCode(capproto.CodeDenied, keyMsg("carol", f.sid)) // a key counts once
 	f.want("done", authMsg("carol", "password", "data", typed))
 	// sshd's words: auth_log in OpenSSH's auth.c.
 	if !regexp.MustCompile(`Partial publickey for carol from [^ ]+ port \d+ ssh2: ED25519 SHA256:`).MatchString(b.log.String()) {
@@ -218,7 +219,8 @@ func TestAnAccountThatPAMRefusesIsTheEnd(t *testing.T) {
 			}
 			return answers(typed)(w, r)
 		}
-		keyed(t, b).wantEnd(capproto.CodeAccount, keyMsg("alice", exchangeHash(1)))
+		k := keyed(t, b)
+		k.wantEnd(capproto.CodeAccount, keyMsg("alice", k.sid))
 	}
 }
 
@@ -235,11 +237,11 @@ func TestSoManyFailuresAreTheEnd(t *testing.T) {
 func TestAKeyIsJudgedByItsSignature(t *testing.T) {
 	b := newBench(host().gen)
 	f := keyed(t, b)
-	bare := keyMsg("alice", exchangeHash(1))
+	bare := keyMsg("alice", f.sid)
 	bare.Attrs = bare.Attrs[:len(bare.Attrs)-1]
 	f.want("ok", bare) // acceptable
 	f.wantCode(capproto.CodeDenied, keyMsg("alice", exchangeHash(9)))
-	wrong := keyMsg("alice", exchangeHash(1))
+	wrong := keyMsg("alice", f.sid)
 	wrong.Attrs[len(wrong.Attrs)-1].Value = "%"
 	f.wantCode(capproto.CodeDenied, wrong)
 	if n := b.stats.Of(status.SignatureRefused); n != 2 {
@@ -248,10 +250,10 @@ func TestAKeyIsJudgedByItsSignature(t *testing.T) {
 	if !strings.Contains(b.log.String(), "a note") {
 		t.Error("the worker's notes are lost")
 	}
-	unknown := keyMsg("alice", exchangeHash(1))
+	unknown := keyMsg("alice", f.sid)
 	unknown.Attrs[2].Value = "ssh-dss"
 	f.wantCode(capproto.CodeDenied, unknown)
-	f.want("done", keyMsg("alice", exchangeHash(1)))
+	f.want("done", keyMsg("alice", f.sid))
 	f.hangUp()
 	b.reply = func(w *fakeWorker, r pamwire.Request) []pamwire.Event {
 		if _, ok := r.(pamwire.KeyQuery); ok {
@@ -260,7 +262,7 @@ func TestAKeyIsJudgedByItsSignature(t *testing.T) {
 		return obliging(w, r)
 	}
 	denied := keyed(t, b)
-	denied.wantCode(capproto.CodeDenied, keyMsg("alice", exchangeHash(1)))
+	denied.wantCode(capproto.CodeDenied, keyMsg("alice", denied.sid))
 	denied.hangUp()
 	for _, e := range []pamwire.Event{pamwire.KeyAllowed{Options: "nonsense"}, pamwire.Begun{}, pamwire.Failed{Text: "x"}} {
 		b.reply = func(w *fakeWorker, r pamwire.Request) []pamwire.Event {
@@ -269,41 +271,100 @@ func TestAKeyIsJudgedByItsSignature(t *testing.T) {
 			}
 			return obliging(w, r)
 		}
-		keyed(t, b).wantEnd(capproto.CodeInternal, keyMsg("alice", exchangeHash(1)))
+		k := keyed(t, b)
+		k.wantEnd(capproto.CodeInternal, keyMsg("alice", k.sid))
 	}
 	keyed(t, b).wantEnd(capproto.CodeProtocol, authMsg("alice", "publickey", "alg", "ssh-ed25519", "key", "%"))
 }
 
 func TestWhatIsOutOfTurnInSSHEndsTheConversation(t *testing.T) {
 	b := newBench(host().gen)
-	key, hash := capproto.B64(host().key.Marshal()), capproto.B64(exchangeHash(1))
+	// A lie differs from the truth in one thing.
+	with := func(name, value string) func(f *front) capproto.Msg {
+		return func(f *front) capproto.Msg {
+			m := f.signMsg()
+			for i := range m.Attrs {
+				if m.Attrs[i].Name == name {
+					m.Attrs[i].Value = value
+				}
+			}
+			return m
+		}
+	}
+	exchanged := func(change func(x *transcript)) func(f *front) capproto.Msg {
+		return func(f *front) capproto.Msg {
+			x := exchange(f.nonce)
+			change(&x)
+			return x.signMsg()
+		}
+	}
 	for name, ask := range map[string]func(f *front) capproto.Msg{
 		"a proof before the key exchange": func(*front) capproto.Msg { return authMsg("alice", "none") },
 		"a name before the key exchange":  func(*front) capproto.Msg { return msg("user", "name", "alice") },
-		"a hash of another length":        func(*front) capproto.Msg { return msg("sign", "key", key, "alg", "ssh-ed25519", "data", "AAAA") },
-		"no base64":                       func(*front) capproto.Msg { return msg("sign", "key", "%", "alg", "ssh-ed25519", "data", hash) },
-		"another algorithm":               func(*front) capproto.Msg { return msg("sign", "key", key, "alg", "ssh-rsa", "data", hash) },
-		"another key":                     func(*front) capproto.Msg { return msg("sign", "key", "AAAA", "alg", "ssh-ed25519", "data", hash) },
-		"a second hash": func(f *front) capproto.Msg {
-			f.want("ok", signMsg(exchangeHash(1)))
-			return signMsg(exchangeHash(1))
+		"a hash in place of a transcript": with("transcript", capproto.B64(exchangeHash(1))),
+		"no transcript":                   with("transcript", ""),
+		"no base64":                       with("transcript", "%"),
+		"another algorithm":               with("alg", "ssh-rsa"),
+		"another key":                     with("key", "AAAA"),
+		"another hash":                    with("hash", "sha1"),
+		"a nonce of its own":              exchanged(func(x *transcript) { x.IS = kexInit(bytes.Repeat([]byte{9}, 16)) }),
+		"the client's cookie":             exchanged(func(x *transcript) { x.IC, x.IS = x.IS, x.IC }),
+		"another server's version":        exchanged(func(x *transcript) { x.VS = "SSH-2.0-OpenSSH_10.0" }),
+		"another server's key":            exchanged(func(x *transcript) { x.KS = host().blob }),
+		"bytes after I_S":                 exchanged(func(x *transcript) { x.IS = append(x.IS, 0) }),
+		"bytes after the shared secret": func(f *front) capproto.Msg {
+			return with("transcript", capproto.B64(append(ssh.Marshal(exchange(f.nonce)), 0)))(f)
+		},
+		"the nonce of another conversation": func(*front) capproto.Msg {
+			other := b.dial(t, uidSSH, uidSSH, 201)
+			defer other.hangUp()
+			other.want("ok", startMsg("ssh"), socket())
+			return other.signMsg()
+		},
+		"a second key exchange": func(f *front) capproto.Msg {
+			f.want("ok", f.signMsg())
+			return f.signMsg()
+		},
+		"a nonce before authentication": func(f *front) capproto.Msg {
+			f.want("ok", f.signMsg())
+			return msg("nonce")
+		},
+		"a second nonce": func(f *front) capproto.Msg {
+			f.want("ok", f.signMsg())
+			f.want("done", keyMsg("alice", f.sid))
+			f.want("ok", msg("nonce"))
+			return msg("nonce")
+		},
+		"a nonce for the second time": func(f *front) capproto.Msg {
+			f.want("ok", f.signMsg())
+			f.want("done", keyMsg("alice", f.sid))
+			f.want("ok", msg("nonce"))
+			f.want("ok", f.signMsg())
+			return f.signMsg()
+		},
+		"the first nonce in a later key exchange": func(f *front) capproto.Msg {
+			first := f.nonce
+			f.want("ok", f.signMsg())
+			f.want("done", keyMsg("alice", f.sid))
+			f.want("ok", msg("nonce"))
+			return exchange(first).signMsg()
 		},
 		"another user": func(f *front) capproto.Msg {
-			f.want("ok", signMsg(exchangeHash(1)))
+			f.want("ok", f.signMsg())
 			f.want("ok", msg("user", "name", "alice"))
 			return authMsg("bob", "none")
 		},
 		"a name after a proof": func(f *front) capproto.Msg {
-			f.want("ok", signMsg(exchangeHash(1)))
+			f.want("ok", f.signMsg())
 			f.wantCode(capproto.CodeDenied, authMsg("alice", "none"))
 			return msg("user", "name", "alice")
 		},
 		"no name": func(f *front) capproto.Msg {
-			f.want("ok", signMsg(exchangeHash(1)))
+			f.want("ok", f.signMsg())
 			return msg("user", "name", "")
 		},
 		"a name of two lines": func(f *front) capproto.Msg {
-			f.want("ok", signMsg(exchangeHash(1)))
+			f.want("ok", f.signMsg())
 			return authMsg("a\nb", "none")
 		},
 	} {
@@ -315,14 +376,15 @@ func TestWhatIsOutOfTurnInSSHEndsTheConversation(t *testing.T) {
 	}
 	b.dial(t, uidSSH, uidSSH, 200).wantEnd(capproto.CodeProtocol, startMsg("ssh"))
 	b.dial(t, uidSSH, uidSSH, 200).wantEnd(capproto.CodeProtocol, startMsg("pam", "user", "alice"))
-	b.dial(t, uidLogin, uidLogin, 200).wantEnd(capproto.CodeProtocol, signMsg(exchangeHash(1)))
+	b.dial(t, uidLogin, uidLogin, 200).wantEnd(capproto.CodeProtocol, exchange(nil).signMsg())
+	b.dial(t, uidLogin, uidLogin, 200).wantEnd(capproto.CodeProtocol, msg("nonce"))
 }
 
 func TestTheHostKeySignsOnlyWhatHostKeyAlgorithmsOffers(t *testing.T) {
 	b := newBench(newGen("HostKeyAlgorithms rsa-sha2-512\n"))
 	f := b.dial(t, uidSSH, uidSSH, 200)
 	f.want("ok", startMsg("ssh"), socket())
-	if m := f.wantEnd(capproto.CodeProtocol, signMsg(exchangeHash(1))); !strings.Contains(m.Get("text"), "HostKeyAlgorithms") {
+	if m := f.wantEnd(capproto.CodeProtocol, f.signMsg()); !strings.Contains(m.Get("text"), "HostKeyAlgorithms") {
 		t.Errorf("%v", m)
 	}
 }
@@ -363,7 +425,7 @@ func TestSettingsOfTheUserHold(t *testing.T) {
 			t.Errorf("%s: %v", c.user, m)
 		}
 		if c.invalid != "" {
-			f.wantCode(capproto.CodeDenied, keyMsg(c.user, exchangeHash(1)))
+			f.wantCode(capproto.CodeDenied, keyMsg(c.user, f.sid))
 			if !strings.Contains(b.log.String(), c.log) {
 				t.Errorf("%s: the log does not say %q: %s", c.user, c.log, b.log.String())
 			}
@@ -428,7 +490,7 @@ func TestAKeyThatIsRefusedTakesAsLongAsTheNameSays(t *testing.T) {
 	var slept time.Duration
 	b.sleep = func(d time.Duration) { slept += d }
 	f := keyed(t, b)
-	f.wantCode(capproto.CodeDenied, keyMsg("nobody-such", exchangeHash(1)))
+	f.wantCode(capproto.CodeDenied, keyMsg("nobody-such", f.sid))
 	f.hangUp()
 	if slept < time.Millisecond {
 		t.Errorf("it took %v", slept)
@@ -468,9 +530,21 @@ func TestHostKeysAndCertificatesAreThoseOfTheHost(t *testing.T) {
 	if err != nil || len(s.keys) != 1 || len(s.certs) != 1 {
 		t.Fatalf("%v", err)
 	}
-	// A certificate is signed for by its key.
-	if _, err := s.sign(signer.PublicKey().Marshal(), "ssh-ed25519", []string{ssh.CertAlgoED25519v01}, exchangeHash(1)); err != nil {
-		t.Error(err)
+	// A certificate is signed for by its key, where it is offered.
+	for _, c := range []struct {
+		shown   []byte
+		offered string
+		want    bool
+	}{
+		{s.certs[0].Marshal(), ssh.CertAlgoED25519v01, true},
+		{signer.PublicKey().Marshal(), ssh.KeyAlgoED25519, true},
+		{signer.PublicKey().Marshal(), ssh.CertAlgoED25519v01, false},
+		{s.certs[0].Marshal(), ssh.KeyAlgoED25519, false},
+		{other.PublicKey().Marshal(), ssh.KeyAlgoED25519, false},
+	} {
+		if _, err := s.sign(c.shown, "ssh-ed25519", []string{c.offered}, exchangeHash(1)); (err == nil) != c.want {
+			t.Errorf("%s is offered, %.40q is shown: %v", c.offered, c.shown, err)
+		}
 	}
 	for name, lines := range map[string]string{
 		"a key that others can read":       "HostKey " + file("open", 0o644, pemBytes),
@@ -492,4 +566,30 @@ func TestHostKeysAndCertificatesAreThoseOfTheHost(t *testing.T) {
 	if s, err := loadSSH(pam, nil); s != nil || err != nil {
 		t.Error("sshd_config is read though no front end is for ssh")
 	}
+}
+
+func TestVeryManyKeyExchangesAreSlowedDownAndLogged(t *testing.T) {
+	b := newBench(host().gen)
+	f := keyed(t, b)
+	f.want("done", keyMsg("alice", f.sid))
+	var slept time.Duration
+	b.sleep = func(d time.Duration) { slept += d }
+	for range sshauth.ExchangesAtOnce / 2 {
+		f.want("ok", msg("nonce"))
+		f.want("ok", f.signMsg())
+	}
+	if slept != 0 {
+		t.Errorf("half of what goes at once took %v", slept)
+	}
+	for range 2 * sshauth.ExchangesAtOnce {
+		f.want("ok", msg("nonce"))
+		f.want("ok", f.signMsg())
+	}
+	if slept < sshauth.ExchangeEvery {
+		t.Errorf("twice as many took %v", slept)
+	}
+	if n := strings.Count(b.log.String(), "very many key exchanges"); n != 1 {
+		t.Errorf("the log says so %d times", n)
+	}
+	f.hangUp()
 }

@@ -20,7 +20,8 @@ func TestALoginBySSHIsBoundToTheUserProcess(t *testing.T) {
 		return err
 	}
 	f := admitBySSH(t, b, "alice")
-	f.want("ok", signMsg(exchangeHash(2)))
+	f.want("ok", msg("nonce"))
+	f.want("ok", f.signMsg())
 	s := b.dial(t, uidSSH, uidSSH, 201)
 	s.want("ok", msg("attach", "ticket", f.want("ok", msg("ticket")).Get("ticket")))
 	s.want("ok", msg("session"))

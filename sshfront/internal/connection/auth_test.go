@@ -1,8 +1,10 @@
 package connection
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"net"
 	"path/filepath"
 	"strings"
@@ -41,6 +43,9 @@ func newSigner(t *testing.T) ssh.Signer {
 	}
 	return s
 }
+
+// firstNonce is what the fake factotum says at the start.
+var firstNonce = [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 
 // granted is the answer to user, for a user with these methods.
 func granted(methods string) capproto.Msg {
@@ -97,8 +102,12 @@ func (f *fakeFactotum) offered() string {
 func (f *fakeFactotum) answer(m capproto.Msg) capproto.Msg {
 	switch m.Verb {
 	case "sign":
-		data, _ := capproto.UnB64(m.Get("data"))
-		sig, err := f.signer.Sign(rand.Reader, data)
+		transcript, _ := capproto.UnB64(m.Get("transcript"))
+		if m.Get("hash") != "sha256" || !bytes.Contains(transcript, append([]byte{20}, firstNonce[:]...)) {
+			f.t.Errorf("the transcript, hash %q, does not have the nonce", m.Get("hash"))
+		}
+		hash := sha256.Sum256(transcript)
+		sig, err := f.signer.Sign(rand.Reader, hash[:])
 		if err != nil {
 			f.t.Error(err)
 		}
@@ -166,7 +175,7 @@ func (f *fakeFactotum) login(methods ...ssh.AuthMethod) (banner string, server, 
 		f.t.Fatal(err)
 	}
 	defer c.factotum.Close()
-	sc, err := c.serverConfig(&capproto.SSHServer{HostKeys: [][]byte{f.signer.PublicKey().Marshal()}})
+	sc, err := c.serverConfig(&capproto.SSHServer{HostKeys: [][]byte{f.signer.PublicKey().Marshal()}, Nonce: firstNonce})
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 package connection
 
 import (
-	"bytes"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -22,37 +22,26 @@ func (c *connection) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig
 		Config: ssh.Config{
 			KeyExchanges: s.KexAlgorithms, Ciphers: s.Ciphers, MACs: s.MACs, RekeyThreshold: rekeyThreshold(s.RekeyLimit),
 		},
-		ServerVersion: capproto.SSHVersion,
+		ServerVersion: s.ServerVersion(),
+		KexCookie:     c.cookies(server.Nonce),
 		BannerCallback: func(m ssh.ConnMetadata) string {
 			c.name(m)
 			return c.greeting
 		},
-	}
-	if s.VersionAddendum != "" {
-		sc.ServerVersion += " " + s.VersionAddendum
 	}
 	for _, blob := range server.HostKeys {
 		key, err := ssh.ParsePublicKey(blob)
 		if err != nil {
 			return nil, fmt.Errorf("host key from factotum: %w", err)
 		}
-		signer := &hostKey{key: key, offered: s.HostKeyAlgorithms, factotum: c.factotum}
-		for _, blob := range server.HostCerts {
-			cert, err := parseCertificate(blob)
-			if err != nil {
-				return nil, err
-			}
-			if bytes.Equal(cert.Key.Marshal(), key.Marshal()) {
-				cs, err := ssh.NewCertSigner(cert, signer)
-				if err != nil {
-					return nil, fmt.Errorf("host certificate: %w", err)
-				}
-				sc.AddHostKey(cs)
-			}
+		c.addHostKey(sc, key)
+	}
+	for _, blob := range server.HostCerts {
+		cert, err := parseCertificate(blob)
+		if err != nil {
+			return nil, err
 		}
-		if len(signer.Algorithms()) > 0 {
-			sc.AddHostKey(signer)
-		}
+		c.addHostKey(sc, cert)
 	}
 	c.authenticate(sc)
 	return sc, nil
@@ -94,7 +83,29 @@ func parseCertificate(blob []byte) (*ssh.Certificate, error) {
 	return cert, nil
 }
 
-// A hostKey signs with a key that factotum keeps.
+// addHostKey adds a host key or certificate, if it is to be offered.
+func (c *connection) addHostKey(sc *ssh.ServerConfig, key ssh.PublicKey) {
+	h := &hostKey{key, c.address.HostKeyAlgorithms, c.factotum}
+	if len(h.Algorithms()) > 0 {
+		sc.AddHostKey(h)
+	}
+}
+
+// cookies gives the library the cookie of each of our SSH_MSG_KEXINITs. They are
+// factotum's nonces: it signs nothing else.
+func (c *connection) cookies(first [16]byte) func() ([16]byte, error) {
+	begun := false // the library calls in one goroutine at a time
+	return func() ([16]byte, error) {
+		if begun {
+			return c.factotum.Nonce()
+		}
+		begun = true
+		return first, nil
+	}
+}
+
+// A hostKey is a host key or a certificate, and signs with the key, which
+// factotum keeps.
 type hostKey struct {
 	key      ssh.PublicKey
 	offered  []string // HostKeyAlgorithms
@@ -103,24 +114,40 @@ type hostKey struct {
 
 func (h *hostKey) PublicKey() ssh.PublicKey { return h.key }
 
-// Algorithms are those that the key can sign in and that are to be offered.
+// Algorithms are those in which the key signs for what is to be offered.
 func (h *hostKey) Algorithms() []string {
-	can := []string{h.key.Type()}
-	if h.key.Type() == ssh.KeyAlgoRSA {
+	plain, isCert := strings.CutSuffix(h.key.Type(), certSuffix)
+	can := []string{plain}
+	if plain == ssh.KeyAlgoRSA {
 		can = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
 	}
-	return slices.DeleteFunc(can, func(a string) bool { return !slices.Contains(h.offered, a) })
+	return slices.DeleteFunc(can, func(a string) bool {
+		if isCert {
+			a += certSuffix
+		}
+		return !slices.Contains(h.offered, a)
+	})
 }
 
-func (h *hostKey) Sign(rand io.Reader, data []byte) (*ssh.Signature, error) {
-	return h.SignWithAlgorithm(rand, data, "")
+// certSuffix makes the name of a key type or algorithm that of its certificates.
+const certSuffix = "-cert-v01@openssh.com"
+
+var errOnlyExchanges = errors.New("a host key signs key exchanges only")
+
+// Sign is never called, as SignExchange takes its place.
+func (h *hostKey) Sign(io.Reader, []byte) (*ssh.Signature, error) { return nil, errOnlyExchanges }
+
+// SignWithAlgorithm is never called, as SignExchange takes its place.
+func (h *hostKey) SignWithAlgorithm(io.Reader, []byte, string) (*ssh.Signature, error) {
+	return nil, errOnlyExchanges
 }
 
-func (h *hostKey) SignWithAlgorithm(_ io.Reader, data []byte, alg string) (*ssh.Signature, error) {
-	if alg == "" {
-		alg = h.key.Type()
-	}
-	b, err := h.factotum.Sign(h.key.Marshal(), alg, data)
+// hashNames are the rpc's.
+var hashNames = map[crypto.Hash]string{crypto.SHA256: "sha256", crypto.SHA384: "sha384", crypto.SHA512: "sha512"}
+
+// SignExchange implements [ssh.ExchangeSigner].
+func (h *hostKey) SignExchange(transcript []byte, hash crypto.Hash, alg string) (*ssh.Signature, error) {
+	b, err := h.factotum.Sign(h.key.Marshal(), alg, hashNames[hash], transcript)
 	if err != nil {
 		return nil, err
 	}

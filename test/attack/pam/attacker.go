@@ -73,6 +73,9 @@ var attacks = map[string]func(args []string){
 // violations counts the protocol violations that factotum must have logged.
 var violations int
 
+// version is that of the rpc.
+var version = strconv.Itoa(capproto.Version)
+
 // Attacker carries out the attack that args[0] names, with the rest as its
 // arguments. It prints how many violations of the protocol factotum must have
 // logged.
@@ -155,7 +158,7 @@ func to(state string) *talk {
 		return name == state
 	}
 	_ = state == "idle" ||
-		step("talking", func() { t.ask("start", "version", "1", "proto", "pam", "user", "alice") }) ||
+		step("talking", func() { t.ask("start", "version", version, "proto", "pam", "user", "alice") }) ||
 		step("asked", func() {
 			if m := t.ask("read"); m.Get("style") != "echo-off" {
 				panic("no question for the password")
@@ -179,10 +182,10 @@ func to(state string) *talk {
 // outOfTurn asks for everything in each state in which it may not be asked
 // for.
 func outOfTurn([]string) {
-	pam := []string{"version", "1", "proto", "pam", "user", "bob"}
+	pam := []string{"version", version, "proto", "pam", "user", "bob"}
 	verbs := map[string][]string{
 		"start": pam, "read": nil, "write": {"data", "x"}, "session": nil, "authinfo": nil, "ticket": nil,
-		"sign": {"key", "AAAA", "alg", "ssh-ed25519", "data", "AAAA"},
+		"sign": {"key", "AAAA", "alg", "ssh-ed25519", "hash", "sha256", "transcript", "AAAA"}, "nonce": nil,
 		"auth": {"user", "alice", "method", "none"},
 		"exec": nil, "ok": nil, "done": nil, "prompt": nil, "opened": {"user", "alice"}, "attach": {"ticket", "x"},
 	}
@@ -230,15 +233,16 @@ func readWaits([]string) {
 // malformed sends what is no packet, or a packet with what is not expected in
 // it.
 func malformed([]string) {
+	start := "start version=" + version + " "
 	long := strings.Repeat("a", 300)
 	packets := []string{
 		"\x00", " ", "START proto=pam", "start\x00proto=pam", "start  proto=pam", "start proto", "start proto=", "start =pam",
-		"start version=1 proto=pam proto=pam user=alice", "start version=1 proto=pam user=alice user=bob", "start version=1 proto=pam user='alice",
-		"start version=1 proto=pam user='alice'x", "start version=1 proto=pam user=al'ice'", "start version=1 proto=pam user=alice\n", "start version=1 proto=pam\tuser=alice",
-		"start version=1 proto=pam user='alice\nroot'", "start version=1 proto=pam user='al\rice'", "start version=1 proto=pam user=" + long,
-		"start version=1 proto=pam user=alice service=su", "start version=1 proto=pam user=alice uid=0", "start version=1 proto=pam user=alice tty=tty1",
-		"start version=1 proto=pam user=alice preauth=no", "start version=1 proto=pam user=alice preauth=", "start proto=", "start", "start user=alice",
-		"start version=1 proto=p9sk1 user=alice", "start version=1 proto=PAM user=alice", "attr state=open", "attr a=b", "-", "9attr", "attr-", strings.Repeat("a", 33),
+		start + "proto=pam proto=pam user=alice", start + "proto=pam user=alice user=bob", start + "proto=pam user='alice",
+		start + "proto=pam user='alice'x", start + "proto=pam user=al'ice'", start + "proto=pam user=alice\n", start + "proto=pam\tuser=alice",
+		start + "proto=pam user='alice\nroot'", start + "proto=pam user='al\rice'", start + "proto=pam user=" + long,
+		start + "proto=pam user=alice service=su", start + "proto=pam user=alice uid=0", start + "proto=pam user=alice tty=tty1",
+		start + "proto=pam user=alice preauth=no", start + "proto=pam user=alice preauth=", "start proto=", "start", "start user=alice",
+		start + "proto=p9sk1 user=alice", start + "proto=PAM user=alice", "attr state=open", "attr a=b", "-", "9attr", "attr-", strings.Repeat("a", 33),
 		"attr" + strings.Repeat(" a=", capproto.MaxAttrs+1),
 		"attr " + strings.Repeat("a", capproto.MaxRequest),
 		strings.Repeat("\xff", capproto.MaxRequest+1), strings.Repeat("'", capproto.MaxRequest),
@@ -275,7 +279,7 @@ func descriptors([]string) {
 	to("asked").violate(capproto.NewMsg("write", "data", "x"), null)
 	to("proven").violate(capproto.NewMsg("session"), null)
 	to("open").violate(capproto.NewMsg("authinfo"), null)
-	start := capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice")
+	start := capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice")
 	to("idle").violate(start, os.Stdin, os.Stdin)
 	many := make([]*os.File, 100)
 	for i := range many {
@@ -307,11 +311,11 @@ func noTerminal([]string) {
 	} {
 		t := dial()
 		t.in = name
-		t.violate(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice"), f)
+		t.violate(capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice"), f)
 	}
 	// Its own is accepted: what was refused above was refused for what it is.
 	t := dial()
-	must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice"), os.Stdin))
+	must(t.Send(capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice"), os.Stdin))
 	if m := t.hear(); m.Verb != capproto.VerbOK {
 		panic("its own terminal: " + m.Get("text"))
 	}
@@ -321,7 +325,7 @@ func noTerminal([]string) {
 func preauth([]string) {
 	t := dial()
 	for _, user := range []string{"alice", "root", ""} {
-		must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", user, "preauth", "yes")))
+		must(t.Send(capproto.NewMsg("start", "version", version, "proto", "pam", "user", user, "preauth", "yes")))
 		if m := t.hear(); m.Verb != capproto.VerbError || m.Get("code") != capproto.CodeDenied {
 			panic("preauth: " + m.Verb)
 		}
@@ -342,7 +346,7 @@ func latePreauth([]string) {
 	must(err)
 	must(syscall.Setresuid(uid, uid, uid))
 	made[0].ask("attr")
-	made[1].ask("start", "version", "1", "proto", "pam", "user", "alice")
+	made[1].ask("start", "version", version, "proto", "pam", "user", "alice")
 	made[1].ask("read")
 	made[1].ask("write", "data", "wrong")
 	must(made[1].Send(capproto.NewMsg("read")))
@@ -350,7 +354,7 @@ func latePreauth([]string) {
 		panic("a wrong password: " + m.Verb)
 	}
 	for _, t := range made {
-		must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "root", "preauth", "yes")))
+		must(t.Send(capproto.NewMsg("start", "version", version, "proto", "pam", "user", "root", "preauth", "yes")))
 		if m := t.hear(); m.Verb != capproto.VerbError || m.Get("code") != capproto.CodeDenied {
 			panic("preauth: " + m.Verb)
 		}
@@ -408,7 +412,7 @@ func sendOn3(args []string) {
 	m := capproto.NewMsg(args[0])
 	switch args[0] {
 	case "start":
-		m.Add("version", "1")
+		m.Add("version", version)
 		m.Add("proto", "pam")
 	case "write":
 		m.Add("data", testbed.Password)
@@ -455,7 +459,7 @@ func takeSocket([]string) {
 		must(err)
 		m := capproto.NewMsg(verb)
 		if verb == "start" {
-			m = capproto.NewMsg(verb, "version", "1", "proto", "pam", "user", "alice")
+			m = capproto.NewMsg(verb, "version", version, "proto", "pam", "user", "alice")
 		}
 		t := &talk{rc, "another user's hands"}
 		t.violate(m)
@@ -603,7 +607,7 @@ func attempts(args []string) {
 	must(err)
 	t := dial()
 	for range limit {
-		t.ask("start", "version", "1", "proto", "pam", "user", "alice")
+		t.ask("start", "version", version, "proto", "pam", "user", "alice")
 		t.ask("read")
 		t.ask("write", "data", "wrong")
 		must(t.Send(capproto.NewMsg("read")))
@@ -611,7 +615,7 @@ func attempts(args []string) {
 			panic("a wrong password: " + m.Verb + m.Get("text"))
 		}
 	}
-	must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice")))
+	must(t.Send(capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice")))
 	t.wantEnd("one more", capproto.CodeLimit)
 }
 
@@ -619,7 +623,7 @@ func attempts(args []string) {
 func losesTerminal([]string) {
 	signal.Ignore(syscall.SIGHUP) // the kernel's, to a session that loses it
 	t := dial()
-	must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice"), os.Stdin))
+	must(t.Send(capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice"), os.Stdin))
 	if m := t.hear(); m.Verb != capproto.VerbOK {
 		panic(m.Get("text"))
 	}
@@ -636,7 +640,7 @@ func leaves(args []string) {
 	began := 0
 	for range 20 {
 		t := dial()
-		m := capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice")
+		m := capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice")
 		if err := t.Send(m); err != nil && !errors.Is(err, syscall.EPIPE) {
 			panic(err)
 		}
@@ -726,7 +730,7 @@ func orphan([]string) {
 // ended and how often it was spoken to.
 func converse([]string) {
 	t := dial()
-	t.ask("start", "version", "1", "proto", "pam", "user", "alice")
+	t.ask("start", "version", version, "proto", "pam", "user", "alice")
 	said := 0
 	for {
 		must(t.Send(capproto.NewMsg("read")))
@@ -750,7 +754,7 @@ func converse([]string) {
 func proves() *talk {
 	signal.Ignore(syscall.SIGHUP) // the kernel's, to a session that loses its terminal
 	t := dial()
-	must(t.Send(capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice"), os.Stdin))
+	must(t.Send(capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice"), os.Stdin))
 	if m := t.hear(); m.Verb != capproto.VerbOK {
 		panic(m.Get("text"))
 	}

@@ -44,7 +44,8 @@ func TestAFrontEndThatLies(t *testing.T) {
 	given := b.Logged("capability given")
 	for name, f := range map[string]func(*testing.T){
 		"lies about signatures":            b.signatures,
-		"mixes exchange hashes":            b.hashes,
+		"has other things signed":          b.exchanges,
+		"replays signatures for elsewhere": b.elsewhere,
 		"passes a socket that is none":     b.sockets,
 		"asks out of turn":                 b.turns,
 		"abuses tickets":                   b.tickets,
@@ -225,8 +226,9 @@ func (b *bed) signatures(t *testing.T) {
 	k.wantNothing()
 }
 
-// hashes asks for signatures with the host keys that are not to be had.
-func (b *bed) hashes(t *testing.T) {
+// exchanges asks for signatures with the host keys that are not to be had. Each
+// lie differs from the truth in one thing.
+func (b *bed) exchanges(t *testing.T) {
 	refuse := func(what string, f func(k *talk) capproto.Msg) {
 		t.Helper()
 		b.wantLogged(t, "protocol violation", 1, func() {
@@ -235,38 +237,96 @@ func (b *bed) hashes(t *testing.T) {
 			k.wantEnd(what, f(k), capproto.CodeProtocol)
 		})
 	}
-	for _, n := range []int{0, 1, 16, 20, 28, 31, 33, 47, 49, 63, 65, 128, 20000} {
-		refuse(fmt.Sprintf("a hash of %d bytes", n), func(k *talk) capproto.Msg {
-			return k.sign(k.hostKey(ssh.KeyAlgoED25519), ssh.KeyAlgoED25519, random(n))
+	// What is not a transcript.
+	sshsig := ssh.Marshal(struct {
+		Magic                          [6]byte
+		Namespace, Reserved, Hash, Sum string
+	}{[6]byte([]byte("SSHSIG")), "file", "", "sha256", string(random(32))})
+	for what, b := range map[string][]byte{
+		"nothing": nil, "a byte": random(1), "a hash by SHA-1": random(20), "a hash by SHA-256": random(32), "a hash by SHA-384": random(48),
+		"64 bytes": random(64), "an SSHSIG": sshsig, "20000 bytes": random(20000),
+	} {
+		for _, hash := range []string{"sha256", "sha512"} {
+			refuse(what, func(k *talk) capproto.Msg {
+				return k.ask("sign", "key", capproto.B64(k.hostKey(ssh.KeyAlgoED25519)), "alg", ssh.KeyAlgoED25519, "hash", hash, "transcript", capproto.B64(b))
+			})
+		}
+		refuse(what+" as a hash", func(k *talk) capproto.Msg {
+			return k.ask("sign", "key", capproto.B64(k.hostKey(ssh.KeyAlgoED25519)), "alg", ssh.KeyAlgoED25519, "data", capproto.B64(b))
 		})
 	}
-	for _, n := range []int{32, 48, 64} {
-		k := b.sshfront.start(t, "127.0.0.1")
-		if m := k.sign(k.hostKey(ssh.KeyAlgoED25519), ssh.KeyAlgoED25519, random(n)); m.Verb != capproto.VerbOK {
-			t.Errorf("a hash of %d bytes: %s", n, show(m))
-		}
-		k.close()
+	// Transcripts of other exchanges than this one.
+	other := b.sshfront.start(t, "127.0.0.1")
+	second := b.relay(t, "_second").start(t, "127.0.0.1")
+	for what, lie := range map[string]func(x *exchange){
+		"a nonce of one's own":                     func(x *exchange) { x.IS = kexInit(random(16)) },
+		"no nonce":                                 func(x *exchange) { x.IS = kexInit(make([]byte, 16)) },
+		"a nonce with a bit flipped":               func(x *exchange) { x.IS[16] ^= 1 },
+		"the nonce of another conversation":        func(x *exchange) { x.IS = kexInit(other.nonce) },
+		"the nonce of another front end":           func(x *exchange) { x.IS = kexInit(second.nonce) },
+		"the nonce as the client's cookie":         func(x *exchange) { x.IC, x.IS = x.IS, x.IC },
+		"a byte after I_S":                         func(x *exchange) { x.IS = append(x.IS, 0) },
+		"much after I_S":                           func(x *exchange) { x.IS = append(x.IS, sshsig...) },
+		"half of I_S":                              func(x *exchange) { x.IS = x.IS[:17] },
+		"I_S of another type":                      func(x *exchange) { x.IS[0] = 30 },
+		"a byte after I_C":                         func(x *exchange) { x.IC = append(x.IC, 0) },
+		"no I_C":                                   func(x *exchange) { x.IC = nil },
+		"another V_S":                              func(x *exchange) { x.VS = "SSH-2.0-OpenSSH_10.0" },
+		"a longer V_S":                             func(x *exchange) { x.VS += " " },
+		"no V_S":                                   func(x *exchange) { x.VS = "" },
+		"a V_C that is not SSH's":                  func(x *exchange) { x.VC = "SSHSIG" },
+		"the key of another server":                func(x *exchange) { x.KS = newKey(t, "ed25519", 0).blob() },
+		"another host key of this server":          func(x *exchange) { x.KS = other.hostKey(ssh.KeyAlgoRSA) },
+		"a byte after the host key":                func(x *exchange) { x.KS = append(slices.Clone(x.KS), 0) },
+		"a certificate that this host has not got": func(x *exchange) { x.KS = certify(t, newKey(t, "ed25519", 0), newKey(t, "ed25519", 0), nil).blob() },
+		"no shared secret":                         func(x *exchange) { x.Secret = nil },
+	} {
+		refuse(what, func(k *talk) capproto.Msg {
+			host := k.hostKey(ssh.KeyAlgoED25519)
+			x := k.exchange(host)
+			lie(&x)
+			return k.sign(host, ssh.KeyAlgoED25519, x)
+		})
+	}
+	refuse("bytes after the transcript", func(k *talk) capproto.Msg {
+		host := k.hostKey(ssh.KeyAlgoED25519)
+		return k.ask("sign", "key", capproto.B64(host), "alg", ssh.KeyAlgoED25519, "hash", "sha256", "transcript", capproto.B64(append(ssh.Marshal(k.exchange(host)), 0)))
+	})
+	for _, hash := range []string{"", "sha1", "md5", "none", "SHA256"} {
+		refuse("the hash "+hash, func(k *talk) capproto.Msg {
+			host := k.hostKey(ssh.KeyAlgoED25519)
+			return k.ask("sign", "key", capproto.B64(host), "alg", ssh.KeyAlgoED25519, "hash", hash, "transcript", capproto.B64(ssh.Marshal(k.exchange(host))))
+		})
 	}
 	for alg, keyType := range map[string]string{
 		ssh.KeyAlgoRSA: ssh.KeyAlgoRSA, ssh.KeyAlgoRSASHA512: ssh.KeyAlgoED25519, ssh.KeyAlgoED25519: ssh.KeyAlgoRSA, "": ssh.KeyAlgoED25519,
 		ssh.CertAlgoED25519v01: ssh.KeyAlgoED25519, "ssh-dss": ssh.KeyAlgoRSA, ssh.KeyAlgoSKED25519: ssh.KeyAlgoED25519, "sshsig": ssh.KeyAlgoED25519,
 	} {
-		refuse("algorithm "+alg+" of "+keyType, func(k *talk) capproto.Msg { return k.sign(k.hostKey(keyType), alg, random(32)) })
+		refuse("algorithm "+alg+" of "+keyType, func(k *talk) capproto.Msg {
+			host := k.hostKey(keyType)
+			return k.sign(host, alg, k.exchange(host))
+		})
 	}
 	for what, blob := range map[string][]byte{
 		"no key": nil, "a stranger's key": newKey(t, "ed25519", 0).blob(), "half a key": {0, 0, 0, 11},
 	} {
-		refuse(what, func(k *talk) capproto.Msg { return k.sign(blob, ssh.KeyAlgoED25519, random(32)) })
+		refuse(what, func(k *talk) capproto.Msg { return k.sign(blob, ssh.KeyAlgoED25519, k.exchange(blob)) })
 	}
-	twice := map[string]func(k *talk) []byte{
-		"a second hash":    func(*talk) []byte { return random(32) },
-		"the hash again":   func(k *talk) []byte { return k.sid },
-		"a longer one":     func(*talk) []byte { return random(64) },
-		"the hash flipped": func(k *talk) []byte { h := slices.Clone(k.sid); h[0] ^= 1; return h },
-	}
+	other.close()
+	second.close()
+
+	// A second key exchange before authentication, with the nonce that was used
+	// or with a new one.
 	ed := newKey(t, "ed25519", 0)
 	b.install(t, "alice", ed.line(""))
-	for what, hash := range twice {
+	for what, ask := range map[string]func(k *talk) capproto.Msg{
+		"a second key exchange": func(k *talk) capproto.Msg {
+			host := k.hostKey(ssh.KeyAlgoRSA)
+			return k.sign(host, ssh.KeyAlgoRSASHA256, k.exchange(host))
+		},
+		"the same one again": func(k *talk) capproto.Msg { return k.sign(k.hostKey(ssh.KeyAlgoED25519), ssh.KeyAlgoED25519, k.done) },
+		"a new nonce":        func(k *talk) capproto.Msg { return k.ask("nonce") },
+	} {
 		for _, before := range []string{"", "a failure", "a key that would do", "questions"} {
 			b.wantLogged(t, "protocol violation", 1, func() {
 				k := b.sshfront.connect(t)
@@ -278,12 +338,13 @@ func (b *bed) hashes(t *testing.T) {
 				case "questions":
 					k.want("ok", "auth", "user", "alice", "method", "keyboard-interactive")
 				}
-				k.wantEnd(what+" after "+before, k.sign(k.hostKey(ssh.KeyAlgoRSA), ssh.KeyAlgoRSASHA256, hash(k)), capproto.CodeProtocol)
+				k.wantEnd(what+" after "+before, ask(k), capproto.CodeProtocol)
 			})
 		}
 	}
-	// After authentication the hashes of later key exchanges are signed, but
-	// the session id stays: here it would let a second key be proven.
+	// After authentication later key exchanges are signed, each with a nonce of
+	// its own, and the session id stays: here another would let a second key be
+	// proven.
 	b.configure(t, patient+"AuthenticationMethods publickey,publickey\n")
 	defer b.configure(t, patient)
 	ed2 := newKey(t, "ed25519", 0)
@@ -293,17 +354,89 @@ func (b *bed) hashes(t *testing.T) {
 		t.Fatalf("the first key: %s", show(m))
 	}
 	b.wantLogged(t, "protocol violation", 1, func() {
-		k.wantEnd("a second hash after the first of two proofs", k.sign(k.hostKey(ssh.KeyAlgoED25519), ssh.KeyAlgoED25519, random(32)), capproto.CodeProtocol)
+		host := k.hostKey(ssh.KeyAlgoED25519)
+		k.wantEnd("a second key exchange after the first of two proofs", k.sign(host, ssh.KeyAlgoED25519, k.exchange(host)), capproto.CodeProtocol)
 	})
-	k = b.sshfront.connect(t)
-	k.login("alice", ed)
-	if m := k.login("alice", ed2); m.Verb != capproto.VerbDone {
-		t.Fatalf("the second key: %s", show(m))
+	for what, ask := range map[string]func(k *talk, host []byte) capproto.Msg{
+		"a key exchange without a new nonce": func(k *talk, host []byte) capproto.Msg { return k.sign(host, ssh.KeyAlgoED25519, k.exchange(host)) },
+		"the first nonce in a later key exchange": func(k *talk, host []byte) capproto.Msg {
+			x := k.exchange(host)
+			k.want("ok", "nonce")
+			return k.sign(host, ssh.KeyAlgoED25519, x)
+		},
+		"a later nonce for the second time": func(k *talk, host []byte) capproto.Msg {
+			k.want("ok", "nonce")
+			if m := k.sign(host, ssh.KeyAlgoED25519, k.exchange(host)); m.Verb != capproto.VerbOK {
+				t.Errorf("a later key exchange: %s", show(m))
+			}
+			return k.sign(host, ssh.KeyAlgoED25519, k.exchange(host))
+		},
+		"two nonces at once": func(k *talk, host []byte) capproto.Msg {
+			k.want("ok", "nonce")
+			return k.ask("nonce")
+		},
+		"an SSHSIG with a new nonce": func(k *talk, host []byte) capproto.Msg {
+			k.want("ok", "nonce")
+			return k.ask("sign", "key", capproto.B64(host), "alg", ssh.KeyAlgoED25519, "hash", "sha512", "transcript", capproto.B64(sshsig))
+		},
+	} {
+		b.wantLogged(t, "protocol violation", 1, func() {
+			k := b.sshfront.connect(t)
+			k.t = t
+			k.login("alice", ed)
+			if m := k.login("alice", ed2); m.Verb != capproto.VerbDone {
+				t.Fatalf("the second key: %s", show(m))
+			}
+			k.wantEnd(what, ask(k, k.hostKey(ssh.KeyAlgoED25519)), capproto.CodeProtocol)
+		})
 	}
-	if m := k.sign(k.hostKey(ssh.KeyAlgoED25519), ssh.KeyAlgoED25519, random(32)); m.Verb != capproto.VerbOK {
-		t.Errorf("the hash of a later key exchange: %s", show(m))
+}
+
+// elsewhere has alice log in to another server, which the attacker owns too, and
+// tries to log in here with her signature.
+func (b *bed) elsewhere(t *testing.T) {
+	ed, theirs := newKey(t, "ed25519", 0), newKey(t, "ed25519", 0)
+	b.install(t, "alice", ed.line(""))
+	over := func(k *talk, x exchange) []byte {
+		c := k.claim("alice", ed)
+		c.Session = x.hash()
+		return ssh.Marshal(ed.sign(ssh.Marshal(c)))
 	}
-	k.close()
+	for what, shown := range map[string]func(k *talk) exchange{
+		"the other server": func(*talk) exchange {
+			return exchange{"SSH-2.0-client", "SSH-2.0-other", kexInit(random(16)), kexInit(random(16)), theirs.blob(), random(32), random(32), random(32)}
+		},
+		// It does what it can to look like this host: all but the key.
+		"the other server with the nonce of here": func(k *talk) exchange { return k.exchange(theirs.blob()) },
+		// alice logged in here, in another conversation.
+		"another conversation": func(*talk) exchange {
+			other := b.sshfront.start(t, "127.0.0.1")
+			return other.exchange(other.hostKey(ssh.KeyAlgoED25519))
+		},
+	} {
+		// Her signature's session id is not to be had here.
+		b.wantLogged(t, "protocol violation", 1, func() {
+			k := b.sshfront.start(t, "127.0.0.1")
+			k.t = t
+			k.wantEnd("the exchange of "+what, k.sign(k.hostKey(ssh.KeyAlgoED25519), ssh.KeyAlgoED25519, shown(k)), capproto.CodeProtocol)
+		})
+		// And it fits no session of here.
+		b.wantLogged(t, "signature refused", 1, func() {
+			k := b.sshfront.start(t, "127.0.0.1")
+			k.t = t
+			x := shown(k)
+			host := k.hostKey(ssh.KeyAlgoED25519)
+			here := k.exchange(host)
+			if m := k.sign(host, ssh.KeyAlgoED25519, here); m.Verb != capproto.VerbOK {
+				t.Fatalf("sign: %s", show(m))
+			}
+			k.sid = here.hash()
+			if m := k.prove("alice", ed, over(k, x)); m.Get("code") != capproto.CodeDenied {
+				t.Errorf("the signature for %s: %s", what, show(m))
+			}
+			k.wantNothing()
+		})
+	}
 }
 
 // sockets starts with a descriptor that is no TCP connection.
@@ -329,7 +462,7 @@ func (b *bed) sockets(t *testing.T) {
 	defer uf.Close()
 	good := tcp(t, "127.0.0.1")
 	defer good.Close()
-	start := capproto.NewMsg("start", "version", "1", "proto", "ssh")
+	start := capproto.NewMsg("start", "version", version, "proto", "ssh")
 	for what, files := range map[string][]*os.File{
 		"nothing": {}, "a listening socket": {lf}, "a UDP socket": {uf}, "a unix socket": {theirs}, "a pipe": {r}, "/dev/null": {null},
 		"two connections": {good, good},
@@ -341,14 +474,14 @@ func (b *bed) sockets(t *testing.T) {
 		})
 	}
 	for what, m := range map[string]capproto.Msg{
-		"a user with it":    capproto.NewMsg("start", "version", "1", "proto", "ssh", "user", "alice"),
-		"a host with it":    capproto.NewMsg("start", "version", "1", "proto", "ssh", "host", "10.0.0.1"),
-		"preauth with it":   capproto.NewMsg("start", "version", "1", "proto", "ssh", "preauth", "yes"),
-		"another protocol":  capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice"),
+		"a user with it":    capproto.NewMsg("start", "version", version, "proto", "ssh", "user", "alice"),
+		"a host with it":    capproto.NewMsg("start", "version", version, "proto", "ssh", "host", "10.0.0.1"),
+		"preauth with it":   capproto.NewMsg("start", "version", version, "proto", "ssh", "preauth", "yes"),
+		"another protocol":  capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice"),
 		"no protocol":       capproto.NewMsg("start"),
-		"an unknown one":    capproto.NewMsg("start", "version", "1", "proto", "p9sk1"),
-		"two at once":       capproto.NewMsg("start", "version", "1", "proto", "ssh", "proto", "pam"),
-		"the address named": capproto.NewMsg("start", "version", "1", "proto", "ssh", "addr", "10.0.0.1"),
+		"an unknown one":    capproto.NewMsg("start", "version", version, "proto", "p9sk1"),
+		"two at once":       capproto.NewMsg("start", "version", version, "proto", "ssh", "proto", "pam"),
+		"the address named": capproto.NewMsg("start", "version", version, "proto", "ssh", "addr", "10.0.0.1"),
 	} {
 		b.wantLogged(t, "protocol violation", 1, func() {
 			k := b.sshfront.dial(t)
@@ -399,8 +532,11 @@ func (b *bed) to(t *testing.T, state string, ed key) *talk {
 		if m := k.login("alice", ed); m.Verb != capproto.VerbDone {
 			t.Fatalf("the true proof: %s", show(m))
 		}
-		if state == "spent" {
+		switch state {
+		case "spent":
 			k.want("ok", "ticket")
+		case "rekeying":
+			k.want("ok", "nonce")
 		}
 	}
 	return k
@@ -426,8 +562,9 @@ func (b *bed) turns(t *testing.T) {
 		"exchanged": {"auth", "user", "attr"}, // no second sign
 		"talking":   {"auth", "read", "attr"},
 		"asked":     {"auth", "write", "attr"},
-		"admitted":  {"sign", "ticket", "attr"},
-		"spent":     {"sign", "attr"},
+		"admitted":  {"nonce", "ticket", "attr"}, // no sign without a new nonce
+		"rekeying":  {"sign", "ticket", "attr"},
+		"spent":     {"nonce", "attr"},
 		"proven":    {"session", "attr"},
 		"opening":   {"read", "attr"},
 		"open":      {"authinfo", "attr"},
@@ -436,15 +573,16 @@ func (b *bed) turns(t *testing.T) {
 		"start": func(k *talk) capproto.Msg {
 			conn := tcp(t, "127.0.0.1")
 			defer conn.Close()
-			return k.say(capproto.NewMsg("start", "version", "1", "proto", "ssh"), conn)
+			return k.say(capproto.NewMsg("start", "version", version, "proto", "ssh"), conn)
 		},
 		"sign": func(k *talk) capproto.Msg {
 			host := newKey(t, "ed25519", 0).blob()
 			if len(k.keys) > 0 {
 				host = k.hostKey(ssh.KeyAlgoED25519)
 			}
-			return k.sign(host, ssh.KeyAlgoED25519, random(32))
+			return k.sign(host, ssh.KeyAlgoED25519, k.exchange(host))
 		},
+		"nonce":    func(k *talk) capproto.Msg { return k.ask("nonce") },
 		"auth":     func(k *talk) capproto.Msg { return k.login("alice", ed) },
 		"user":     func(k *talk) capproto.Msg { return k.ask("user", "name", "alice") },
 		"read":     func(k *talk) capproto.Msg { return k.ask("read") },
@@ -691,7 +829,7 @@ func (b *bed) senders(t *testing.T) {
 			k := p.talk(t, b.sshfront.fetch(t))
 			conn := tcp(t, "127.0.0.1")
 			defer conn.Close()
-			k.wantEnd(what, k.say(capproto.NewMsg("start", "version", "1", "proto", "ssh"), conn), capproto.CodeProtocol)
+			k.wantEnd(what, k.say(capproto.NewMsg("start", "version", version, "proto", "ssh"), conn), capproto.CodeProtocol)
 		})
 	}
 	// A later packet comes from another.
@@ -708,7 +846,7 @@ func (b *bed) senders(t *testing.T) {
 		}
 		k := b.sshfront.talk(t, conn)
 		socket := tcp(t, "127.0.0.1")
-		if m := k.say(capproto.NewMsg("start", "version", "1", "proto", "ssh"), socket); m.Verb != capproto.VerbOK {
+		if m := k.say(capproto.NewMsg("start", "version", version, "proto", "ssh"), socket); m.Verb != capproto.VerbOK {
 			t.Fatalf("start: %s", show(m))
 		}
 		socket.Close()

@@ -10,6 +10,7 @@ package ssh
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +31,9 @@ import (
 )
 
 const password = testbed.Password
+
+// version is that of the rpc.
+var version = strconv.Itoa(capproto.Version)
 
 // TestMain lets the test's program be a relay.
 func TestMain(m *testing.M) {
@@ -251,6 +256,9 @@ type talk struct {
 	c    *capproto.Conn
 	keys [][]byte // the host keys
 	sid  []byte   // the session id
+
+	nonce []byte   // the last that factotum gave
+	done  exchange // the one whose hash is the session id
 }
 
 // dial begins a conversation.
@@ -292,7 +300,11 @@ func (k *talk) say(m capproto.Msg, files ...*os.File) capproto.Msg {
 	if err := k.c.Send(m, files...); err != nil && !errors.Is(err, syscall.EPIPE) {
 		k.t.Fatalf("%s: %v", m.Verb, err)
 	}
-	return k.hear()
+	r := k.hear()
+	if n, err := capproto.UnB64(r.Get("nonce")); err == nil && len(n) > 0 {
+		k.nonce = n
+	}
+	return r
 }
 
 func (k *talk) hear() capproto.Msg {
@@ -381,7 +393,7 @@ func (p *relay) start(t *testing.T, from string) *talk {
 	k := p.dial(t)
 	conn := tcp(t, from)
 	defer conn.Close()
-	m := k.say(capproto.NewMsg("start", "version", "1", "proto", "ssh"), conn)
+	m := k.say(capproto.NewMsg("start", "version", version, "proto", "ssh"), conn)
 	if m.Verb != capproto.VerbOK {
 		t.Fatalf("start: %s", show(m))
 	}
@@ -413,10 +425,42 @@ func random(n int) []byte {
 	return b
 }
 
+// An exchange is the input of an exchange hash (RFC 4253, section 8; RFC 8731).
+type exchange struct {
+	VC, VS               string
+	IC, IS, KS           []byte
+	Theirs, Ours, Secret []byte
+}
+
+// kexInit is a SSH_MSG_KEXINIT (RFC 4253, section 7.1).
+func kexInit(cookie []byte) []byte {
+	return ssh.Marshal(struct {
+		Type                         byte
+		Cookie                       [16]byte
+		A, B, C, D, E, F, G, H, I, J []string
+		Follows                      bool
+		Reserved                     uint32
+	}{Type: 20, Cookie: [16]byte(cookie), A: []string{"curve25519-sha256"}, B: []string{ssh.KeyAlgoED25519}})
+}
+
+// exchange is a true one, with that host key and the last nonce.
+func (k *talk) exchange(key []byte) exchange {
+	nonce := k.nonce
+	if nonce == nil {
+		nonce = make([]byte, 16)
+	}
+	return exchange{"SSH-2.0-client", capproto.SSHVersion, kexInit(random(16)), kexInit(nonce), key, random(32), random(32), random(32)}
+}
+
+func (x exchange) hash() []byte {
+	h := sha256.Sum256(ssh.Marshal(x))
+	return h[:]
+}
+
 // sign asks for a signature with a host key.
-func (k *talk) sign(key []byte, alg string, hash []byte) capproto.Msg {
+func (k *talk) sign(key []byte, alg string, x exchange) capproto.Msg {
 	k.t.Helper()
-	return k.ask("sign", "key", capproto.B64(key), "alg", alg, "data", capproto.B64(hash))
+	return k.ask("sign", "key", capproto.B64(key), "alg", alg, "hash", "sha256", "transcript", capproto.B64(ssh.Marshal(x)))
 }
 
 // connect begins an SSH conversation and has the session id signed.
@@ -425,9 +469,10 @@ func (p *relay) connect(t *testing.T) *talk { t.Helper(); return p.connectFrom(t
 func (p *relay) connectFrom(t *testing.T, from string) *talk {
 	t.Helper()
 	k := p.start(t, from)
-	k.sid = random(32)
 	host := k.hostKey(ssh.KeyAlgoED25519)
-	m := k.sign(host, ssh.KeyAlgoED25519, k.sid)
+	k.done = k.exchange(host)
+	k.sid = k.done.hash()
+	m := k.sign(host, ssh.KeyAlgoED25519, k.done)
 	b, err := capproto.UnB64(m.Get("sig"))
 	if m.Verb != capproto.VerbOK || err != nil {
 		t.Fatalf("sign: %s, %v", show(m), err)
