@@ -209,6 +209,47 @@ func TestOptionsRefuseTheWrongClient(t *testing.T) {
 	}
 }
 
+func TestTheOptionsOfTwoKeysHoldTogether(t *testing.T) {
+	for _, c := range []struct{ a, b, want string }{
+		{"", "", ""},
+		{"restrict", "", "restrict"},
+		{"", "restrict", "restrict"},
+		{"restrict,pty", "no-port-forwarding", "restrict,pty"},
+		{"restrict,pty", "restrict,port-forwarding", "restrict"},
+		{`command="a"`, "", `command="a"`},
+		{"", `command="a"`, `command="a"`},
+		{`command="a"`, `command="a",no-pty`, `command="a",no-pty`},
+		{`command=""`, "", `command=""`},
+		{`permitopen="a:1"`, `permitopen="b:2"`, `permitopen="a:1"`},
+		{"", `permitopen="b:2",permitlisten="3"`, `permitopen="b:2",permitlisten="3"`},
+		{`expiry-time="20300101Z"`, `expiry-time="20290101Z"`, `expiry-time="20290101Z"`},
+		{"", `expiry-time="20290101Z"`, `expiry-time="20290101Z"`},
+		{`environment="A=1"`, `environment="B=2"`, `environment="A=1"`},
+		{"", `tunnel="3"`, `tunnel="3"`},
+		{"no-touch-required", "", ""},
+		{"no-touch-required", "no-touch-required", "no-touch-required"},
+		{"", "verify-required", "verify-required"},
+		{`from="a"`, "", `from="a"`},
+	} {
+		parse := func(s string) Options {
+			o, _, err := ParseOptions(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return o
+		}
+		got, err := Merge(parse(c.a), parse(c.b))
+		if want := parse(c.want); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q and %q: %v, %+v, want %+v", c.a, c.b, err, got, want)
+		}
+	}
+	a, _, _ := ParseOptions(`command="a"`)
+	b, _, _ := ParseOptions(`command=""`)
+	if _, err := Merge(a, b); err == nil {
+		t.Error("two forced commands were merged")
+	}
+}
+
 func TestACertificateCanOnlyNarrowWhatItsLinePermits(t *testing.T) {
 	line, _, _ := ParseOptions(`cert-authority,no-x11-forwarding,principals="p",from="192.0.2.0/24"`)
 	cert := &ssh.Certificate{CertType: ssh.UserCert, ValidPrincipals: []string{"p"}, Permissions: ssh.Permissions{

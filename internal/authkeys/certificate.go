@@ -52,26 +52,48 @@ func FromCertificate(c *ssh.Certificate) (Options, error) {
 	return o, nil
 }
 
-// Merge combines the options of the line that authorizes a certificate with
-// those of the certificate: both must permit, either may demand. Two forced
-// commands that differ are an error. CertAuthority and Principals have done their work
-// and are left out.
-func Merge(line, cert Options) (Options, error) {
-	o := line
+// Merge combines the options of two proofs of one login, as sshauthopt_merge of
+// OpenSSH does: those of the line that authorizes a certificate with those of the
+// certificate, or those of two keys. Both must permit, either may demand, the earlier
+// end holds. Of two lists (PermitOpen, PermitListen, From, FromCert, Environment) and two
+// tunnels the first one's holds, where it has one. Two forced commands that differ
+// are an error. CertAuthority and Principals have done their work and are left out.
+func Merge(first, second Options) (Options, error) {
+	o := first
 	o.CertAuthority, o.Principals = false, nil
-	o.AgentForwarding = line.AgentForwarding && cert.AgentForwarding
-	o.PortForwarding = line.PortForwarding && cert.PortForwarding
-	o.X11Forwarding = line.X11Forwarding && cert.X11Forwarding
-	o.PTY = line.PTY && cert.PTY
-	o.UserRC = line.UserRC && cert.UserRC
-	o.NoTouchRequired = line.NoTouchRequired && cert.NoTouchRequired
-	o.VerifyRequired = line.VerifyRequired || cert.VerifyRequired
-	o.FromCert = cert.FromCert
-	if cert.HasCommand {
-		if line.HasCommand && line.Command != cert.Command {
+	o.AgentForwarding = first.AgentForwarding && second.AgentForwarding
+	o.PortForwarding = first.PortForwarding && second.PortForwarding
+	o.X11Forwarding = first.X11Forwarding && second.X11Forwarding
+	o.PTY = first.PTY && second.PTY
+	o.UserRC = first.UserRC && second.UserRC
+	o.NoTouchRequired = first.NoTouchRequired && second.NoTouchRequired
+	o.VerifyRequired = first.VerifyRequired || second.VerifyRequired
+	if o.From == "" {
+		o.From = second.From
+	}
+	if o.FromCert == "" {
+		o.FromCert = second.FromCert
+	}
+	if o.ValidUntil.IsZero() || !second.ValidUntil.IsZero() && second.ValidUntil.Before(o.ValidUntil) {
+		o.ValidUntil = second.ValidUntil
+	}
+	if len(o.PermitOpen) == 0 {
+		o.PermitOpen = second.PermitOpen
+	}
+	if len(o.PermitListen) == 0 {
+		o.PermitListen = second.PermitListen
+	}
+	if len(o.Environment) == 0 {
+		o.Environment = second.Environment
+	}
+	if o.Tunnel == -1 {
+		o.Tunnel = second.Tunnel
+	}
+	if second.HasCommand {
+		if first.HasCommand && first.Command != second.Command {
 			return Options{}, errors.New("forced command options do not match")
 		}
-		o.HasCommand, o.Command = true, cert.Command
+		o.HasCommand, o.Command = true, second.Command
 	}
 	return o, nil
 }

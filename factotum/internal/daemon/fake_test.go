@@ -526,8 +526,12 @@ func (x transcript) signMsg() capproto.Msg {
 func (f *front) signMsg() capproto.Msg { return exchange(f.nonce).signMsg() }
 
 // keyMsg is a proof by the user's key, with a signature over that session id.
-func keyMsg(user string, sid []byte) capproto.Msg {
-	h := host()
+func keyMsg(user string, sid []byte) capproto.Msg { return keyMsgOf(host().user, user, sid) }
+
+func keyMsgOf(key ed25519.PrivateKey, user string, sid []byte) capproto.Msg {
+	pub, err := ssh.NewPublicKey(key.Public())
+	must(err)
+	blob := pub.Marshal()
 	signed := ssh.Marshal(struct {
 		SessionID []byte
 		Type      byte
@@ -537,9 +541,9 @@ func keyMsg(user string, sid []byte) capproto.Msg {
 		Signed    bool
 		Algorithm string
 		Key       []byte
-	}{sid, 50, user, "ssh-connection", "publickey", true, "ssh-ed25519", h.blob})
-	sig := ssh.Marshal(&ssh.Signature{Format: "ssh-ed25519", Blob: ed25519.Sign(h.user, signed)})
-	return msg(capproto.VerbAuth, "user", user, "method", "publickey", "alg", "ssh-ed25519", "key", capproto.B64(h.blob), "sig", capproto.B64(sig))
+	}{sid, 50, user, "ssh-connection", "publickey", true, "ssh-ed25519", blob})
+	sig := ssh.Marshal(&ssh.Signature{Format: "ssh-ed25519", Blob: ed25519.Sign(key, signed)})
+	return msg(capproto.VerbAuth, "user", user, "method", "publickey", "alg", "ssh-ed25519", "key", capproto.B64(blob), "sig", capproto.B64(sig))
 }
 
 // modelFile is the descriptor that a request takes with it.

@@ -20,6 +20,7 @@ import (
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/sshauth"
 	"p9auth/factotum/internal/status"
+	"p9auth/internal/authkeys"
 )
 
 // keyed begins a conversation of proto=ssh that has a session id.
@@ -592,4 +593,60 @@ func TestVeryManyKeyExchangesAreSlowedDownAndLogged(t *testing.T) {
 		t.Errorf("the log says so %d times", n)
 	}
 	f.hangUp()
+}
+
+func TestALoginShellThatIsNoneKeepsTheUserOut(t *testing.T) {
+	b := newBench(host().gen)
+	b.reply = func(w *fakeWorker, r pamwire.Request) []pamwire.Event {
+		if _, ok := r.(pamwire.Lookup); ok {
+			return []pamwire.Event{pamwire.Account{UID: uidAlice, GID: uidAlice, Home: "/home/alice", Shell: "/no\nsh", BadShell: "does not exist"}}
+		}
+		return answers(typed)(w, r)
+	}
+	f := keyed(t, b)
+	f.wantCode(capproto.CodeDenied, keyMsg("alice", f.sid))
+	f.wantCode(capproto.CodeDenied, authMsg("alice", "password", "data", typed))
+	f.hangUp()
+	if log := b.log.String(); !strings.Contains(log, `User alice not allowed because shell /no\\nsh does not exist`) ||
+		!strings.Contains(log, "Failed password for invalid user alice from 127.0.0.1 port ") {
+		t.Errorf("the log says %s", log)
+	}
+}
+
+func TestTheOptionsOfTwoKeysOfALoginAreMerged(t *testing.T) {
+	for _, c := range []struct {
+		commands [2]string
+		want     string // code of the second key's reply, or verb
+	}{
+		{[2]string{"one", "one"}, "done"}, {[2]string{"", "two"}, "done"}, {[2]string{"one", "two"}, capproto.CodeDenied},
+	} {
+		b := newBench(newGen("AuthenticationMethods publickey,publickey\n"))
+		n := 0
+		b.reply = func(w *fakeWorker, r pamwire.Request) []pamwire.Event {
+			if _, ok := r.(pamwire.KeyQuery); ok {
+				command := c.commands[n]
+				n++
+				return []pamwire.Event{pamwire.KeyAllowed{Options: optionsText(authkeys.Options{PTY: n == 2, X11Forwarding: true, Tunnel: -1, HasCommand: command != "", Command: command})}}
+			}
+			return obliging(w, r)
+		}
+		f := keyed(t, b)
+		f.want("more", keyMsg("alice", f.sid))
+		// Another key of the same person.
+		second := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{3}, 32))
+		m := keyMsgOf(second, "alice", f.sid)
+		if c.want == capproto.CodeDenied {
+			f.wantCode(c.want, m)
+			if !strings.Contains(b.log.String(), "error: Inconsistent authentication options: forced command options do not match") {
+				t.Errorf("the log says %s", b.log.String())
+			}
+			f.hangUp()
+			continue
+		}
+		f.want(c.want, m)
+		if o := f.c.proto.(*sshProto).keyOptions; o.PTY || !o.X11Forwarding || !o.HasCommand || o.Command != max(c.commands[0], c.commands[1]) {
+			t.Errorf("%v: %+v", c.commands, o)
+		}
+		f.hangUp()
+	}
 }

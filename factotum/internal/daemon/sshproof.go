@@ -111,10 +111,17 @@ func (l *sshProto) publickey(p capproto.Packet) (capproto.Msg, error) {
 		l.log.Event(status.SignatureRefused, "user", l.name, "rhost", l.host, "key", key.Fingerprint(l.conf.FingerprintHash), "reason", err.Error())
 		return l.failed(d)
 	}
+	options := l.options
+	if l.keyOptions != nil {
+		merged, err := authkeys.Merge(*l.keyOptions, *options)
+		if err != nil {
+			l.sshlog(slog.LevelError, "error: Inconsistent authentication options: %v", err)
+			return l.failed(d)
+		}
+		options = &merged
+	}
 	l.usedKeys = append(l.usedKeys, key.Bare())
-	// One login has one key's options: of several keys the last one's hold, as
-	// with sshd.
-	l.keyOptions = l.options
+	l.keyOptions = options
 	l.proofs = append(l.proofs, "publickey "+key.Type()+" "+capproto.B64(blob))
 	return l.succeeded(sshauth.PublicKey, d)
 }

@@ -100,6 +100,13 @@ func (l *sshProto) admits(groups []string, unknown error) {
 		l.valid = false
 	} else if !l.valid {
 		l.sshlog(slog.LevelInfo, "Invalid user %s %s", user, l.from())
+	} else if bad := l.account.BadShell; bad != "" {
+		shell := l.account.Shell
+		if shell == "" {
+			shell = "/bin/sh"
+		}
+		l.sshlog(slog.LevelInfo, "User %s not allowed because shell %s %s", user, words.Vis(shell), bad)
+		l.valid = false
 	} else if why := l.conf.Admits(l.name, l.host, l.remote.Addr(), groups); why != "" {
 		l.sshlog(slog.LevelInfo, "User %s from %s not allowed because %s", user, from, why)
 		l.valid = false

@@ -29,6 +29,7 @@ type Account struct {
 	UID, GID  uint32
 	Home      string
 	Shell     string
+	BadShell  string   // what is wrong with Shell, in sshd's words, "" for nothing
 	Groups    []string // names; none if GroupsErr is set
 	GroupsErr string   // why the names are not known: a rule about groups must not count as obeyed
 	Host      string   // the client's name, if Lookup asked for it and it leads back to the address
@@ -36,6 +37,7 @@ type Account struct {
 
 func (a Account) Encode() capproto.Msg {
 	m := capproto.NewMsg("account", "uid", utoa(a.UID), "gid", utoa(a.GID), "home", a.Home, "shell", a.Shell)
+	add(&m, "badshell", a.BadShell)
 	addAll(&m, "group", a.Groups)
 	add(&m, "nogroups", a.GroupsErr)
 	add(&m, "host", a.Host)
@@ -45,7 +47,8 @@ func (a Account) Encode() capproto.Msg {
 func decodeAccount(r *reader) Event {
 	a := Account{
 		UID: r.takeID("uid"), GID: r.takeID("gid"), Home: r.text("home", maxPath), Shell: r.text("shell", maxPath),
-		Groups: r.list("group", MaxGroupNames, MaxGroupNamesSize), GroupsErr: r.optional("nogroups", MaxText),
+		BadShell: r.optional("badshell", maxName),
+		Groups:   r.list("group", MaxGroupNames, MaxGroupNamesSize), GroupsErr: r.optional("nogroups", MaxText),
 		Host: r.optional("host", maxName),
 	}
 	if a.GroupsErr != "" && a.Groups != nil {

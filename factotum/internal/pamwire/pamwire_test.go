@@ -45,6 +45,7 @@ var everyEvent = []Event{
 	Account{UID: 0, GID: 0},
 	Account{UID: 1000, GID: 1001, Home: "/home/alice", Shell: "/bin/sh", Groups: []string{"alice", "Domain Users"}, Host: "h"},
 	Account{UID: 1000, GID: 1001, GroupsErr: "too many groups"},
+	Account{UID: 1000, GID: 1001, Shell: "/nonexistent", BadShell: "does not exist"},
 	NoUser{}, NoUser{Host: "h"},
 	KeyAllowed{Options: `{"x":1}`}, KeyAllowed{"{}", []string{"a", ""}},
 	KeyDenied{}, KeyDenied{[]string{"revoked"}},
@@ -137,7 +138,7 @@ func TestADoubledAttributeIsRefused(t *testing.T) {
 func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
 		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog", "authenticate": "null",
-		"adopt": "tty rhost confdir env owner", "account": "group nogroups host", "nouser": "host", "allowed": "note",
+		"adopt": "tty rhost confdir env owner", "account": "badshell group nogroups host", "nouser": "host", "allowed": "note",
 		"denied": "note", "ok": "log", "opened": "env umask nofile nproc nohome hush",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {

@@ -47,7 +47,7 @@ func port(n uint32) (int, error) {
 
 // dialUnix answers the request: PROTOCOL of OpenSSH, section 2.4.
 func (u *userProcess) dialUnix(r userlink.DialUnix) (userlink.Answer, error) {
-	if err := u.info.mayForward(u.info.Settings.AllowStreamLocalForwarding.Local()); err != nil {
+	if err := u.info.mayDialUnix(r.Path); err != nil {
 		return userlink.Answer{}, err
 	}
 	c, err := net.Dial("unix", socketPath(r.Path))

@@ -149,7 +149,7 @@ func (u *userProcess) listenUnix(id uint32, r userlink.ListenUnix) error {
 	}
 	path := socketPath(r.Path)
 	if u.info.Settings.StreamLocalBindUnlink {
-		os.Remove(path)
+		unix.Unlink(path) // os.Remove would take a directory, too
 	}
 	l, err := u.bindUnix(path, u.info.Settings.StreamLocalBindMask)
 	if err != nil {
@@ -170,7 +170,7 @@ func (u *userProcess) bindUnix(path string, mask uint32) (net.Listener, error) {
 // program that begins later has its name.
 func (u *userProcess) agent(id uint32) error {
 	opt := u.info.options()
-	if !u.info.Settings.AllowAgentForwarding || u.info.Settings.DisableForwarding || !opt.AgentForwarding {
+	if u.info.Settings.MaxSessions == 0 || !u.info.Settings.AllowAgentForwarding || u.info.Settings.DisableForwarding || !opt.AgentForwarding {
 		return userlink.Prohibitedf("agent forwarding is not permitted")
 	}
 	u.mu.Lock()

@@ -47,10 +47,29 @@ func (i *Info) mayListen(host string, port int) error {
 	return nil
 }
 
+// streamLocal stands for a unix socket's port where one is compared with a list of
+// hosts and ports: PORT_STREAMLOCAL of OpenSSH's channels.c.
+const streamLocal = -2
+
+// mayDialUnix says whether the user may have us connect to a unix socket. A list of
+// TCP ports to connect to means only those, unless it has any port of any host.
+func (i *Info) mayDialUnix(path string) error {
+	s := i.Settings
+	if err := i.mayForward(s.AllowStreamLocalForwarding.Local() && s.AllowTcpForwarding.Local()); err != nil {
+		return err
+	}
+	opt := i.options()
+	key := sshdconf.Permits{List: opt.PermitOpen}
+	if !s.PermitOpen.AllowsOpen(path, streamLocal) || !key.AllowsOpen(path, streamLocal) {
+		return userlink.Prohibitedf("connecting to %.255s is not permitted", path)
+	}
+	return nil
+}
+
 // mayListenUnix says whether the user may have us listen on a unix socket. A
 // list of ports to listen on means only those.
 func (i *Info) mayListenUnix() error {
-	if err := i.mayForward(i.Settings.AllowStreamLocalForwarding.Remote()); err != nil {
+	if err := i.mayForward(i.Settings.AllowStreamLocalForwarding.Remote() && i.Settings.AllowTcpForwarding.Remote()); err != nil {
 		return err
 	}
 	opt := i.options()

@@ -64,8 +64,21 @@ func TestTheEndOfTheLinkIsTheEnd(t *testing.T) {
 	}
 }
 
+func TestMaxSessionsOfZeroPermitsNothingOfASession(t *testing.T) {
+	u := newUserProcess(info(t, "X11Forwarding yes\nXAuthLocation /bin/sh\nMaxSessions 0\n", ""), nil)
+	for _, r := range []userlink.Request{
+		userlink.Exec{HasCommand: true, Command: "true"}, userlink.OpenPTY{Term: "x", Size: userlink.Size{Cols: 1, Rows: 1}},
+		userlink.ForwardAgent{}, userlink.ForwardX11{Proto: "MIT-MAGIC-COOKIE-1", Cookie: "00"},
+	} {
+		var e *userlink.Error
+		if _, err := u.handle(1, r); !errors.As(err, &e) || e.Code != userlink.CodeProhibited {
+			t.Errorf("%#v: %v, want %s", r, err, userlink.CodeProhibited)
+		}
+	}
+}
+
 func TestWhatIsNotThereIsAnError(t *testing.T) {
-	u := newUserProcess(info(t, "X11Forwarding yes\nXAuthLocation /bin/sh\nMaxSessions 0\n", "no-pty,no-agent-forwarding"), nil)
+	u := newUserProcess(info(t, "X11Forwarding yes\nXAuthLocation /bin/sh\n", "no-pty,no-agent-forwarding"), nil)
 	for _, c := range []struct {
 		code string
 		r    userlink.Request
@@ -82,7 +95,6 @@ func TestWhatIsNotThereIsAnError(t *testing.T) {
 		{userlink.CodeFailed, userlink.Listen{Host: "127.0.0.1", Port: 65536}},
 		{userlink.CodeFailed, userlink.DialUnix{Path: "@abstract"}},
 		{userlink.CodeFailed, userlink.ForwardX11{Proto: "a b", Cookie: "0"}},
-		{userlink.CodeProhibited, userlink.Exec{HasCommand: true, Command: "true"}},
 		{userlink.CodeProhibited, userlink.OpenPTY{Term: "x", Size: userlink.Size{Cols: 1, Rows: 1}}},
 		{userlink.CodeProhibited, userlink.ForwardAgent{}},
 	} {

@@ -31,7 +31,7 @@ type display struct {
 func (u *userProcess) x11(id uint32, r userlink.ForwardX11) error {
 	set := &u.info.Settings
 	opt := u.info.options()
-	if !set.X11Forwarding || set.DisableForwarding || !opt.X11Forwarding {
+	if set.MaxSessions == 0 || !set.X11Forwarding || set.DisableForwarding || !opt.X11Forwarding {
 		return userlink.Prohibitedf("X11 forwarding is not permitted")
 	}
 	if _, err := os.Stat(set.XAuthLocation); err != nil {

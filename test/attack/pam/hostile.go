@@ -66,7 +66,7 @@ func hostilePasser([]string) {
 	for what, fd := range map[string]int{"an epoll descriptor": epoll, "a file": file, "a name": name} {
 		for _, m := range []capproto.Msg{
 			capproto.NewMsg("attr"),
-			capproto.NewMsg("start", "version", "1", "proto", "pam", "user", "alice"),
+			capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice"),
 		} {
 			b, err := m.Encode()
 			must(err)

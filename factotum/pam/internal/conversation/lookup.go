@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ func (c *Conversation) lookup(l pamwire.Lookup) (pamwire.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := pamwire.Account{UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell}
+	e := pamwire.Account{UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, BadShell: badShell(a.Shell)}
 	// A name that is cut short or left out would be a rule that is not obeyed.
 	// factotum minds only where there are rules about groups.
 	if e.Groups, err = nss.GroupNames(groups, pamwire.MaxGroupNames, pamwire.MaxGroupNamesSize); err != nil {
@@ -35,6 +36,22 @@ func (c *Conversation) lookup(l pamwire.Lookup) (pamwire.Event, error) {
 	c.account = a
 	e.Host = hostOf(l.Addr)
 	return e, nil
+}
+
+// badShell says, in sshd's words (auth.c, allowed_user), why a login shell is none, or
+// returns "". An empty one is /bin/sh (passwd(5)).
+func badShell(shell string) string {
+	if shell == "" {
+		shell = "/bin/sh"
+	}
+	st, err := os.Stat(shell)
+	switch {
+	case err != nil:
+		return "does not exist"
+	case !st.Mode().IsRegular() || st.Mode().Perm()&0o111 == 0:
+		return "is not executable"
+	}
+	return ""
 }
 
 // hostOf returns the client's name if the name leads back to the address, as

@@ -3,6 +3,7 @@ package keys
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -51,25 +52,28 @@ func (c *check) keysFile(path string, r io.Reader, cert *ssh.Certificate) (authk
 	return authkeys.Options{}, false
 }
 
-// principalsFile finds a line of authorized_principals that names one of the
-// certificate's principals.
-func (c *check) principalsFile(path string, r io.Reader, cert *ssh.Certificate) (authkeys.Options, string, bool) {
+// A match is a line of authorized_principals that names a certificate's principal.
+type match struct {
+	options   authkeys.Options
+	principal string
+	where     string // file and line, for the log
+}
+
+// principalsFile finds the first line of authorized_principals that names one of the
+// certificate's principals. Lines after it do not count, even if its options refuse
+// the client: sshd(8) stops there too.
+func (c *check) principalsFile(path string, r io.Reader, cert *ssh.Certificate) (m match, found bool) {
 	lines, _, err := authkeys.ReadPrincipals(r)
 	if err != nil {
 		c.note("%s: %v", path, err)
-		return authkeys.Options{}, "", false
+		return match{}, false
 	}
 	for _, l := range lines {
-		if !slices.Contains(cert.ValidPrincipals, l.Name) {
-			continue
+		if slices.Contains(cert.ValidPrincipals, l.Name) {
+			return match{l.Options, l.Name, fmt.Sprintf("%s:%d", path, l.Line)}, true
 		}
-		if err := l.Options.Check(c.client, false); err != nil {
-			c.note("%s:%d: %v", path, l.Line, err)
-			continue
-		}
-		return l.Options, l.Name, true
 	}
-	return authkeys.Options{}, "", false
+	return match{}, false
 }
 
 // certificate checks all of a certificate but who its authority is, and merges

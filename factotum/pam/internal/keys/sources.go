@@ -58,30 +58,34 @@ func (c *check) trustedCA(cert *ssh.Certificate) (authkeys.Options, bool) {
 	if !slices.ContainsFunc(entries, func(e authkeys.Entry) bool { return sameKey(e.Key, cert.SignatureKey) }) {
 		return none, false
 	}
-	line, _, _ := authkeys.ParseOptions("")
+	options, _, _ := authkeys.ParseOptions("")
+	line := match{options: options, principal: c.account.Name}
 	file, given, err := c.conf.PrincipalsFile(c.account.Name, c.account.Home, c.account.UID)
 	if err != nil {
 		c.note("AuthorizedPrincipalsFile: %v", err)
 		return none, false
 	}
-	principal := c.account.Name
-	line.NoTouchRequired = true // there is no line: the certificate alone decides
+	line.options.NoTouchRequired = true // there is no line: the certificate alone decides
 	if command := c.conf.AuthorizedPrincipalsCommand != ""; given || command {
 		found := false
 		if given {
 			c.userFile(file.Path, func(f *os.File) {
-				line, principal, found = c.principalsFile(file.Path, f, cert)
+				line, found = c.principalsFile(file.Path, f, cert)
 			})
 		}
 		if !found && command {
-			line, principal, found = c.principalsCommand(cert)
+			line, found = c.principalsCommand(cert)
 		}
 		if !found {
 			c.note("Certificate does not contain an authorized principal")
 			return none, false
 		}
+		if err := line.options.Check(c.client, false); err != nil {
+			c.note("%s: %v", line.where, err)
+			return none, false
+		}
 	}
-	return c.certificate(cert, principal, line)
+	return c.certificate(cert, line.principal, line.options)
 }
 
 // paths expands the patterns of AuthorizedKeysFile, as the user.
@@ -140,12 +144,12 @@ func (c *check) keysCommand(cert *ssh.Certificate) (authkeys.Options, bool) {
 }
 
 // principalsCommand looks for a principal in what AuthorizedPrincipalsCommand prints.
-func (c *check) principalsCommand(cert *ssh.Certificate) (authkeys.Options, string, bool) {
+func (c *check) principalsCommand(cert *ssh.Certificate) (match, bool) {
 	const keyword = "AuthorizedPrincipalsCommand"
 	argv, err := c.conf.PrincipalsCommand(c.tokens())
 	if err != nil {
 		c.note("%s: %v", keyword, err)
-		return authkeys.Options{}, "", false
+		return match{}, false
 	}
 	out := c.output(keyword, argv, c.conf.AuthorizedPrincipalsCommandUser)
 	return c.principalsFile(keyword, bytes.NewReader(out), cert)

@@ -1,0 +1,182 @@
+// Package restrict compares what a login may do here with what Debian's sshd lets it
+// do: every keyword and key option that restricts, by the requests of RFC 4254 and of
+// OpenSSH's PROTOCOL, with a client that sends them raw.
+package restrict
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"p9auth/test/testbed"
+)
+
+// base is what both servers have before the blocks. Everything is permitted.
+const base = `UsePAM yes
+X11Forwarding yes
+PrintMotd no
+PrintLastLog no
+PermitRootLogin no
+MaxStartups 100
+Subsystem sftp internal-sftp
+AuthorizedKeysFile /etc/p9/keys/%u
+`
+
+// A pair is a testbed with our server and Debian's sshd beside it.
+type pair struct {
+	*testbed.Bed
+	ours, theirs string // ports
+	log          *bytes.Buffer
+}
+
+// up starts both servers with the lines after base. keys is alice's authorized_keys.
+func up(t *testing.T, lines, keys string) *pair {
+	t.Helper()
+	for _, program := range []string{"/usr/sbin/sshd", "socat", "xauth"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(err)
+		}
+	}
+	b := testbed.Up(t)
+	port, err := os.ReadFile(filepath.Join(b.Dir, "ssh_port"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pair{Bed: b, ours: strings.TrimSpace(string(port)), theirs: testbed.FreePort(t), log: &bytes.Buffer{}}
+	b.Sh(t, "mkdir -p /etc/p9/keys /run/sshd")
+	b.Write(t, "/etc/p9/keys/alice", keys)
+	b.Write(t, "/etc/p9/sshd_config", fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nPidFile none\n%s%s", p.theirs, base, lines))
+	b.Write(t, "/etc/p9auth/sshd_config", "PerSourcePenalties no\n"+base+lines)
+	for _, program := range []string{"factotum", "sshfront"} {
+		log := func() string { return b.Sh(t, "cat "+b.Dir+"/log/"+program) }
+		before := strings.Count(log(), "configuration read again")
+		if err := syscall.Kill(b.Pids(program)[0], syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		if !testbed.Eventually(func() bool { return strings.Count(log(), "configuration read again") > before }) {
+			t.Fatalf("%s does not take the configuration: %s", program, log())
+		}
+	}
+	sshd := b.Command("/usr/sbin/sshd", "-D", "-e", "-f", "/etc/p9/sshd_config")
+	sshd.Stderr = p.log
+	if err := sshd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sshd.Process.Kill(); sshd.Wait() })
+	if !testbed.Eventually(func() bool {
+		c, err := net.Dial("tcp", "127.0.0.1:"+p.theirs)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}) {
+		t.Fatalf("sshd does not listen: %s", p.log)
+	}
+	return p
+}
+
+// newKey is a key, and its line of authorized_keys with those options.
+func newKey(options string) (ssh.Signer, string) {
+	pub, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		panic(err)
+	}
+	key, err := ssh.NewPublicKey(pub)
+	if err != nil {
+		panic(err)
+	}
+	return signer, strings.TrimSpace(options + " " + string(ssh.MarshalAuthorizedKey(key)))
+}
+
+// login logs a user in from an address of the loopback network, which chooses the
+// Match block.
+func login(port, from, user string, auth ...ssh.AuthMethod) (*ssh.Client, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 20 * time.Second}
+	c, err := d.Dial("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		return nil, err
+	}
+	c.SetDeadline(time.Now().Add(60 * time.Second))
+	conn, channels, requests, err := ssh.NewClientConn(c, "", &ssh.ClientConfig{User: user, Auth: auth, HostKeyCallback: ssh.InsecureIgnoreHostKey()})
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return ssh.NewClient(conn, channels, requests), nil
+}
+
+// session opens a session, for which another one may have to be gone first.
+func session(c *ssh.Client) (*ssh.Session, error) {
+	for tries := 0; ; tries++ {
+		s, err := c.NewSession()
+		if err == nil || tries == 3 {
+			return s, err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// ran is what a session prints.
+func ran(c *ssh.Client, input string, begin func(*ssh.Session) error) string {
+	s, err := session(c)
+	if err != nil {
+		return "no session"
+	}
+	defer s.Close()
+	var out, errors bytes.Buffer
+	s.Stdout, s.Stderr = &out, &errors
+	s.Stdin = strings.NewReader(input)
+	if err := begin(s); err != nil {
+		return "refused"
+	}
+	s.Wait()
+	if out.Len() == 0 {
+		return errors.String() // where some of our words are, which sshd prints
+	}
+	return out.String()
+}
+
+// sftp is what the subsystem sftp says, which is nothing to a client who leaves.
+func sftp(c *ssh.Client) string {
+	s, err := session(c)
+	if err != nil {
+		return "no session"
+	}
+	defer s.Close()
+	in, err1 := s.StdinPipe()
+	out, err2 := s.StdoutPipe()
+	if err := errors.Join(err1, err2, s.RequestSubsystem("sftp")); err != nil {
+		return "refused"
+	}
+	in.Write([]byte("\x00\x00\x00\x05\x01\x00\x00\x00\x03"))
+	b := make([]byte, 1024)
+	n, _ := io.ReadAtLeast(out, b, 9)
+	if n > 8 && b[4] == 2 { // SSH_FXP_VERSION
+		return "sftp"
+	}
+	return string(b[:n])
+}
+
+func yes(ok bool) string {
+	if ok {
+		return "granted"
+	}
+	return "refused"
+}
