@@ -36,6 +36,8 @@ type Config struct {
 
 	FrontEnds map[string]Binding // by user name
 
+	NetworkNamespaces []string // files of namespaces whose addresses are believed, besides factotum's own
+
 	MaxConversations       int
 	MaxConversationsPerUID int
 	MaxCapabilities        int
@@ -91,6 +93,7 @@ var keywords = map[string]func(*Config, string) error{
 	"statussocket":           pathOrNone(func(c *Config) *string { return &c.StatusSocket }),
 	"metricssocket":          pathOrNone(func(c *Config) *string { return &c.MetricsSocket }),
 	"frontend":               parseFrontEnd,
+	"networknamespace":       parseNetworkNamespace,
 	"maxconversations":       number(1, 65536, func(c *Config) *int { return &c.MaxConversations }),
 	"maxconversationsperuid": number(1, 65536, func(c *Config) *int { return &c.MaxConversationsPerUID }),
 	"maxcapabilities":        number(1, 65536, func(c *Config) *int { return &c.MaxCapabilities }),
@@ -148,6 +151,19 @@ func pathOrNone(f func(*Config) *string) func(*Config, string) error {
 	}
 }
 
+func parseNetworkNamespace(c *Config, v string) error {
+	if !filepath.IsAbs(v) {
+		return fmt.Errorf("%q is not an absolute path", v)
+	}
+	if len(c.NetworkNamespaces) == maxNetworkNamespaces {
+		return fmt.Errorf("at most %d are possible", maxNetworkNamespaces)
+	}
+	c.NetworkNamespaces = append(c.NetworkNamespaces, filepath.Clean(v))
+	return nil
+}
+
+const maxNetworkNamespaces = 64
+
 func parseFrontEnd(c *Config, v string) error {
 	f := strings.Fields(v)
 	if len(f) == 2 {
@@ -201,7 +217,7 @@ func Parse(name string, r io.Reader) (Config, error) {
 		if !ok {
 			return Config{}, fmt.Errorf("%s:%d: unknown keyword %q", name, n, word)
 		}
-		if seen[key] && key != "frontend" {
+		if seen[key] && key != "frontend" && key != "networknamespace" {
 			return Config{}, fmt.Errorf("%s:%d: %s is set twice", name, n, word)
 		}
 		seen[key] = true

@@ -40,7 +40,7 @@ func defaultOf(t *testing.T, keyword string) string {
 	case slog.Level:
 		return strings.ToLower(v.String())
 	default:
-		if f.Kind() == reflect.Map {
+		if f.Kind() == reflect.Map || f.Kind() == reflect.Slice {
 			return "none"
 		}
 		return fmt.Sprint(v)

@@ -8,7 +8,7 @@
 // The files, from the bottom up, each of which uses only those before it:
 //
 //	fault, log, syslog, tty, socket, caphash_*, pammodules   what factotum needs of the system
-//	hostkeys, generation                                     the configuration at one moment
+//	hostkeys, netns, generation                              the configuration at one moment
 //	worker, sessions, capabilities, handover, workerproc     what is shared, with its locks
 //	conversation                                             one conversation: state, worker, replies
 //	pam; ssh, sshuser, sshpam, sshproof; opened              the protocols, and what follows them

@@ -17,6 +17,7 @@ type generation struct {
 	conf   config.Config
 	fronts map[uint32]config.Binding // the front ends by uid
 	ssh    *sshServer                // nil: no front end is for ssh
+	nets   networks                  // of the connections that a front end for ssh may have
 }
 
 // newGeneration reads what a configuration refers to.
@@ -42,7 +43,13 @@ func newGeneration(c config.Config, log *slog.Logger) (*generation, error) {
 			return nil, fmt.Errorf("%s is not a program", p)
 		}
 	}
-	return &generation{c, fronts, ssh}, nil
+	var nets networks
+	if ssh != nil {
+		if nets, err = loadNetworks(c, log); err != nil {
+			return nil, err
+		}
+	}
+	return &generation{c, fronts, ssh, nets}, nil
 }
 
 // lookupFrontEnds finds the uids of the configuration's front ends. They are

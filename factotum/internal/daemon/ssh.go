@@ -47,7 +47,7 @@ type sshProto struct {
 	offers       int               // proofs that were offered
 	failures     int               // and refused
 	usedKeys     [][]byte          // a key counts once
-	keyOptions   *authkeys.Options // of the key that proved the user
+	keyOptions   *authkeys.Options // of the keys that proved the user, merged
 	proofs       []string          // for ExposeAuthInfo
 	begun        bool              // PAM's transaction has begun
 	accountAsked bool              // and its account stage: the user is proven
@@ -64,7 +64,10 @@ func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
 	if err := p.Only("proto", "version"); err != nil || len(p.FDs) != 1 {
 		return capproto.Msg{}, violation("start proto=ssh wants one descriptor and nothing else")
 	}
-	var err error
+	err := l.gen.nets.believe(p.FDs[0])
+	if err != nil {
+		return capproto.Msg{}, violation("%v", err)
+	}
 	if l.remote, l.local, err = sys.TCPAddrs(p.FDs[0]); err != nil {
 		return capproto.Msg{}, violation("%v", err)
 	}
