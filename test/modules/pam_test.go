@@ -100,6 +100,9 @@ var unlikely = []struct {
 	{regexp.MustCompile(`Permission denied \([a-z,-]+\)`), "Permission denied (METHODS)"},
 	// Debian's login sets them without a module, see p9auth(7).
 	{regexp.MustCompile(`(?m)^(HUSHLOGIN=FALSE|PAM_RHOST=)\n`), ""},
+	// The 32nd signal is the C library's own. sshd leaves it as the process has it
+	// that started sshd; a grant that is bound gives the user none that is ignored.
+	{regexp.MustCompile(`(?m)^SigIgn:\t0000000080000000$`), "SigIgn:\t0000000000000000"},
 	// What p9login(1) says more.
 	{regexp.MustCompile(`(?m)^login: the account may not log in now(\n|$)`), ""},
 	{regexp.MustCompile(`(?m)^\s*\n`), ""},
