@@ -25,7 +25,7 @@ func UnB64(s string) ([]byte, error) {
 //
 // Clients choose by it. OpenSSH's sends eow@openssh.com and
 // no-more-sessions@openssh.com to a software version that begins with "OpenSSH"
-// only (compat.c). 9.9 has none of the bugs that OpenSSH, PuTTY, libssh, libssh2
+// only (compat.c). 9.9 has none of the bugs that OpenSSH, PuTTY, libssh
 // and paramiko look for, in versions up to 7.7; and it is not 10, which
 // paramiko takes for 1 and which libssh, with its one digit, does not read.
 const SSHVersion = "SSH-2.0-OpenSSH_9.9p9auth"
