@@ -303,7 +303,7 @@ func (b *bed) certificates(t *testing.T) {
 			{"a name of the file", none, named("ops"), "", "done", ""},
 			{"the user's name is not in the file", none, named("alice"), "", "denied", "authorized principal"},
 			{"a name with from=, from there", none, named("night"), "127.0.0.2", "done", ""},
-			{"a name with from=, from here", none, named("night"), "", "denied", "authorized principal"},
+			{"a name with from=, from here", none, named("night"), "", "denied", "not from a permitted host"},
 		},
 		trust + "AuthorizedPrincipalsFile /etc/ssh/no-such-file\n": {
 			{"a file that is missing", none, cert(nil), "", "denied", "authorized principal"},
