@@ -83,14 +83,13 @@ func Serve(conn *ssh.ServerConn, chans <-chan ssh.NewChannel, reqs <-chan *ssh.R
 	}
 	s := &service{conn: conn, user: user, set: opt.Settings, opt: opt, forwards: map[forward]userlink.Listener{},
 		watched: map[*activity]bool{},
-		ended:   make(chan struct{}), changed: make(chan struct{}, 1), caughtUp: make(chan func())}
+		ended:   make(chan struct{}), changed: make(chan struct{}, 1)}
 	defer user.Close()
 	defer conn.Close()
 	defer close(s.ended)
-	go s.requests(reqs)
 	go s.watchUser()
 	go s.watchClient()
-	s.opens(chans)
+	s.take(chans, reqs)
 	select {
 	case <-user.Done():
 		// A client that was told why there is no session may leave at once.
@@ -102,37 +101,43 @@ func Serve(conn *ssh.ServerConn, chans <-chan ssh.NewChannel, reqs <-chan *ssh.R
 	return s.why
 }
 
-// opens handles the channels that the client opens, until the connection ends.
-func (s *service) opens(chans <-chan ssh.NewChannel) {
+// take handles the client's global requests and the channels that it opens, until
+// the connection ends. The library queues both in the client's order, but apart: a
+// request that was sent before a channel was opened is in its queue by then. So
+// "ssh -R ... host cmd" listens before cmd runs, as with sshd.
+func (s *service) take(chans <-chan ssh.NewChannel, reqs <-chan *ssh.Request) {
 	for {
 		select {
+		case r, ok := <-reqs:
+			if !ok {
+				reqs = nil
+				continue
+			}
+			s.request(r, chans)
 		case nc, ok := <-chans:
 			if !ok {
 				return
 			}
-			s.open(nc)
-		case then := <-s.caughtUp:
-			for range len(chans) {
-				if nc, ok := <-chans; ok {
-					s.open(nc)
+			for range len(reqs) {
+				r, ok := <-reqs
+				if !ok {
+					reqs = nil
+					break
 				}
+				if r.Type == noMoreSessions && nc != nil {
+					s.open(nc) // perhaps it was sent before
+					nc = nil
+				}
+				s.request(r, chans)
 			}
-			then()
+			if nc != nil {
+				s.open(nc)
+			}
 		}
 	}
 }
 
-// afterOpens calls f once the channels are handled that the client opened before
-// the global request that is being handled. The library queues both in the
-// client's order, but apart.
-func (s *service) afterOpens(f func()) {
-	done := make(chan struct{})
-	select {
-	case s.caughtUp <- func() { f(); close(done) }:
-		<-done
-	case <-s.ended:
-	}
-}
+const noMoreSessions = "no-more-sessions@openssh.com"
 
 // A service serves one connection: "ssh-connection" in RFC 4254.
 type service struct {
@@ -141,9 +146,8 @@ type service struct {
 	set  *sshdconf.Connection
 	opt  Options
 
-	ended    chan struct{} // Serve returns
-	changed  chan struct{} // the number of channels did; holds one
-	caughtUp chan func()   // of afterOpens
+	ended   chan struct{} // Serve returns
+	changed chan struct{} // the number of channels did; holds one
 
 	mu       sync.Mutex
 	why      error // the connection was ended by us
@@ -253,33 +257,35 @@ func (s *service) open(nc ssh.NewChannel) {
 	}()
 }
 
-// requests handles global requests, one after the other as their answers have
-// no number: RFC 4254 section 4.
-func (s *service) requests(reqs <-chan *ssh.Request) {
-	for r := range reqs {
-		ok, payload := false, []byte(nil)
-		switch r.Type {
-		case "tcpip-forward":
-			ok, payload = s.forwardTCP(r.Payload)
-		case "cancel-tcpip-forward":
-			ok = s.cancelTCP(r.Payload)
-		case "streamlocal-forward@openssh.com":
-			ok = s.forwardUnix(r.Payload)
-		case "cancel-streamlocal-forward@openssh.com":
-			ok = s.cancelUnix(r.Payload)
-		case "no-more-sessions@openssh.com":
-			s.afterOpens(func() {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				s.noMore = true
-			})
-			s.noMoreSessions()
-			ok = true
-		case "keepalive@openssh.com":
-			// Any answer will do; sshd(8) refuses.
+// request handles a global request. They are handled one after the other, as their
+// answers have no number: RFC 4254 section 4.
+func (s *service) request(r *ssh.Request, chans <-chan ssh.NewChannel) {
+	ok, payload := false, []byte(nil)
+	switch r.Type {
+	case "tcpip-forward":
+		ok, payload = s.forwardTCP(r.Payload)
+	case "cancel-tcpip-forward":
+		ok = s.cancelTCP(r.Payload)
+	case "streamlocal-forward@openssh.com":
+		ok = s.forwardUnix(r.Payload)
+	case "cancel-streamlocal-forward@openssh.com":
+		ok = s.cancelUnix(r.Payload)
+	case noMoreSessions:
+		// Those that the client opened before are sessions yet.
+		for range len(chans) {
+			if nc, ok := <-chans; ok {
+				s.open(nc)
+			}
 		}
-		r.Reply(ok, payload)
+		s.mu.Lock()
+		s.noMore = true
+		s.mu.Unlock()
+		s.noMoreSessions()
+		ok = true
+	case "keepalive@openssh.com":
+		// Any answer will do; sshd(8) refuses.
 	}
+	r.Reply(ok, payload)
 }
 
 // refusal turns an error of the user process into a reason for the client.
