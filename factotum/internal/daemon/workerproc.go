@@ -140,8 +140,9 @@ func (w *workerProc) Abandon() {
 	defer w.mu.Unlock()
 	w.proc.conn.Unix().CloseWrite()
 	// A module that hangs does not notice. One that opens a session may be at
-	// work that had better not be broken off.
-	patience := 10 * time.Second
+	// work that had better not be broken off. A program that looks up keys has
+	// 10 s, and the worker has to end it and its children before it is killed.
+	patience := 13 * time.Second
 	if w.session != nil {
 		patience = w.conf.LoginGraceTime
 	}
