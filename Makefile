@@ -28,7 +28,7 @@ LINT     = $(GO) tool -modfile=tools/lint/go.mod
 all: $(CRYPTO)
 	mkdir -p $(BIN)
 	$(STATIC) -o $(BIN)/factotum ./factotum
-	CC='$(CC)' VERSION='$(VERSION)' internal/become/build $(BIN)/become
+	CC='$(CC)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' internal/become/build $(BIN)/become
 	$(STATIC) -o $(BIN)/login ./login
 	$(STATIC) -o $(BIN)/sshfront ./sshfront
 	CGO_ENABLED=1 $(BUILD) -buildmode=pie -o $(BIN)/factotum-pam ./factotum/pam
