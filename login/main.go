@@ -17,7 +17,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -32,6 +31,7 @@ import (
 	"p9auth/internal/capuse"
 	"p9auth/internal/logindefs"
 	"p9auth/internal/privs"
+	"p9auth/internal/sys"
 	"p9auth/internal/version"
 )
 
@@ -129,8 +129,8 @@ func parseArgs(args []string) (options, error) {
 // login logs a person in. It returns only on failure.
 func login(o options) error {
 	// What whoever started us left open is not the user's business.
-	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return fmt.Errorf("close_range: %w", err)
+	if err := sys.CloseOnExec(); err != nil {
+		return err
 	}
 	client, err := connect(o)
 	if err != nil {
