@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"p9auth/internal/logindefs"
 )
 
@@ -23,13 +25,18 @@ func sshLogin(p Places) Login {
 }
 
 func TestALoginIsInUtmpAndWtmp(t *testing.T) {
+	// It is 0 where the session's leader lives in another pid namespace.
+	sid, err := unix.Getsid(0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ tty, line, id string }{{SSHTTY, SSHLine(os.Getpid()), ""}, {"/dev/pts/77", "pts/77", "/77"}, {"tty1", "tty1", "1"}} {
 		l := sshLogin(places(t))
 		l.TTY = c.tty
 		l.Begin(l.BeforeBegin(), noon)
 		for _, path := range []string{l.Places.Utmp, l.Places.Wtmp} {
 			all := Since(path, 0)
-			if len(all) != 1 || all[0].Type != UserProcess || all[0].User != "alice" || all[0].Line != c.line || all[0].Host != "192.0.2.1" || all[0].PID != l.PID || all[0].SID == 0 ||
+			if len(all) != 1 || all[0].Type != UserProcess || all[0].User != "alice" || all[0].Line != c.line || all[0].Host != "192.0.2.1" || all[0].PID != l.PID || all[0].SID != sid ||
 				c.id != "" && all[0].ID != c.id {
 				t.Errorf("%s: %+v", c.tty, all)
 			}
