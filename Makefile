@@ -43,10 +43,11 @@ $(CRYPTO): go.mod tools/sshpatch/main.go tools/sshpatch/apply.go $(wildcard tool
 deps:
 	scripts/deps
 
-# What building needs comes before what is built.
+# What building needs comes before what is built. The last line has the number of
+# attacks that were tried, see test/attack/README.md.
 test: deps
 	$(MAKE) all
-	$(GO) test -count=1 -shuffle=on $(TESTFLAGS) -tags '$(TAGS)' ./...
+	$(GO) run ./tools/attacks $(GO) test -count=1 -shuffle=on $(TESTFLAGS) -tags '$(TAGS)' ./...
 
 race: $(CRYPTO)
 	$(GO) test -count=1 -shuffle=on -race -short $(TESTFLAGS) $(RACE)
