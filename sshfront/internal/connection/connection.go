@@ -116,7 +116,7 @@ func serveConnection(conf *control.Config) (int, error) {
 	if err != nil {
 		return control.ExitFailure, err
 	}
-	meter := channels.NewMeter(quick)
+	meter := channels.NewMeter(&identified{Conn: quick})
 	conn, chans, reqs, err := ssh.NewServerConn(meter, sc)
 	if err != nil {
 		return c.ended(err), nil
@@ -153,6 +153,10 @@ func serveConnection(conf *control.Config) (int, error) {
 
 // ended logs, as sshd does, why the client is not let in.
 func (c *connection) ended(err error) int {
+	if ident := new(identError); errors.As(err, &ident) {
+		ident.log(c.remote)
+		return control.ExitNoAuth
+	}
 	why := "Connection closed by"
 	var no *ssh.AlgorithmNegotiationError
 	if errors.As(err, &no) {

@@ -1,0 +1,124 @@
+package connection
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/sshlog"
+)
+
+// maxIdentification is the most that a client's first line may have, in bytes
+// with its end: RFC 4253, section 4.2.
+const maxIdentification = 255
+
+// An identified connection looks at the line with which the client identifies
+// itself (RFC 4253, section 4.2) before the SSH library does. The library takes
+// the line of any version of the protocol, and waits for it behind a thousand
+// other lines, as only a client may have to.
+type identified struct {
+	net.Conn
+	line []byte // that the library has not read yet
+	done bool
+	err  error
+}
+
+// Read returns the client's line, and then what follows it. Where the line is
+// wrong Read tells the client so, and returns an *identError for good.
+func (c *identified) Read(p []byte) (int, error) {
+	if !c.done {
+		c.done = true
+		c.line, c.err = readIdentification(c.Conn)
+		if e := new(identError); errors.As(c.err, &e) && e.reply != "" {
+			io.WriteString(c.Conn, e.reply+"\r\n") // where it fails, the client has gone
+		}
+	}
+	if c.err != nil {
+		return 0, c.err
+	}
+	if len(c.line) > 0 {
+		n := copy(p, c.line)
+		c.line = c.line[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+// An identError says why a client is turned away for its identification. The
+// words are those of kex_exchange_identification in OpenSSH's kex.c and of
+// sshpkt_vfatal in its packet.c.
+type identError struct {
+	reply string // to the client; may be empty
+	what  string // the first line for the log
+	level sshdconf.LogLevel
+	end   string // the second, before and after the address
+	why   string
+}
+
+func (e *identError) Error() string { return e.what }
+
+// log writes the two lines that sshd writes.
+func (e *identError) log(remote *net.TCPAddr) {
+	what := strings.ReplaceAll(e.what, "%remote", fmt.Sprintf("%s port %d", remote.IP, remote.Port))
+	sshlog.Printf(e.level, "%s", what)
+	sshlog.Printf(sshdconf.LogInfo, "%s %s port %d%s", e.end, remote.IP, remote.Port, e.why)
+}
+
+// invalidFormat is the error for what is not an identification.
+func invalidFormat(format string, a ...any) *identError {
+	return &identError{"Invalid SSH identification string.", fmt.Sprintf(format, a...), sshdconf.LogError,
+		"banner exchange: Connection from", ": invalid format"}
+}
+
+// identification has the protocol's version and the software's.
+var identification = regexp.MustCompile(`^SSH-(-?[0-9]{1,9})\.([0-9]{1,9})-(.+)$`)
+
+// readIdentification reads the client's first line, to its end and no further.
+func readIdentification(r io.Reader) ([]byte, error) {
+	line := make([]byte, 0, maxIdentification)
+	text, cr := "", false
+	for b := make([]byte, 1); ; {
+		if _, err := io.ReadFull(r, b); errors.Is(err, io.EOF) {
+			return nil, &identError{"", "kex_exchange_identification: Connection closed by remote host", sshdconf.LogError, "Connection closed by", ""}
+		} else if errors.Is(err, unix.ECONNRESET) {
+			return nil, &identError{"", "kex_exchange_identification: read: Connection reset by peer", sshdconf.LogError, "Connection reset by", ""}
+		} else if err != nil {
+			return nil, err
+		}
+		line = append(line, b[0])
+		if b[0] == '\n' {
+			break
+		}
+		if b[0] == 0 || cr {
+			return nil, invalidFormat("kex_exchange_identification: banner line contains invalid characters")
+		}
+		if len(line) == maxIdentification {
+			return nil, invalidFormat("kex_exchange_identification: banner line too long")
+		}
+		if cr = b[0] == '\r'; !cr {
+			text += string(b)
+		}
+	}
+	if !strings.HasPrefix(text, "SSH-") || text == "SSH-" {
+		return nil, invalidFormat("kex_exchange_identification: client sent invalid protocol identifier \"%s\"", text)
+	}
+	m := identification.FindStringSubmatch(text)
+	if m == nil {
+		return nil, invalidFormat("Bad remote protocol version identification: '%.100s'", text)
+	}
+	major, minor, software := m[1], m[2], m[3]
+	if major != "2" && (major != "1" || minor != "99") {
+		return nil, &identError{"Protocol major versions differ.", "Protocol major versions differ: 2 vs. " + major, sshdconf.LogError,
+			"banner exchange: Connection from", ": could not read protocol version"}
+	}
+	if strings.HasPrefix(software, "Probe-") {
+		return nil, &identError{"", "probed from %remote with " + text + ".  Don't panic.", sshdconf.LogInfo, "Connection closed by", ""}
+	}
+	return line, nil
+}
