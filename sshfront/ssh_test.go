@@ -109,6 +109,20 @@ import socket; s=socket.socket(socket.AF_UNIX); s.connect(\"/home/alice/r.sock\"
 		{"psftp", `printf 'put data ps\nget ps ps2\nquit\n' | psftp -P $port -pw open-sesame -batch alice@127.0.0.1 >/dev/null && cmp data ps2 && echo same`, `same\n$`},
 		{"dbclient", `DROPBEAR_PASSWORD=open-sesame dbclient -y -y -p $port alice@127.0.0.1 id -un 2>/dev/null`, `^alice\n$`},
 		{"dbclient with a key", `dropbearconvert openssh dropbear $keys/alice k.db 2>/dev/null && dbclient -y -y -i k.db -p $port alice@127.0.0.1 id -un 2>/dev/null`, `^alice\n$`},
+		{"paramiko tries a second key, and a password after it", `/usr/bin/python3 - <<'E'
+import os, socket, paramiko
+keys = os.environ["keys"]
+for proof in (lambda t: t.auth_publickey("alice", paramiko.Ed25519Key.from_private_key_file(keys + "/alice")), lambda t: t.auth_password("alice", "open-sesame")):
+    t = paramiko.Transport(socket.create_connection(("127.0.0.1", int(os.environ["port"]))))
+    t.start_client()
+    for wrong in range(2):
+        try:
+            t.auth_publickey("alice", paramiko.Ed25519Key.from_private_key_file(keys + "/bob"))
+        except paramiko.AuthenticationException:
+            print("refused")
+    print(proof(t))
+    t.close()
+E`, `^refused\nrefused\n\[\]\nrefused\nrefused\n\[\]\n$`},
 		{"paramiko", `/usr/bin/python3 - <<'E'
 import os, paramiko
 for kw in ({"password": "open-sesame", "look_for_keys": False, "allow_agent": False}, {"key_filename": os.environ["keys"]+"/alice", "look_for_keys": False, "allow_agent": False}):

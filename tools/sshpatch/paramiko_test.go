@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"os/exec"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// withParamiko has a script of paramiko talk to a server over a socket on its
+// standard input, with a transport t in which keys are exchanged. It returns what
+// the script prints, and the server's error.
+func withParamiko(t *testing.T, server *ssh.ServerConfig, script string) (string, error) {
+	t.Helper()
+	if exec.Command("/usr/bin/python3", "-c", "import paramiko").Run() != nil {
+		t.Skip("needs paramiko: run scripts/deps")
+	}
+	server.AddHostKey(ed25519Signer(t))
+	ours, theirs := tcpPair(t)
+	defer ours.Close()
+	defer theirs.Close()
+	ours.SetDeadline(time.Now().Add(time.Minute))
+	file, err := theirs.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	ended := make(chan error, 1)
+	go func() {
+		_, chans, reqs, err := ssh.NewServerConn(ours, server)
+		if err == nil {
+			go ssh.DiscardRequests(reqs)
+			go refuse(chans)
+		}
+		ended <- err
+	}()
+	const begin = `
+import socket, threading, paramiko
+from paramiko.message import Message
+t = paramiko.Transport(socket.socket(fileno=0))
+t.start_client()
+def service(name):
+    accepted = threading.Event()
+    t._handler_table[6] = lambda *a: accepted.set()
+    m = Message()
+    m.add_byte(b"\5")
+    m.add_string(name)
+    try:
+        t._send_message(m)
+    except EOFError:
+        pass
+    while not accepted.wait(0.1) and t.is_active(): pass
+    del t._handler_table[6]
+    return accepted.is_set()
+def tries(f, *a):
+    try:
+        print(f.__name__, f(*a))
+    except paramiko.SSHException as e:
+        print(f.__name__, type(e).__name__)
+`
+	cmd := exec.Command("/usr/bin/python3", "-c", begin+script)
+	cmd.Stdin = file
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("paramiko: %v: %s", err, out)
+	}
+	ours.Close()
+	return string(out), <-ended
+}
+
+// Paramiko asks for the service before each attempt, and the first of all is such
+// a request, so UserCallback must not go by a count.
+func TestAServiceRequestBeforeEachAttempt(t *testing.T) {
+	named := 0
+	server := &ssh.ServerConfig{
+		UserCallback: func(ssh.ConnMetadata, *ssh.ServerConfig) { named++ },
+		PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) {
+			return nil, errors.New("not this key")
+		},
+		PasswordCallback: func(_ ssh.ConnMetadata, p []byte) (*ssh.Permissions, error) {
+			if string(p) != "right" {
+				return nil, errors.New("wrong")
+			}
+			return nil, nil
+		},
+	}
+	out, err := withParamiko(t, server, `
+print(service("ssh-userauth"), service("ssh-userauth"))
+tries(t.auth_publickey, "alice", paramiko.RSAKey.generate(2048))
+tries(t.auth_password, "alice", "wrong")
+tries(t.auth_password, "alice", "right")
+`)
+	if want := "True True\nauth_publickey AuthenticationException\nauth_password AuthenticationException\nauth_password []\n"; err != nil || out != want {
+		t.Errorf("%v: %s, want %s", err, out, want)
+	}
+	if named != 1 {
+		t.Errorf("UserCallback was called %d times", named)
+	}
+}
+
+// Another service cannot be asked for, and requests without end are not answered.
+func TestServiceRequestsAreBounded(t *testing.T) {
+	for script, want := range map[string]string{
+		`print(service("ssh-userauth"), service("ssh-connection"), t.is_active())`: "True False False\n",
+		`
+n = 0
+while n < 1000 and service("ssh-userauth"): n += 1
+print(n > 10, n < 1000, t.is_active())`: "True True False\n",
+	} {
+		server := &ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil }}
+		if out, err := withParamiko(t, server, script); err == nil || out != want {
+			t.Errorf("%s: %v: %s", script, err, out)
+		}
+	}
+}
