@@ -116,3 +116,52 @@ print(n > 10, n < 1000, t.is_active())`: "True True False\n",
 		}
 	}
 }
+
+// unimplemented is a script that sends messages of types that a server cannot
+// use, prints what comes back, and goes on.
+const unimplemented = `
+got = []
+arrived = threading.Semaphore(0)
+t._handler_table[3] = lambda self, m: (got.append(m.get_int()), arrived.release())
+def send(*types):
+    before = len(got)
+    sent = []
+    for n in types:
+        m = Message()
+        m.add_byte(bytes([n]))
+        m.add_string("some text")
+        sent.append(t.packetizer._Packetizer__sequence_number_out)
+        t._send_message(m)
+    want = [s for s, n in zip(sent, types) if n != 3]
+    for i in want: arrived.acquire(timeout=20)
+    print(got[before:] == want, len(want))
+`
+
+func TestUnknownMessagesAreAnsweredAndIgnored(t *testing.T) {
+	server := &ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil }}
+	out, err := withParamiko(t, server, unimplemented+`
+send(3, 6, 7, 8, 19, 30, 51, 52, 53, 60, 62, 79, 80, 90, 94, 106, 150, 191, 192, 255, 3)
+tries(t.auth_password, "alice", "right")
+send(3, 5, 6, 7, 8, 19, 30, 50, 51, 52, 61, 66, 79, 83, 89, 101, 106, 150, 191, 193, 255, 3)
+print(t.is_active())
+t.renegotiate_keys()
+send(106)
+`)
+	if want := "True 19\nauth_password []\nTrue 20\nTrue\nTrue 1\n"; err != nil || out != want {
+		t.Errorf("%v: %s, want %s", err, out, want)
+	}
+}
+
+// Each answer names one message, in the order in which they came, however many are
+// on the way.
+func TestTheAnswerHasTheMessagesNumber(t *testing.T) {
+	server := &ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil }}
+	out, err := withParamiko(t, server, unimplemented+`
+send(*[106] * 300)
+tries(t.auth_password, "alice", "right")
+send(*[7] * 300)
+`)
+	if want := "True 300\nauth_password []\nTrue 300\n"; err != nil || out != want {
+		t.Errorf("%v: %s, want %s", err, out, want)
+	}
+}
