@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -15,20 +14,9 @@ import (
 // What is not an SSH client of protocol 2 is turned away at once, and sshfront and
 // Debian's sshd send and log the same.
 func TestAWrongIdentificationIsAnsweredAsBySshd(t *testing.T) {
-	need(t, "/usr/sbin/sshd")
 	s := newSite(t)
 	s.reload(t, "PerSourcePenalties no\nMaxStartups 100")
-	theirs := testbed.FreePort(t)
-	s.Sh(t, fmt.Sprintf("mkdir -p /run/sshd; printf 'Port %s\\nListenAddress 127.0.0.1\\nUsePAM yes\\nPidFile none\\n' >/run/sshd/config", theirs))
-	sshd := s.Command("/usr/sbin/sshd", "-D", "-f", "/run/sshd/config", "-E", "/run/sshd/log")
-	if err := sshd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer sshd.Wait()
-	defer sshd.Process.Kill()
-	if !testbed.Eventually(func() bool { return exec.Command("bash", "-c", "</dev/tcp/127.0.0.1/"+theirs).Run() == nil }) {
-		t.Fatal("sshd does not listen")
-	}
+	theirs, _ := s.sshd(t, "")
 	// greet sends a line, and returns what came after the server's own and what
 	// was logged, without the port.
 	greet := func(port, log, line string) string {
@@ -79,7 +67,7 @@ func TestAWrongIdentificationIsAnsweredAsBySshd(t *testing.T) {
 	}
 	for _, line := range []string{"GET / HTTP/1.0\r\n", "SSH-1.5-x\r\n", "SSH-3.0-x\n", "SSH-2.0\r\n", "SSH-2.0-\r\n", "\r\n", "SSH-2.0-x\x00", "SSH-2.0-x\ry",
 		"hello\x1b[1m\n", "SSH-2.0-Probe-1.0\r\n", ""} {
-		got, want := greet(s.port, s.Dir+"/log/sshfront", line), greet(theirs, "/run/sshd/log", line)
+		got, want := greet(s.port, s.Dir+"/log/sshfront", line), greet(theirs, sshdLog, line)
 		if got != want || want == "" {
 			t.Errorf("%q: got %q, sshd has %q", line, got, want)
 		}

@@ -133,7 +133,7 @@ def send(*types):
         sent.append(t.packetizer._Packetizer__sequence_number_out)
         t._send_message(m)
     want = [s for s, n in zip(sent, types) if n != 3]
-    for i in want: arrived.acquire(timeout=20)
+    all(arrived.acquire(timeout=20) for i in want)
     print(got[before:] == want, len(want))
 `
 

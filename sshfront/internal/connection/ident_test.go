@@ -1,6 +1,7 @@
 package connection
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"strings"
@@ -46,4 +47,28 @@ func TestOnlyASecondProtocolsIdentificationIsTaken(t *testing.T) {
 			t.Errorf("%q: %v, want %q", line, err, want)
 		}
 	}
+}
+
+// Whatever comes, what is taken is one whole line of protocol 2, nothing behind it
+// is read, and the reply and the log have one line each.
+func FuzzIdentification(f *testing.F) {
+	for _, seed := range []string{"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\nafter", "SSH-1.99-x\n", "SSH-1.5-x\r\n", "SSH-2.0-Probe-\r\n", "SSH--2.0-x\n",
+		"GET / HTTP/1.0\r\n\r\n", "SSH-2.0-x\x00\n", "SSH-2.0-\r\r\n", "\n", "", "SSH-2.0-" + strings.Repeat("a", 300)} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r := bytes.NewReader(in)
+		line, err := readIdentification(r)
+		if err != nil {
+			e := new(identError)
+			if !errors.As(err, &e) || strings.ContainsAny(e.reply+e.what, "\r\n\x00") || len(in)-r.Len() > maxIdentification {
+				t.Errorf("%q: %v", in, err)
+			}
+			return
+		}
+		if !bytes.HasPrefix(in, line) || len(in)-r.Len() != len(line) || bytes.IndexByte(line, '\n') != len(line)-1 ||
+			!bytes.HasPrefix(line, []byte("SSH-2.")) && !bytes.HasPrefix(line, []byte("SSH-1.99-")) {
+			t.Errorf("%q: took %q, with %d bytes left", in, line, r.Len())
+		}
+	})
 }
