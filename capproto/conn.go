@@ -83,15 +83,16 @@ func (c *Conn) Send(m Msg, files ...*os.File) error {
 		return err
 	}
 	defer clear(b)
-	var oob []byte
-	if len(files) > 0 {
-		fds := make([]int, len(files))
-		for i, f := range files {
-			fds[i] = int(f.Fd())
-		}
-		oob = unix.UnixRights(fds...)
+	if len(files) == 0 {
+		// By write(2): the sandbox of sshfront has no sendmsg(2).
+		_, err = c.c.Write(b)
+		return err
 	}
-	_, _, err = c.c.WriteMsgUnix(b, oob, nil)
+	fds := make([]int, len(files))
+	for i, f := range files {
+		fds[i] = int(f.Fd())
+	}
+	_, _, err = c.c.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
 	return err
 }
 

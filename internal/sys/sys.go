@@ -7,7 +7,6 @@
 package sys
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -24,22 +23,6 @@ func Socketpair() (a, b *os.File, err error) {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
 	return os.NewFile(uintptr(fds[0]), "socketpair"), os.NewFile(uintptr(fds[1]), "socketpair"), nil
-}
-
-// IsSeqpacket reports whether a file is a unix socket of the kind that
-// Socketpair makes. The kernel says so, whoever passed the descriptor.
-func IsSeqpacket(f *os.File) bool {
-	rc, err := f.SyscallConn()
-	if err != nil {
-		return false
-	}
-	ok := false
-	rc.Control(func(fd uintptr) {
-		domain, err1 := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
-		kind, err2 := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE)
-		ok = errors.Join(err1, err2) == nil && domain == unix.AF_UNIX && kind == unix.SOCK_SEQPACKET
-	})
-	return ok
 }
 
 // CloseOnExec marks every descriptor but the standard ones close-on-exec: what

@@ -22,7 +22,6 @@ import (
 	"p9auth/capproto"
 	"p9auth/internal/pack"
 	"p9auth/internal/sshdconf"
-	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/channels"
 	"p9auth/sshfront/internal/control"
 	"p9auth/sshfront/internal/sshlog"
@@ -89,16 +88,22 @@ func serveConnection(conf *control.Config) (int, error) {
 	if err := setKeepAlive(c.tcp, conf.TCPKeepAlive); err != nil {
 		sshlog.Printf(sshdconf.LogError, "TCPKeepAlive: %v", err)
 	}
+	link, err := capproto.FileConn(os.NewFile(control.ConnLinkFD, "link"), userlink.MaxPacket)
+	if err != nil {
+		return control.ExitFailure, fmt.Errorf("the link: %w", err)
+	}
+	defer link.Close()
 	if c.factotum, err = capproto.Dial(conf.RPC); err != nil {
 		return control.ExitFailure, err
 	}
 	defer c.factotum.Close()
-	if err := enterSandbox(conf.Debug); err != nil {
-		return control.ExitFailure, fmt.Errorf("sandbox: %w", err)
-	}
-
+	// The socket is passed to factotum first, as nothing can be passed from inside of
+	// the sandbox. What factotum answers is the one thing that is read outside of it.
 	server, err := c.factotum.StartSSH(f)
 	f.Close()
+	if e := enterSandbox(conf.Debug); e != nil {
+		return control.ExitFailure, fmt.Errorf("sandbox: %w", e)
+	}
 	if err != nil {
 		if capproto.CodeOf(err) == capproto.CodeDenied {
 			return control.ExitRefused, nil
@@ -132,7 +137,7 @@ func serveConnection(conf *control.Config) (int, error) {
 	if err := ctl.Authenticated(conn.User()); err != nil {
 		sshlog.Printf(sshdconf.LogDebug1, "the listener has ended: %v", err)
 	}
-	user, err := c.startRedeemer(ctl)
+	user, err := c.startRedeemer(ctl, link)
 	if err != nil {
 		return control.ExitFailure, err
 	}
@@ -190,28 +195,17 @@ func noMatch(what string) string {
 	return what[strings.LastIndexByte(what, ' ')+1:] // cipher, MAC
 }
 
-// startRedeemer has the listener start a session process, gives it the ticket,
-// and returns the client for what it will become.
-func (c *connection) startRedeemer(ctl *control.Conn) (*userlink.Client, error) {
+// startRedeemer has the listener start a session process at the other end of the
+// link, gives it the ticket, and returns the client for what it will become.
+func (c *connection) startRedeemer(ctl *control.Conn, link *capproto.Conn) (*userlink.Client, error) {
 	ticket, err := c.factotum.Ticket()
 	if err != nil {
 		return nil, err
 	}
-	ours, theirs, err := sys.Socketpair()
-	if err != nil {
-		return nil, err
-	}
-	defer theirs.Close()
-	link, err := capproto.FileConn(ours, userlink.MaxPacket)
-	if err != nil {
-		return nil, err
-	}
 	if err := userlink.SendTicket(link, ticket); err != nil {
-		link.Close()
 		return nil, err
 	}
-	if _, err := ctl.Session(theirs); err != nil {
-		link.Close()
+	if _, err := ctl.Session(); err != nil {
 		return nil, err
 	}
 	return userlink.NewClient(link), nil

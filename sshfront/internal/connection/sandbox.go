@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,9 +21,16 @@ import (
 
 // enterSandbox shuts a connection process in, for good and in all of its
 // threads, after it has dialled factotum. What it holds open it may use: the
-// TCP socket, the control socket, the conversation with factotum, links that
-// it makes. It may not open, execute, connect, listen, trace, signal another
-// process, or start one.
+// TCP socket, the control socket, the conversation with factotum, the link. It
+// may not open, execute, connect, listen, trace, signal another process, or start
+// one.
+//
+// The kernel counts some things for all processes of a uid together, and all
+// connections are of one. So a process in here must not be able to use up what the
+// others need: it makes no descriptor, passes none on, and makes no thread. A limit
+// would not do where the kernel compares the count of the uid with the limit of
+// whoever wants more: the honest processes have the same limit as the one that has
+// used it up. sshfront(8) lists each of these pools and what bounds it.
 //
 // no_new_privs, landlock (all that the kernel has; it is the second line), and
 // a seccomp filter (the first; without it the process must not go on). A
@@ -31,7 +39,8 @@ import (
 func enterSandbox(debug bool) error {
 	// The time zone is read when it is first needed, which is too late.
 	_, _ = time.Now().Zone()
-	if err := limitConnection(); err != nil {
+	makeThreads()
+	if err := privs.Undumpable(); err != nil {
 		return err
 	}
 	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
@@ -44,6 +53,11 @@ func enterSandbox(debug bool) error {
 	sshlog.Printf(sshdconf.LogDebug2, "sandbox: landlock version %d (0: none)", abi)
 	if err := landlock.V11.BestEffort().Restrict(); err != nil {
 		return fmt.Errorf("landlock: %w", err)
+	}
+	// After the last system call that is made in all threads: the runtime has them
+	// make it by a signal of those that need a place.
+	if err := limitConnection(); err != nil {
+		return err
 	}
 	violation := seccomp.ActionKillProcess
 	if debug {
@@ -60,12 +74,50 @@ func enterSandbox(debug bool) error {
 	return nil
 }
 
-// limitConnection sets resource limits, and keeps the memory to ourselves.
-func limitConnection() error {
-	if err := privs.Undumpable(); err != nil {
-		return err
+// How many threads a connection process has: one for each processor that it uses,
+// and some for system calls in which one waits, such as a write to a log that is
+// full.
+const (
+	maxProcessors = 4
+	spareThreads  = 8
+)
+
+// makeThreads has the runtime make the threads that it will need: it keeps those
+// that are idle, and makes others only where none is. It cannot make one later.
+func makeThreads() {
+	processors := min(runtime.GOMAXPROCS(0), maxProcessors)
+	runtime.GOMAXPROCS(processors)
+	var made, left sync.WaitGroup
+	made.Add(processors + spareThreads)
+	leave := make(chan struct{})
+	for range processors + spareThreads {
+		left.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			made.Done()
+			<-leave
+		})
 	}
-	limits := []int{unix.RLIMIT_CORE, unix.RLIMIT_MEMLOCK, unix.RLIMIT_MSGQUEUE}
+	made.Wait()
+	close(leave)
+	left.Wait()
+}
+
+// Limits of a connection process.
+const (
+	// maxDescriptors is more than channels.maxChannels can make of them. They come
+	// from the user process, and count for the user while they are on their way.
+	maxDescriptors = 1024
+	// maxData is the memory that it may write to, in bytes: some windows of 2 MiB
+	// whose clients or programs do not read, and what Go's runtime reserves.
+	maxData = 1 << 30
+)
+
+// limitConnection sets resource limits.
+func limitConnection() error {
+	// Signals that are pending are counted for the uid, but against the limit of the
+	// process that they are for; Go's own need no place.
+	limits := []int{unix.RLIMIT_CORE, unix.RLIMIT_MEMLOCK, unix.RLIMIT_MSGQUEUE, unix.RLIMIT_SIGPENDING, unix.RLIMIT_NPROC}
 	var st unix.Stat_t
 	if err := unix.Fstat(2, &st); err != nil {
 		return fmt.Errorf("standard error: %w", err)
@@ -78,7 +130,17 @@ func limitConnection() error {
 			return os.NewSyscallError("setrlimit", err)
 		}
 	}
-	return nil
+	return errors.Join(atMost(unix.RLIMIT_NOFILE, maxDescriptors), atMost(unix.RLIMIT_DATA, maxData))
+}
+
+// atMost lowers a limit, for good, where it is higher.
+func atMost(limit int, n uint64) error {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(limit, &now); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	n = min(n, now.Max)
+	return os.NewSyscallError("setrlimit", unix.Setrlimit(limit, &unix.Rlimit{Cur: n, Max: n}))
 }
 
 // allowed are the system calls of the Go runtime, of sockets that are open, and
@@ -87,11 +149,11 @@ var allowed = []string{
 	// The runtime: memory, threads, signals, scheduling.
 	"munmap", "madvise", "mincore", "futex", "nanosleep", "sched_yield", "sched_getaffinity", "restart_syscall",
 	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "getpid", "gettid", "exit", "exit_group",
-	"epoll_create1", "epoll_ctl", "epoll_pwait", "eventfd2", "getrandom",
+	"epoll_ctl", "epoll_pwait", "getrandom",
 	"clock_gettime", "clock_nanosleep", "gettimeofday",
 	// Descriptors.
 	"read", "write", "readv", "writev", "pread64", "close", "ppoll", "fstat",
-	"recvmsg", "sendmsg", "recvfrom", "sendto", "shutdown",
+	"recvmsg", "recvfrom", "sendto", "shutdown",
 	"getsockname", "getpeername", "getsockopt",
 }
 
@@ -103,7 +165,8 @@ var perhaps = []string{
 }
 
 // threadFlags are those with which Go's runtime makes a thread (os_linux.go);
-// on amd64 CLONE_SETTLS comes with them (sys_linux_amd64.s).
+// on amd64 CLONE_SETTLS comes with them (sys_linux_amd64.s). It fails, and the
+// runtime ends the process and says why.
 const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
 
 // socketOptions are the ones that may be set: level and name.
@@ -132,22 +195,20 @@ func connectionPolicy(arch string, violation seccomp.Action) (seccomp.Policy, er
 		when("mprotect", is(2, seccomp.BitsNotSet, unix.PROT_EXEC)),
 		when("tgkill", is(0, seccomp.Equal, uint64(os.Getpid()))), // preemption
 		when("prctl", is(0, seccomp.Equal, unix.PR_SET_VMA)),
-		// A link: a pair that is connected, for good.
-		when("socketpair", is(0, seccomp.Equal, unix.AF_UNIX),
-			is(1, seccomp.Equal, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)),
 	}
-	for _, c := range []uint64{unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD, unix.F_DUPFD_CLOEXEC} {
+	for _, c := range []uint64{unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD} {
 		cond = append(cond, when("fcntl", is(1, seccomp.Equal, c)))
 	}
 	for _, o := range socketOptions {
 		cond = append(cond, when("setsockopt", is(1, seccomp.Equal, o[0]), is(2, seccomp.Equal, o[1])))
 	}
+	var thread uint64
 	switch arch {
 	case "amd64":
-		cond = append(cond, when("clone", is(0, seccomp.Equal, threadFlags|unix.CLONE_SETTLS)))
+		thread = threadFlags | unix.CLONE_SETTLS
 		names = append(names[:len(names):len(names)], "poll")
 	case "arm64":
-		cond = append(cond, when("clone", is(0, seccomp.Equal, threadFlags)))
+		thread = threadFlags
 	default:
 		return seccomp.Policy{}, errors.New("there is no sandbox for " + arch)
 	}
@@ -155,7 +216,7 @@ func connectionPolicy(arch string, violation seccomp.Action) (seccomp.Policy, er
 		DefaultAction: violation,
 		Syscalls: []seccomp.SyscallGroup{
 			{Names: names, NamesWithCondtions: cond, Action: seccomp.ActionAllow},
-			{Names: eperm, Action: seccomp.ActionErrno},
+			{Names: eperm, NamesWithCondtions: []seccomp.NameWithConditions{when("clone", is(0, seccomp.Equal, thread))}, Action: seccomp.ActionErrno},
 		},
 	}, nil
 }

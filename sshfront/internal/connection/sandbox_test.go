@@ -56,6 +56,42 @@ var attempts = map[string]func() error{
 		_, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
 	},
+	"sockets": func() error { _, _, err := sys.Socketpair(); return err },
+	"descriptors on their way": func() error {
+		return unix.Sendmsg(connSocket, []byte("x"), unix.UnixRights(0), nil, 0)
+	},
+	"copies of descriptors": func() error { _, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3); return err },
+	"dup":                   func() error { _, err := unix.Dup(0); return err },
+	"epoll":                 func() error { _, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC); return err },
+	"eventfd":               func() error { _, err := unix.Eventfd(0, unix.EFD_CLOEXEC); return err },
+	"inotify":               func() error { _, err := unix.InotifyInit1(unix.IN_CLOEXEC); return err },
+	"timers": func() error {
+		return errno2(syscall.RawSyscall(unix.SYS_TIMER_CREATE, unix.CLOCK_MONOTONIC, 0, 0))
+	},
+	"timerfd": func() error { _, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC); return err },
+	"mlock":   func() error { return unix.Mlock(page) },
+	"keys": func() error {
+		_, err := unix.AddKey("user", "x", []byte("x"), unix.KEY_SPEC_SESSION_KEYRING)
+		return err
+	},
+	"message queues": func() error { return errno2(syscall.RawSyscall(unix.SYS_MQ_OPEN, 0, 0, 0)) },
+	"namespaces":     func() error { return unix.Unshare(unix.CLONE_NEWUSER) },
+	"queued signals": func() error {
+		return errno2(syscall.RawSyscall(unix.SYS_RT_SIGQUEUEINFO, uintptr(os.Getpid()), 34, 0))
+	},
+	"larger pipes": func() error { _, err := unix.FcntlInt(0, unix.F_SETPIPE_SZ, 1<<20); return err },
+	"locks": func() error {
+		return unix.FcntlFlock(0, unix.F_SETLK, &unix.Flock_t{Type: unix.F_RDLCK})
+	},
+	"asynchronous input and output": func() error { return errno2(syscall.RawSyscall(unix.SYS_IO_SETUP, 1, 0, 0)) },
+	"more descriptors":              func() error { return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{}) },
+	"thread": func() error {
+		flags := uintptr(threadFlags)
+		if runtime.GOARCH == "amd64" {
+			flags |= unix.CLONE_SETTLS
+		}
+		return errno2(syscall.RawSyscall(unix.SYS_CLONE, flags, 0, 0))
+	},
 	"tcp ulp": func() error { return unix.SetsockoptString(connSocket, unix.IPPROTO_TCP, unix.TCP_ULP, "tls") },
 	"fork": func() error {
 		_, _, e := syscall.RawSyscall(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0)
@@ -83,7 +119,7 @@ var attempts = map[string]func() error{
 var (
 	connSocket int
 	page       []byte
-	fails      = []string{"open", "stat", "pipe", "ioctl"}
+	fails      = []string{"open", "stat", "pipe", "ioctl", "thread", "more descriptors"}
 )
 
 func errno(e syscall.Errno) error {
@@ -114,6 +150,8 @@ func sandboxed(what string, debug bool) {
 	work <- func() error { return nil }
 	<-result
 	status := must(os.Open("/proc/self/status"))
+	one, two, err := sys.Socketpair()
+	must(0, err)
 	if err := enterSandbox(debug); err != nil {
 		fmt.Println("sandbox:", err)
 		return
@@ -122,7 +160,7 @@ func sandboxed(what string, debug bool) {
 		b := make([]byte, 1<<16)
 		n, _ := unix.Pread(int(status.Fd()), b, 0)
 		fmt.Println(string(b[:n]))
-		fmt.Println(workInside(client, server))
+		fmt.Println(workInside(client, server, one, two))
 		return
 	}
 	work <- attempts[what]
@@ -135,7 +173,7 @@ func sandboxed(what string, debug bool) {
 
 // workInside has a client and a server of the library shake hands and talk,
 // while goroutines come and go and memory is collected.
-func workInside(client, server net.Conn) error {
+func workInside(client, server net.Conn, a, b *os.File) error {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return err
@@ -199,9 +237,9 @@ func workInside(client, server net.Conn) error {
 			}
 		})
 	}
-	// More threads than there were.
+	// As many threads as there may be beside the busy ones.
 	stop := make(chan struct{})
-	for range 30 {
+	for range spareThreads - 2 {
 		go func() {
 			runtime.LockOSThread()
 			<-stop
@@ -215,10 +253,6 @@ func workInside(client, server net.Conn) error {
 	wg.Wait()
 	close(stop)
 	// The link and the listener.
-	a, b, err := sys.Socketpair()
-	if err != nil {
-		return err
-	}
 	if err := client.(*net.TCPConn).SetKeepAlive(true); err != nil {
 		return err
 	}

@@ -6,10 +6,12 @@
 //	fd 3   the TCP socket
 //	fd 4   its end of the control socket
 //	fd 5   a sealed memfd with a Config (all connections share it)
+//	fd 6   the link, of which the listener keeps the other end for the session
+//	       process: inside of its sandbox no process can make or pass a descriptor
 //
 // and a session process with
 //
-//	fd 3   the link, which its connection process has made
+//	fd 3   the other end of its connection process's link
 //	fd 4   the same memfd
 //
 // Standard error is the log; standard input and output are /dev/null.
@@ -20,11 +22,11 @@
 //	authenticated version=V user=U
 //	    Once, and first: U has logged in. LoginGraceTime and MaxStartups are over
 //	    for this connection. V is Version. No answer.
-//	session                     with one descriptor, a SOCK_SEQPACKET socket
-//	    Once, after authenticated: starts a session process that gets the
-//	    descriptor. Answer: ok pid=P, or error text=T.
+//	session
+//	    Once, after authenticated: starts a session process that gets the other end
+//	    of the link. Answer: ok pid=P, or error text=T.
 //
-// Anything else is a violation, for which the listener kills the process. The
+// Anything else, and any descriptor, is a violation, for which the listener kills the process. The
 // listener closes its end when it ends; the connection goes on without it. It
 // kills the process if it is not authenticated when LoginGraceTime is over.
 //
@@ -53,6 +55,7 @@ const (
 	ConnSocketFD  = 3
 	ConnControlFD = 4
 	ConnConfigFD  = 5
+	ConnLinkFD    = 6
 
 	SessionLinkFD   = 3
 	SessionConfigFD = 4
@@ -60,7 +63,7 @@ const (
 
 // Version is that of the control socket's words and of Config. A change of either
 // raises it.
-const Version = 1
+const Version = 2
 
 // MaxPacket is how many bytes a message on the control socket may have.
 const MaxPacket = 1024
@@ -132,26 +135,29 @@ type Request any
 // Authenticated says that a user has logged in.
 type Authenticated struct{ User string }
 
-// Session asks for a session process that gets Link.
-type Session struct{ Link *os.File }
+// Session asks for a session process.
+type Session struct{}
 
 // Decode reads a request, and nothing else. An error is a violation. The files of
-// the packet stay the caller's.
+// the packet, of which there must be none, stay the caller's.
 func Decode(p capproto.Packet) (Request, error) {
+	if len(p.Files) > 0 {
+		return nil, errors.New("a descriptor that nobody asked for")
+	}
 	switch p.Verb {
 	case verbAuthenticated:
 		if v, ok := p.Lookup("version"); !ok || v != strconv.Itoa(Version) {
 			return nil, fmt.Errorf("the connection process speaks version %.20q of the control socket and the listener version %d: restart sshfront", v, Version)
 		}
-		if err := p.Only("version", "user"); err != nil || len(p.Files) > 0 || p.Get("user") == "" {
+		if err := p.Only("version", "user"); err != nil || p.Get("user") == "" {
 			return nil, errors.New(`malformed "authenticated" message`)
 		}
 		return Authenticated{p.Get("user")}, nil
 	case verbSession:
-		if len(p.Attrs) > 0 || len(p.Files) != 1 || !sys.IsSeqpacket(p.Files[0]) {
-			return nil, errors.New(`"session" without a link`)
+		if len(p.Attrs) > 0 {
+			return nil, errors.New(`malformed "session" message`)
 		}
-		return Session{p.Files[0]}, nil
+		return Session{}, nil
 	}
 	return nil, fmt.Errorf("unknown verb %s", p.Verb)
 }
@@ -174,10 +180,9 @@ func (c *Conn) Authenticated(user string) error {
 	return c.c.Send(capproto.NewMsg(verbAuthenticated, "version", strconv.Itoa(Version), "user", user))
 }
 
-// Session has the listener start a session process with link, which stays
-// the caller's to close. It returns the process's pid.
-func (c *Conn) Session(link *os.File) (pid string, err error) {
-	if err := c.c.Send(capproto.NewMsg(verbSession), link); err != nil {
+// Session has the listener start a session process. It returns the process's pid.
+func (c *Conn) Session() (pid string, err error) {
+	if err := c.c.Send(capproto.NewMsg(verbSession)); err != nil {
 		return "", fmt.Errorf("no session process: the listener has ended: %w", err)
 	}
 	p, err := c.c.Recv()

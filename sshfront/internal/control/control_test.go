@@ -79,19 +79,21 @@ func TestOnlyTheTwoRequestsAreUnderstood(t *testing.T) {
 		files  []*os.File
 		want   string // part of the error; "": none
 	}{
-		{"authenticated version=1 user=alice", nil, ""},
-		{"authenticated version=1 user=", nil, "malformed"},
-		{"authenticated version=1", nil, "malformed"},
-		{"authenticated version=1 user=a user=b", nil, "malformed"},
-		{"authenticated version=1 user=a uid=0", nil, "malformed"},
-		{"authenticated version=1 user=a", one(link), "malformed"},
+		{"authenticated version=2 user=alice", nil, ""},
+		{"authenticated version=2 user=", nil, "malformed"},
+		{"authenticated version=2", nil, "malformed"},
+		{"authenticated version=2 user=a user=b", nil, "malformed"},
+		{"authenticated version=2 user=a uid=0", nil, "malformed"},
+		{"authenticated version=2 user=a", one(link), "a descriptor"},
 		{"authenticated user=a", nil, "restart sshfront"},
-		{"authenticated version=2 user=a", nil, "restart sshfront"},
-		{"session", one(link), ""},
-		{"session", nil, "without a link"},
-		{"session", one(null), "without a link"},
-		{"session", []*os.File{link, link}, "without a link"},
-		{"session user=a", one(link), "without a link"},
+		{"authenticated version=1 user=a", nil, "restart sshfront"},
+		{"authenticated version=3 user=a", nil, "restart sshfront"},
+		{"session", nil, ""},
+		{"session", one(link), "a descriptor"},
+		{"session", one(null), "a descriptor"},
+		{"session", []*os.File{link, link}, "a descriptor"},
+		{"session user=a", nil, "malformed"},
+		{"session user=a", one(link), "a descriptor"},
 		{"mount", nil, "unknown verb"},
 	} {
 		m, err := capproto.DecodeMsg([]byte(c.packet))

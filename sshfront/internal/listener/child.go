@@ -26,6 +26,7 @@ type child struct {
 
 	process *os.Process
 	wire    *capproto.Conn // the control socket
+	link    *os.File       // the session process's end of the link
 	served  chan struct{}  // closed when the control socket is
 
 	// Guarded by the listener's lock.
@@ -55,8 +56,13 @@ func (c *child) start(tcp *net.TCPConn, config *os.File) error {
 	if c.wire, err = capproto.FileConn(ours, control.MaxPacket); err != nil {
 		return err
 	}
-	c.process, err = c.l.spawn("connection", c.remote.Addr(), sock, theirs, config)
+	var link *os.File // for the life of the connection process
+	if link, c.link, err = sys.Socketpair(); err == nil {
+		defer link.Close()
+		c.process, err = c.l.spawn("connection", c.remote.Addr(), sock, theirs, config, link)
+	}
 	if err != nil {
+		c.link.Close()
 		c.wire.Close()
 		return err
 	}
@@ -105,6 +111,9 @@ func (c *child) wait() {
 	c.l.mu.Lock()
 	early, timeout := c.early, c.timeout
 	c.l.mu.Unlock()
+	if !early && st != nil {
+		c.crashed(st)
+	}
 	if early && st != nil {
 		if o, offended := c.judge(st, timeout); offended {
 			c.l.mu.Lock()
@@ -131,6 +140,7 @@ func (c *child) serve() {
 	defer close(c.served)
 	defer c.wire.Wait()
 	defer c.wire.Close()
+	defer c.link.Close()
 	for {
 		p, err := c.wire.Recv()
 		if err != nil {
@@ -171,7 +181,7 @@ func (c *child) handle(p capproto.Packet) error {
 			return errors.New(`"session" out of turn`)
 		}
 		c.redeemer = true
-		pid, err := c.startRedeemer(r.Link)
+		pid, err := c.startRedeemer()
 		if err != nil {
 			sshlog.Printf(sshdconf.LogError, "no session process for %s: %v", c.id(), err)
 			c.wire.Send(capproto.NewMsg(capproto.VerbError, "text", "the session process could not be started"))
@@ -183,11 +193,13 @@ func (c *child) handle(p capproto.Packet) error {
 }
 
 // startRedeemer starts the session process, which outlives the connection
-// process for as long as it wants.
-func (c *child) startRedeemer(link *os.File) (pid int, err error) {
+// process for as long as it wants. From here on nobody else has its end of the
+// link.
+func (c *child) startRedeemer() (pid int, err error) {
 	c.l.mu.Lock()
-	process, err := c.l.spawn("session", c.remote.Addr(), link, c.l.config)
+	process, err := c.l.spawn("session", c.remote.Addr(), c.link, c.l.config)
 	c.l.mu.Unlock()
+	c.link.Close()
 	if err != nil {
 		return 0, err
 	}

@@ -12,6 +12,23 @@ import (
 	"p9auth/sshfront/internal/sshlog"
 )
 
+// crashed reports whether a process has ended by a signal that stands for a fault or
+// for what its sandbox forbids, and logs it, whether it has authenticated or not.
+func (c *child) crashed(st *os.ProcessState) bool {
+	ws := st.Sys().(syscall.WaitStatus)
+	if !ws.Signaled() {
+		return false
+	}
+	level := sshdconf.LogDebug1
+	crash := slices.Contains([]syscall.Signal{
+		unix.SIGSEGV, unix.SIGBUS, unix.SIGTRAP, unix.SIGSYS, unix.SIGFPE, unix.SIGILL, unix.SIGABRT}, ws.Signal())
+	if crash {
+		level = sshdconf.LogError
+	}
+	sshlog.Printf(level, "session process %d for %s killed by signal %d", st.Pid(), c.id(), ws.Signal())
+	return crash
+}
+
 // judge logs how a process ended that has not authenticated.
 func (c *child) judge(st *os.ProcessState, timeout bool) (o offence, offended bool) {
 	ws := st.Sys().(syscall.WaitStatus)
@@ -22,14 +39,7 @@ func (c *child) judge(st *os.ProcessState, timeout bool) (o offence, offended bo
 		return offenceGrace, true
 	}
 	if ws.Signaled() {
-		level := sshdconf.LogDebug1
-		crash := slices.Contains([]syscall.Signal{
-			unix.SIGSEGV, unix.SIGBUS, unix.SIGTRAP, unix.SIGSYS, unix.SIGFPE, unix.SIGILL, unix.SIGABRT}, ws.Signal())
-		if crash {
-			level = sshdconf.LogError
-		}
-		sshlog.Printf(level, "session process %d for %s killed by signal %d", pid, c.id(), ws.Signal())
-		return offenceCrash, crash
+		return offenceCrash, c.crashed(st)
 	}
 	switch ws.ExitStatus() {
 	case control.ExitOK, control.ExitFailure:

@@ -20,7 +20,6 @@ import (
 	"p9auth/capproto"
 	"p9auth/internal/proc"
 	"p9auth/internal/sshdconf"
-	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/control"
 
 	"golang.org/x/sys/unix"
@@ -106,7 +105,7 @@ func puppet() {
 	raw := must(unix.Dup(control.ConnControlFD))
 	ctl := must(control.Open(control.ConnControlFD))
 	c := must(net.FileConn(os.NewFile(control.ConnSocketFD, "tcp")))
-	var links []*os.File
+	link := os.NewFile(control.ConnLinkFD, "link")
 	for in := bufio.NewScanner(c); in.Scan(); {
 		cmd, arg, _ := strings.Cut(in.Text(), " ")
 		switch cmd {
@@ -119,17 +118,16 @@ func puppet() {
 		case "authenticated":
 			fmt.Fprintln(c, ctl.Authenticated(arg))
 		case "session":
-			ours, theirs, _ := sys.Socketpair()
-			pid, err := ctl.Session(theirs)
+			pid, err := ctl.Session()
 			if err != nil {
 				fmt.Fprintln(c, err)
 				break
 			}
-			theirs.Close()
-			links = append(links, ours)
 			hello := make([]byte, 100)
-			n, _ := ours.Read(hello)
+			n, _ := link.Read(hello)
 			fmt.Fprintln(c, pid, string(hello[:n]))
+		case "pass": // a descriptor
+			fmt.Fprintln(c, unix.Sendmsg(raw, []byte(arg), unix.UnixRights(0), nil, 0))
 		case "send": // a raw message
 			fmt.Fprintln(c, must(unix.Write(raw, []byte(arg))) > 0)
 		case "pid":
@@ -138,9 +136,7 @@ func puppet() {
 			fmt.Fprintln(c, conf.RPC)
 		}
 	}
-	for _, l := range links {
-		l.Close()
-	}
+	link.Close()
 }
 
 func atoi(s string) (n int) {
@@ -383,13 +379,14 @@ func TestAProcessThatBreaksTheRulesIsKilledAlone(t *testing.T) {
 	for name, lines := range map[string][]string{
 		"nonsense":                {"send \x01"},
 		"unknown verb":            {"send mount what=/"},
-		"no user":                 {"send authenticated version=1"},
+		"no user":                 {"send authenticated version=2"},
 		"no version":              {"send authenticated user=a"},
-		"another version":         {"send authenticated version=2 user=a"},
+		"another version":         {"send authenticated version=1 user=a"},
 		"authenticated twice":     {"authenticated a", "authenticated a"},
 		"session before login":    {"send session"},
-		"session without a link":  {"authenticated a", "send session"},
-		"too long":                {"send authenticated version=1 user=" + strings.Repeat("a", 2*control.MaxPacket)},
+		"session with a link":     {"authenticated a", "pass session"},
+		"a login with a link":     {"pass authenticated version=2 user=a"},
+		"too long":                {"send authenticated version=2 user=" + strings.Repeat("a", 2*control.MaxPacket)},
 		"a session with a reason": {"authenticated a", "send session user=a"},
 	} {
 		t.Run(name, func(t *testing.T) {

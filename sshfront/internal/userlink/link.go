@@ -2,8 +2,8 @@
 // each other, and the redeemer before there is a user process: the words as Go
 // types, the connection process's Client, the user process's Server.
 //
-// The link is a SOCK_SEQPACKET socket pair that the connection process makes. It
-// asks; the user process does. Packets are those of capproto, of at most MaxPacket
+// The link is a SOCK_SEQPACKET socket pair that the listener makes. The connection
+// process asks; the user process does. Packets are those of capproto, of at most MaxPacket
 // bytes either way.
 //
 // First the connection process sends the ticket, which the redeemer reads:
