@@ -314,6 +314,9 @@ func (c *conversation) end() {
 	c.setTTY(nil)
 }
 
+// maxUserName bounds the name of an account, in bytes.
+const maxUserName = 256
+
 func possibleName(user string) bool {
-	return len(user) <= 256 && !strings.ContainsAny(user, "\n\r")
+	return len(user) <= maxUserName && !strings.ContainsAny(user, "\n\r")
 }

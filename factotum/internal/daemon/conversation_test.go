@@ -372,7 +372,7 @@ func TestAWorkerThatSaysWhatItShouldNotEndsTheLogin(t *testing.T) {
 		e  pamwire.Event
 	}{
 		"proven twice":                  {pamwire.CheckAccount{}, pamwire.Proven{User: "alice"}},
-		"the account before the proof":  {pamwire.Answer{}, pamwire.AccountValid{User: "alice"}},
+		"the account before the proof":  {pamwire.Answer{}, accountValid("alice")},
 		"opened before the proof":       {pamwire.Answer{}, opened("alice")},
 		"failed":                        {pamwire.Answer{}, pamwire.Failed{Text: "x"}},
 		"a session of somebody else":    {pamwire.OpenSession{}, opened("bob")},

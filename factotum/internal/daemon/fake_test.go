@@ -282,7 +282,7 @@ func obliging(_ *fakeWorker, r pamwire.Request) []pamwire.Event {
 	case pamwire.Answer:
 		return []pamwire.Event{pamwire.Proven{User: "alice"}}
 	case pamwire.CheckAccount:
-		return []pamwire.Event{pamwire.AccountValid{User: "alice"}}
+		return []pamwire.Event{pamwire.AccountValid{User: "alice", UID: uidAlice}}
 	case pamwire.OpenSession:
 		return []pamwire.Event{opened("alice")}
 	}
@@ -292,16 +292,31 @@ func obliging(_ *fakeWorker, r pamwire.Request) []pamwire.Event {
 func accountOf(user string) pamwire.Event {
 	switch user {
 	case "alice":
-		return pamwire.Account{UID: uidAlice, GID: uidAlice, Home: "/home/alice", Shell: "/bin/sh", Groups: []string{"alice", "wizards"}}
+		return pamwire.Account{Name: "alice", UID: uidAlice, GID: uidAlice, Home: "/home/alice", Shell: "/bin/sh", Groups: []string{"alice", "wizards"}}
 	case "root":
-		return pamwire.Account{Home: "/root", Shell: "/bin/sh", Groups: []string{"root"}}
+		return pamwire.Account{Name: "root", Home: "/root", Shell: "/bin/sh", Groups: []string{"root"}}
 	}
 	return pamwire.NoUser{}
 }
 
+// accountValid is what a worker says once PAM has admitted that account.
+func accountValid(name string) pamwire.AccountValid {
+	return pamwire.AccountValid{User: name, UID: uidOf(name)}
+}
+
+func uidOf(name string) uint32 {
+	switch name {
+	case "alice":
+		return uidAlice
+	case "root":
+		return 0
+	}
+	return uidStranger
+}
+
 func opened(user string) pamwire.Opened {
 	umask := uint32(0o22)
-	return pamwire.Opened{User: user, UID: uidAlice, GID: uidAlice, Home: "/home/alice", Shell: "/bin/sh", Groups: []uint32{uidAlice, 27},
+	return pamwire.Opened{User: user, PAMUser: user, UID: uidOf(user), GID: uidAlice, Home: "/home/alice", Shell: "/bin/sh", Groups: []uint32{uidAlice, 27},
 		Env: []string{"A=b"}, Umask: &umask, NoFile: &pamwire.Limit{Soft: 1, Hard: 2}, NoHome: "gone", Hush: true}
 }
 

@@ -85,7 +85,7 @@ func (tr *trial) workerSays(w *fakeWorker, r pamwire.Request) []pamwire.Event {
 	case pamwire.Answer:
 		e = []pamwire.Event{pamwire.Proven{User: w.user}}
 	case pamwire.CheckAccount:
-		e = []pamwire.Event{pamwire.AccountValid{User: w.user}}
+		e = []pamwire.Event{accountValid(w.user)}
 	case pamwire.OpenSession:
 		e = []pamwire.Event{opened(w.user)}
 	}
@@ -125,7 +125,7 @@ func (tr *trial) note(w *fakeWorker, e pamwire.Event) {
 func (tr *trial) anything() pamwire.Event {
 	user := []string{"alice", "bob", "root"}[tr.answer.next(3)]
 	return []pamwire.Event{
-		pamwire.Proven{User: user}, pamwire.AccountValid{User: user}, opened(user), pamwire.Begun{}, pamwire.NoUser{}, accountOf(user),
+		pamwire.Proven{User: user}, accountValid(user), opened(user), pamwire.Begun{}, pamwire.NoUser{}, accountOf(user),
 		pamwire.Prompt{Style: capproto.EchoOff, Text: "?"}, pamwire.Prompt{Style: capproto.EchoOn, Text: "?"}, pamwire.Prompt{Style: capproto.Info, Text: "!"},
 		pamwire.Refused{Code: capproto.CodeDenied, Text: "no"}, pamwire.Refused{Code: capproto.CodeAccount, Text: "no"}, pamwire.Failed{Text: "x"},
 		pamwire.KeyAllowed{Options: optionsText(authkeys.Options{HasCommand: true})}, pamwire.KeyAllowed{Options: "nonsense"}, pamwire.KeyDenied{},

@@ -25,7 +25,8 @@ type tokenHash [sha256.Size]byte
 
 // A person is the user who was proven.
 type person struct {
-	name   string
+	name   string // the account's
+	uid    uint32
 	opened *pamwire.Opened // once the session is open
 }
 

@@ -62,8 +62,8 @@ var errSenderEnded = errors.New("the sender has ended")
 func (c *conversation) opens(e pamwire.Event) (*capproto.Msg, error) {
 	switch e := e.(type) {
 	case pamwire.Opened:
-		if e.User != c.user.name {
-			return nil, c.workerFailed(errors.New("it opened a session for " + e.User))
+		if e.User != c.user.name || e.UID != c.user.uid {
+			return nil, c.workerFailed(fmt.Errorf("it opened a session for %s, uid %d", e.User, e.UID))
 		}
 		c.user.opened = &e
 		c.state = open

@@ -99,7 +99,7 @@ func (l *pamProto) heard(e pamwire.Event) (*capproto.Msg, error) {
 		if !l.accountAsked {
 			return nil, l.unexpected(e)
 		}
-		l.user = &person{name: e.User}
+		l.user = &person{name: e.User, uid: e.UID}
 		l.state = proven
 		l.log.Event(status.Authenticated, "user", l.user.name, "rhost", l.rhost, "tty", l.ttyName())
 		m := capproto.NewMsg(capproto.VerbDone)

@@ -32,8 +32,9 @@ type sshProto struct {
 	hurried   bool // and that is in the log
 
 	// The user.
-	identified bool // named, for good
-	name       string
+	identified bool             // named, for good
+	signedName string           // as the client named them, and signs
+	name       string           // without the style that BSD's authentication takes: PAM's, and for the log
 	host       string           // the client's name, or its address
 	account    *pamwire.Account // nil: there is none of that name
 	valid      bool             // the account exists and may log in

@@ -47,7 +47,7 @@ func answers(right string) func(*fakeWorker, pamwire.Request) []pamwire.Event {
 			}
 			return []pamwire.Event{pamwire.Proven{User: w.user}}
 		case pamwire.CheckAccount:
-			return []pamwire.Event{pamwire.AccountValid{User: w.user}}
+			return []pamwire.Event{accountValid(w.user)}
 		}
 		return obliging(w, r)
 	}
@@ -133,7 +133,12 @@ func TestTwoProofsAreTwoMethods(t *testing.T) {
 	b.reply = answers(typed)
 	byName := func(w *fakeWorker, r pamwire.Request) []pamwire.Event {
 		if _, ok := r.(pamwire.Lookup); ok {
-			return []pamwire.Event{accountOf("alice")}
+			a := accountOf("alice").(pamwire.Account)
+			a.Name = r.(pamwire.Lookup).User
+			return []pamwire.Event{a}
+		}
+		if _, ok := r.(pamwire.CheckAccount); ok {
+			return []pamwire.Event{pamwire.AccountValid{User: w.user, UID: uidAlice}}
 		}
 		return answers(typed)(w, r)
 	}
@@ -182,7 +187,7 @@ func TestAnExpiredPasswordIsChangedByKeyboardInteractive(t *testing.T) {
 			return []pamwire.Event{pamwire.Prompt{Style: capproto.Info, Text: "It has expired."}, pamwire.Prompt{Style: capproto.EchoOff, Text: "New: "}}
 		case pamwire.Answer:
 			if r.Data == "new" {
-				return []pamwire.Event{pamwire.AccountValid{User: "alice"}}
+				return []pamwire.Event{accountValid("alice")}
 			}
 		}
 		return answers(typed)(w, r)
@@ -212,7 +217,7 @@ func TestAnAccountThatPAMRefusesIsTheEnd(t *testing.T) {
 	b := newBench(host().gen)
 	for _, e := range []pamwire.Event{
 		pamwire.Refused{Code: capproto.CodeAccount, Text: "Your account has expired"}, pamwire.Refused{Code: capproto.CodeDenied, Text: "no such user"},
-		pamwire.AccountValid{User: "bob"},
+		accountValid("bob"),
 	} {
 		b.reply = func(w *fakeWorker, r pamwire.Request) []pamwire.Event {
 			if _, ok := r.(pamwire.CheckAccount); ok {
@@ -362,11 +367,11 @@ func TestWhatIsOutOfTurnInSSHEndsTheConversation(t *testing.T) {
 		},
 		"no name": func(f *front) capproto.Msg {
 			f.want("ok", f.signMsg())
-			return msg("user", "name", "")
+			return msg("user")
 		},
-		"a name of two lines": func(f *front) capproto.Msg {
+		"no user": func(f *front) capproto.Msg {
 			f.want("ok", f.signMsg())
-			return authMsg("a\nb", "none")
+			return msg("auth", "method", "none")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -400,7 +405,7 @@ func TestSettingsOfTheUserHold(t *testing.T) {
 	b.reply = func(w *fakeWorker, r pamwire.Request) []pamwire.Event {
 		if l, ok := r.(pamwire.Lookup); ok {
 			a := accountOf("alice").(pamwire.Account)
-			a.Host = "client.example"
+			a.Name, a.Host = l.User, "client.example"
 			switch l.User {
 			case "trudy":
 				a.Groups, a.GroupsErr = nil, "the directory is down"
@@ -599,7 +604,7 @@ func TestALoginShellThatIsNoneKeepsTheUserOut(t *testing.T) {
 	b := newBench(host().gen)
 	b.reply = func(w *fakeWorker, r pamwire.Request) []pamwire.Event {
 		if _, ok := r.(pamwire.Lookup); ok {
-			return []pamwire.Event{pamwire.Account{UID: uidAlice, GID: uidAlice, Home: "/home/alice", Shell: "/no\nsh", BadShell: "does not exist"}}
+			return []pamwire.Event{pamwire.Account{Name: "alice", UID: uidAlice, GID: uidAlice, Home: "/home/alice", Shell: "/no\nsh", BadShell: "does not exist"}}
 		}
 		return answers(typed)(w, r)
 	}

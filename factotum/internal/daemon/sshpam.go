@@ -34,7 +34,7 @@ func (l *sshProto) needPAM() error {
 	}
 	l.begun = true
 	return l.begin(pamwire.Begin{
-		Service: l.binding.Service, User: l.name, RHost: l.host, TTY: "ssh", LastLog: l.conf.PrintLastLog,
+		Service: l.binding.Service, User: l.pamName(), RHost: l.host, TTY: "ssh", LastLog: l.conf.PrintLastLog,
 		Env: []string{fmt.Sprintf("SSH_CONNECTION=%s %d %s %d", l.remote.Addr(), l.remote.Port(), l.local.Addr(), l.local.Port())},
 	})
 }
@@ -120,11 +120,11 @@ func (l *sshProto) succeeded(method string, d sshauth.Detail) (capproto.Msg, err
 		l.proofs = append(l.proofs, method)
 	}
 	if !l.methods.Complete(method) {
-		l.sshlog(slog.LevelInfo, "Partial %s for %s %s ssh2%s", d.Method, words.Vis(l.name), l.from(), d.Key)
+		l.sshlog(slog.LevelInfo, "Partial %s for %s %s ssh2%s", d.Method, l.visName(), l.from(), d.Key)
 		l.state = offering
 		return capproto.NewMsg(capproto.VerbMore, "methods", joinMethods(l.methods.Next())), nil
 	}
-	l.sshlog(slog.LevelInfo, "Accepted %s for %s %s ssh2%s", d.Method, words.Vis(l.name), l.from(), d.Key)
+	l.sshlog(slog.LevelInfo, "Accepted %s for %s %s ssh2%s", d.Method, l.visName(), l.from(), d.Key)
 	return l.checkAccount()
 }
 
@@ -134,7 +134,7 @@ func (l *sshProto) failed(d sshauth.Detail) (capproto.Msg, error) {
 	if l.state == talking {
 		l.state = offering
 	}
-	line := fmt.Sprintf("Failed %s for %s%s %s ssh2%s", d.Method, l.invalidUser(), words.Vis(l.name), l.from(), d.Key)
+	line := fmt.Sprintf("Failed %s for %s%s %s ssh2%s", d.Method, l.invalidUser(), l.visName(), l.from(), d.Key)
 	switch {
 	case l.valid && d.Method != sshauth.Password && l.failures < l.conf.MaxAuthTries/2:
 		l.sshlog(slog.LevelDebug, "%s", line)
@@ -144,7 +144,7 @@ func (l *sshProto) failed(d sshauth.Detail) (capproto.Msg, error) {
 		l.sshlog(slog.LevelInfo, "%s", line)
 	}
 	if l.failures >= l.conf.MaxAuthTries {
-		l.sshlog(slog.LevelError, "error: maximum authentication attempts exceeded for %s%s %s ssh2", l.invalidUser(), words.Vis(l.name), l.from())
+		l.sshlog(slog.LevelError, "error: maximum authentication attempts exceeded for %s%s %s ssh2", l.invalidUser(), l.visName(), l.from())
 		return capproto.Msg{}, &capproto.Error{Code: capproto.CodeLimit, Text: "Too many authentication failures", Methods: []string{}}
 	}
 	return capproto.Msg{}, l.denied()
@@ -171,7 +171,7 @@ func (l *sshProto) refused(method string, d sshauth.Detail, r pamwire.Refused) (
 		if !l.valid {
 			illegal = "illegal user "
 		}
-		l.sshevent(status.Refused, slog.LevelError, "error: PAM: Authentication failure for %s%s from %s", illegal, words.Vis(l.name), l.remote.Addr())
+		l.sshevent(status.Refused, slog.LevelError, "error: PAM: Authentication failure for %s%s from %s", illegal, l.visName(), l.remote.Addr())
 	}
 	return l.failed(d)
 }
@@ -217,8 +217,8 @@ func (l *sshProto) checkAccount() (capproto.Msg, error) {
 
 // accountRefused is the end: PAM's account stage said no.
 func (l *sshProto) accountRefused(text string) error {
-	l.sshlog(slog.LevelError, "fatal: Access denied for user %s by PAM account configuration", words.Vis(l.name))
-	l.log.Event(status.Refused, "user", l.name, "reason", text, "code", capproto.CodeAccount, "rhost", l.host)
+	l.sshlog(slog.LevelError, "fatal: Access denied for user %s by PAM account configuration", l.visName())
+	l.log.Event(status.Refused, "user", l.userInLog, "reason", text, "code", capproto.CodeAccount, "rhost", l.host)
 	l.message(text)
 	return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: strings.Join(l.messages, "\n")}}
 }
@@ -228,12 +228,12 @@ func (l *sshProto) admit(v pamwire.AccountValid) (capproto.Msg, error) {
 	if !l.accountAsked {
 		return capproto.Msg{}, l.unexpected(v)
 	}
-	if v.User != l.name || l.barred || !l.valid || len(l.methods.Done()) == 0 {
-		l.sshlog(slog.LevelError, "fatal: PAM user %s is not the user %s who was authenticated", words.Vis(v.User), words.Vis(l.name))
-		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "a PAM module changed the user's name, which SSH logins do not allow; the administrator must change the PAM configuration"}}
+	if l.barred || !l.valid || l.account == nil || v.User != l.account.Name || v.UID != l.account.UID || len(l.methods.Done()) == 0 {
+		l.sshlog(slog.LevelError, "fatal: PAM user %s is not the user %s who was authenticated", words.Vis(v.User), l.visName())
+		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "a PAM module changed the user's name to another account's, which SSH logins do not allow; the administrator must change the PAM configuration"}}
 	}
-	l.user = &person{name: l.name}
+	l.user = &person{name: l.account.Name, uid: l.account.UID}
 	l.state = admitted
-	l.log.Event(status.Authenticated, "user", l.name, "rhost", l.host, "methods", joinMethods(l.methods.Done()))
+	l.log.Event(status.Authenticated, "user", l.user.name, "rhost", l.host, "methods", joinMethods(l.methods.Done()))
 	return capproto.NewMsg(capproto.VerbDone), nil
 }

@@ -21,13 +21,17 @@ func (l *sshProto) auth(p capproto.Packet) (capproto.Msg, error) {
 	if l.sessionID == nil {
 		return capproto.Msg{}, violation("auth before the key exchange")
 	}
-	user, method := p.Get("user"), p.Get("method")
+	user, given := p.Lookup("user")
+	if !given {
+		return capproto.Msg{}, violation("auth without a user")
+	}
+	method := p.Get("method")
 	if !l.identified {
 		if err := l.identify(user); err != nil {
 			return capproto.Msg{}, err
 		}
 	}
-	if user != l.name {
+	if withoutStyle(user) != l.name {
 		return capproto.Msg{}, violation("Change of username is not allowed")
 	}
 	if l.state == talking {
@@ -83,7 +87,7 @@ func (l *sshProto) publickey(p capproto.Packet) (capproto.Msg, error) {
 	}
 	key, err := sshauth.Parse(p.Get("alg"), blob, sshauth.Policy{Algorithms: l.conf.PubkeyAcceptedAlgorithms, RSABits: l.conf.RequiredRSASize})
 	if err != nil {
-		l.log.Info("public key refused", "user", l.name, "rhost", l.host, "reason", err.Error())
+		l.log.Info("public key refused", "user", l.userInLog, "rhost", l.host, "reason", err.Error())
 		return l.failed(sshauth.Detail{Method: sshauth.PublicKey})
 	}
 	d := sshauth.DetailOf(key, l.conf.FingerprintHash)
@@ -105,10 +109,10 @@ func (l *sshProto) publickey(p capproto.Packet) (capproto.Msg, error) {
 	}
 	sig, err := capproto.UnB64(signature)
 	if err == nil {
-		err = key.Verify(l.sessionID, l.name, sig, sshauth.RequiredFlags(l.conf.TouchRequired, l.conf.VerifyRequired, l.options))
+		err = key.Verify(l.sessionID, l.signedName, sig, sshauth.RequiredFlags(l.conf.TouchRequired, l.conf.VerifyRequired, l.options))
 	}
 	if err != nil {
-		l.log.Event(status.SignatureRefused, "user", l.name, "rhost", l.host, "key", key.Fingerprint(l.conf.FingerprintHash), "reason", err.Error())
+		l.log.Event(status.SignatureRefused, "user", l.userInLog, "rhost", l.host, "key", key.Fingerprint(l.conf.FingerprintHash), "reason", err.Error())
 		return l.failed(d)
 	}
 	options := l.options

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"strings"
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
@@ -19,10 +20,14 @@ func (l *sshProto) nameUser(p capproto.Packet) (capproto.Msg, error) {
 	if l.sessionID == nil {
 		return capproto.Msg{}, violation("user before the key exchange")
 	}
-	if l.identified {
+	name, given := p.Lookup("name")
+	switch {
+	case l.identified:
 		return capproto.Msg{}, violation("the user is named already")
+	case !given:
+		return capproto.Msg{}, violation("user without a name")
 	}
-	if err := l.identify(p.Get("name")); err != nil {
+	if err := l.identify(name); err != nil {
 		return capproto.Msg{}, err
 	}
 	m := capproto.NewMsg(capproto.VerbOK, "settings", capproto.B64(sshdconf.ConnectionFormat.Encode(l.conf.Connection())), "methods", joinMethods(l.methods.Next()))
@@ -58,10 +63,9 @@ func (l *sshProto) banner() string {
 // identify takes the user's name, finds out about the account and with which
 // settings it may log in.
 func (l *sshProto) identify(user string) error {
-	if user == "" || !possibleName(user) {
-		return violation("impossible user name")
-	}
-	l.name, l.identified, l.userInLog = user, true, user
+	l.signedName, l.identified = user, true
+	l.name = withoutStyle(user)
+	l.userInLog = l.name[:min(maxUserName, len(l.name))]
 	if err := l.lookup(l.conf.UseDNS); err != nil {
 		return err
 	}
@@ -81,10 +85,35 @@ func (l *sshProto) identify(user string) error {
 	l.use(conf)
 	l.admits(groups, unknown)
 	if conf.RefuseConnection {
-		l.sshlog(slog.LevelInfo, "administratively prohibited connection for %s%s %s", l.invalidUser(), words.Vis(user), l.from())
+		l.sshlog(slog.LevelInfo, "administratively prohibited connection for %s%s %s", l.invalidUser(), l.visName(), l.from())
 		return errConnectionRefused
 	}
 	return nil
+}
+
+// withoutStyle is a user's name without the style of BSD's authentication, which
+// begins with the first colon and which sshd(8) leaves to systems that have styles.
+func withoutStyle(user string) string {
+	name, _, _ := strings.Cut(user, ":")
+	return name
+}
+
+// nobodyName goes to NSS and PAM in place of a name that no account can have. It is
+// one itself: passwd(5) separates its fields by colons.
+const nobodyName = "NOUSER:"
+
+// pamName is the user's name as NSS and PAM may have it.
+func (l *sshProto) pamName() string {
+	if l.name == "" || !possibleName(l.name) {
+		return nobodyName
+	}
+	return l.name
+}
+
+// visName is the user's name as sshd's log has it.
+func (l *sshProto) visName() string {
+	const most = 100 // sshd's, in bytes
+	return words.Vis(l.name[:min(most, len(l.name))])
 }
 
 // admits decides whether the account may log in at all, by AllowUsers and the
@@ -94,7 +123,10 @@ func (l *sshProto) admits(groups []string, unknown error) {
 	if from == "" {
 		from = l.remote.Addr().String()
 	}
-	user := words.Vis(l.name)
+	user := l.visName()
+	if l.account != nil {
+		user = words.Vis(l.account.Name)
+	}
 	if unknown != nil {
 		l.sshlog(slog.LevelError, "User %s from %s not allowed because the user's groups cannot be had: %v", user, from, unknown)
 		l.valid = false
@@ -107,7 +139,7 @@ func (l *sshProto) admits(groups []string, unknown error) {
 		}
 		l.sshlog(slog.LevelInfo, "User %s not allowed because shell %s %s", user, words.Vis(shell), bad)
 		l.valid = false
-	} else if why := l.conf.Admits(l.name, l.host, l.remote.Addr(), groups); why != "" {
+	} else if why := l.conf.Admits(l.account.Name, l.host, l.remote.Addr(), groups); why != "" {
 		l.sshlog(slog.LevelInfo, "User %s from %s not allowed because %s", user, from, why)
 		l.valid = false
 	}
@@ -120,7 +152,7 @@ func (l *sshProto) lookup(dns bool) error {
 	if err := l.startWorker(); err != nil {
 		return err
 	}
-	q := pamwire.Lookup{User: l.name}
+	q := pamwire.Lookup{User: l.pamName()}
 	if dns {
 		q.Addr = l.remote.Addr()
 	}
@@ -134,6 +166,9 @@ func (l *sshProto) lookup(dns bool) error {
 	host := ""
 	switch e := e.(type) {
 	case pamwire.Account:
+		if q.User == nobodyName {
+			return l.workerFailed(errors.New("it knows an account of a name that is impossible"))
+		}
 		l.account, host = &e, e.Host
 	case pamwire.NoUser:
 		l.account, host = nil, e.Host
@@ -156,7 +191,7 @@ func (l *sshProto) needWorker() error {
 	if err := l.lookup(false); err != nil {
 		return err
 	}
-	if l.valid && (l.account == nil || before == nil || l.account.UID != before.UID) {
+	if l.valid && (l.account == nil || before == nil || l.account.UID != before.UID || l.account.Name != before.Name) {
 		l.valid, l.barred = false, true
 	}
 	return nil

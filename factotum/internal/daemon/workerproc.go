@@ -275,7 +275,7 @@ func (w *workerProc) adopt() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	m := pamwire.Adopt{
-		User: w.opened.User, Service: w.begun.Service, TTY: w.begun.TTY, RHost: w.begun.RHost, ConfDir: w.begun.ConfDir,
+		User: w.opened.PAMUser, Service: w.begun.Service, TTY: w.begun.TTY, RHost: w.begun.RHost, ConfDir: w.begun.ConfDir,
 		Env: w.opened.Env, // begin's among them
 		PID: w.session.leader.PID,
 	}

@@ -17,15 +17,17 @@ var events = map[string]func(*reader) Event{
 	"ok":               func(r *reader) Event { return Begun{LogName: r.optional("log", maxName)} },
 	"prompt":           decodePrompt,
 	"proven":           func(r *reader) Event { return Proven{User: r.some("user", maxName)} },
-	"done":             func(r *reader) Event { return AccountValid{User: r.some("user", maxName)} },
+	"done":             func(r *reader) Event { return AccountValid{User: r.some("user", maxName), UID: r.takeID("uid")} },
 	"opened":           decodeOpened,
 	capproto.VerbError: decodeError,
 	"closing":          func(*reader) Event { return Closing{} },
 	"closed":           func(*reader) Event { return Closed{} },
 }
 
-// Account is the account that Lookup asked for, as NSS has it.
+// Account is the account that Lookup asked for, as NSS has it. Its name may be
+// another one than Lookup's: see package nss.
 type Account struct {
+	Name      string
 	UID, GID  uint32
 	Home      string
 	Shell     string
@@ -36,7 +38,7 @@ type Account struct {
 }
 
 func (a Account) Encode() capproto.Msg {
-	m := capproto.NewMsg("account", "uid", utoa(a.UID), "gid", utoa(a.GID), "home", a.Home, "shell", a.Shell)
+	m := capproto.NewMsg("account", "name", a.Name, "uid", utoa(a.UID), "gid", utoa(a.GID), "home", a.Home, "shell", a.Shell)
 	add(&m, "badshell", a.BadShell)
 	addAll(&m, "group", a.Groups)
 	add(&m, "nogroups", a.GroupsErr)
@@ -46,7 +48,7 @@ func (a Account) Encode() capproto.Msg {
 
 func decodeAccount(r *reader) Event {
 	a := Account{
-		UID: r.takeID("uid"), GID: r.takeID("gid"), Home: r.text("home", maxPath), Shell: r.text("shell", maxPath),
+		Name: r.some("name", maxName), UID: r.takeID("uid"), GID: r.takeID("gid"), Home: r.text("home", maxPath), Shell: r.text("shell", maxPath),
 		BadShell: r.optional("badshell", maxName),
 		Groups:   r.list("group", MaxGroupNames, MaxGroupNamesSize), GroupsErr: r.optional("nogroups", MaxText),
 		Host: r.optional("host", maxName),
@@ -126,16 +128,22 @@ type Proven struct{ User string }
 
 func (p Proven) Encode() capproto.Msg { return capproto.NewMsg("proven", "user", p.User) }
 
-// AccountValid says that the account may log in now. A module may have changed
-// the name.
-type AccountValid struct{ User string }
+// AccountValid says that an account may log in now: the one that PAM_USER leads to,
+// which a module may have changed. User is the account's name.
+type AccountValid struct {
+	User string
+	UID  uint32
+}
 
-func (a AccountValid) Encode() capproto.Msg { return capproto.NewMsg("done", "user", a.User) }
+func (a AccountValid) Encode() capproto.Msg {
+	return capproto.NewMsg("done", "user", a.User, "uid", utoa(a.UID))
+}
 
 // Opened says that the PAM session is open, and whom and with what the session's
 // process is to become.
 type Opened struct {
-	User     string
+	User     string // the account's name
+	PAMUser  string // PAM_USER, for a worker that has to take over
 	UID, GID uint32
 	Home     string
 	Shell    string
@@ -161,7 +169,7 @@ func (o Opened) Encode() capproto.Msg {
 	for i, g := range o.Groups {
 		groups[i] = utoa(g)
 	}
-	m := capproto.NewMsg("opened", "user", o.User, "uid", utoa(o.UID), "gid", utoa(o.GID), "home", o.Home, "shell", o.Shell,
+	m := capproto.NewMsg("opened", "user", o.User, "pamuser", o.PAMUser, "uid", utoa(o.UID), "gid", utoa(o.GID), "home", o.Home, "shell", o.Shell,
 		"groups", strings.Join(groups, ","))
 	addAll(&m, "env", o.Env)
 	if o.Umask != nil {
@@ -180,7 +188,7 @@ func (o Opened) Encode() capproto.Msg {
 
 func decodeOpened(r *reader) Event {
 	o := Opened{
-		User: r.some("user", maxName), UID: r.takeID("uid"), GID: r.takeID("gid"),
+		User: r.some("user", maxName), PAMUser: r.some("pamuser", maxName), UID: r.takeID("uid"), GID: r.takeID("gid"),
 		Home: r.text("home", maxPath), Shell: r.text("shell", maxPath), Groups: r.ids("groups"), Env: r.env(),
 		NoFile: r.limit("nofile"), NProc: r.limit("nproc"), NoHome: r.optional("nohome", MaxText), Hush: r.flag("hush", "yes"),
 	}

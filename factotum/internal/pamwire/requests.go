@@ -149,10 +149,11 @@ func (o OpenSession) Encode() capproto.Msg {
 // Adopt takes over the session of a worker that has died. The pidfd of the
 // session's process comes along, and the terminal if Owner is set.
 type Adopt struct {
-	User, Service, TTY, RHost, ConfDir string   // as in Begin and Opened
-	Env                                []string // of PAM's transaction when the session was opened
-	PID                                int      // of the session's process
-	Owner                              *Owner   // to whom the terminal is given back
+	User                         string   // PAM_USER, as in Opened
+	Service, TTY, RHost, ConfDir string   // as in Begin
+	Env                          []string // of PAM's transaction when the session was opened
+	PID                          int      // of the session's process
+	Owner                        *Owner   // to whom the terminal is given back
 }
 
 // An Owner is to whom a terminal belongs, and with which mode.

@@ -14,6 +14,13 @@ import (
 	"p9auth/sshfront/internal/sshlog"
 )
 
+// userName is the user's name for the log. What follows a colon is the style of
+// BSD's authentication, which sshd(8) cuts off everywhere.
+func userName(m ssh.ConnMetadata) string {
+	name, _, _ := strings.Cut(m.User(), ":")
+	return name
+}
+
 // name tells factotum the user's name, at the client's first request, and learns
 // what holds for that user: Match blocks may differ from those for the address.
 // What factotum refuses, and an answer that cannot be read, end the connection: no
@@ -204,7 +211,7 @@ func (c *connection) giveUp(m ssh.ConnMetadata, err error) string {
 		return ""
 	}
 	c.over = true
-	sshlog.Printf(sshdconf.LogInfo, "Disconnecting authenticating user %s %s port %d: %v", m.User(), c.remote.IP, c.remote.Port, err)
+	sshlog.Printf(sshdconf.LogInfo, "Disconnecting authenticating user %s %s port %d: %v", userName(m), c.remote.IP, c.remote.Port, err)
 	text := "authentication failed: factotum does not answer; try again later"
 	if e := new(capproto.Error); errors.As(err, &e) {
 		text = e.Text

@@ -134,7 +134,7 @@ func serveConnection(conf *control.Config) (int, error) {
 	if c.user.RekeyLimit.Bytes != c.address.RekeyLimit.Bytes {
 		conn.RequestKeyExchange() // the user's limit counts from a key exchange on
 	}
-	if err := ctl.Authenticated(conn.User()); err != nil {
+	if err := ctl.Authenticated(userName(conn)); err != nil {
 		sshlog.Printf(sshdconf.LogDebug1, "the listener has ended: %v", err)
 	}
 	user, err := c.startRedeemer(ctl, link)
@@ -149,9 +149,9 @@ func serveConnection(conf *control.Config) (int, error) {
 	})
 	switch {
 	case err != nil:
-		sshlog.Printf(sshdconf.LogInfo, "Disconnecting user %s %s port %d: %v", conn.User(), c.remote.IP, c.remote.Port, err)
+		sshlog.Printf(sshdconf.LogInfo, "Disconnecting user %s %s port %d: %v", userName(conn), c.remote.IP, c.remote.Port, err)
 	default:
-		sshlog.Printf(sshdconf.LogInfo, "Disconnected from user %s %s port %d", conn.User(), c.remote.IP, c.remote.Port)
+		sshlog.Printf(sshdconf.LogInfo, "Disconnected from user %s %s port %d", userName(conn), c.remote.IP, c.remote.Port)
 	}
 	return control.ExitOK, nil
 }

@@ -728,11 +728,21 @@ func (b *bed) claims(t *testing.T) {
 		})
 		k.wantNothing()
 	}
-	for what, user := range map[string]string{"no name": "", "a long name": strings.Repeat("a", 257), "a name of two lines": "alice\nFailed password for root"} {
-		b.wantLogged(t, "protocol violation", 1, func() {
+	// A client can choose such names: they are nobody's, and one line of the log.
+	for what, c := range map[string]struct{ user, logged string }{
+		"no name": {"", "Invalid user  from"}, "a long name": {strings.Repeat("a", 257), "Invalid user " + strings.Repeat("a", 100) + " from"},
+		"a name of two lines": {"alice\nFailed password for root", `Invalid user alice\\nFailed password for root from`},
+		"a style":             {":alice", "Invalid user  from"}, "root's, behind a style": {":root", "Invalid user  from"},
+	} {
+		b.wantLogged(t, c.logged, 1, func() {
 			k := b.sshfront.connect(t)
-			k.t = t
-			k.wantEnd(what, k.password(user, password), capproto.CodeProtocol)
+			if m := k.ask("user", "name", c.user); m.Get("invalid") != "yes" {
+				t.Errorf("%s: %s", what, show(m))
+			}
+			if m := k.password(c.user, password); m.Verb != capproto.VerbError || m.Get("code") != capproto.CodeDenied {
+				t.Errorf("%s: %s", what, show(m))
+			}
+			k.wantNothing()
 		})
 	}
 	// Questions that are answered wrongly, or given up before the verdict.

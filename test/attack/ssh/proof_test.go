@@ -843,8 +843,7 @@ func (b *bed) userVerb(t *testing.T) {
 	for what, f := range map[string]func(*talk) capproto.Msg{
 		"after a proof": func(k *talk) capproto.Msg { k.password("alice", "wrong"); return named(k) },
 		"no name":       func(k *talk) capproto.Msg { return k.ask("user") },
-		"an empty name": func(k *talk) capproto.Msg { return k.ask("user", "name", "") },
-		"a long name":   func(k *talk) capproto.Msg { return k.ask("user", "name", strings.Repeat("a", 257)) },
+		"no user":       func(k *talk) capproto.Msg { return k.ask("auth", "method", "none") },
 	} {
 		b.wantLogged(t, "protocol violation", 1, func() {
 			k := b.sshfront.connect(t)

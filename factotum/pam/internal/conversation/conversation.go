@@ -46,6 +46,7 @@ type Conversation struct {
 
 	tx       Transaction
 	account  *nss.Account      // the one that was looked up last
+	pamUser  string            // PAM_USER that led to it, once PAM has admitted the login
 	terminal *session.Terminal // or nil
 	opening  bool              // the session is being opened: it will have to be closed
 	closing  bool              // nobody hears what PAM says any more

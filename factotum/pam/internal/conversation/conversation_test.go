@@ -41,7 +41,7 @@ func TestALoginFromHelloToTheSessionsEnd(t *testing.T) {
 	f.say(pamwire.Answer{Data: "open-sesame"})
 	f.want(pamwire.Proven{User: name})
 	f.say(pamwire.CheckAccount{})
-	f.want(pamwire.AccountValid{User: name})
+	f.want(pamwire.AccountValid{User: name, UID: uint32(os.Getuid())})
 	f.say(pamwire.OpenSession{PID: p.pid()}, p.fd)
 	f.want(pamwire.Prompt{Style: capproto.Info, Text: "Welcome"})
 	o, ok := f.hear().(pamwire.Opened)

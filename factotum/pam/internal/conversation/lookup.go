@@ -27,7 +27,7 @@ func (c *Conversation) lookup(l pamwire.Lookup) (pamwire.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := pamwire.Account{UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, BadShell: badShell(a.Shell)}
+	e := pamwire.Account{Name: a.Name, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, BadShell: badShell(a.Shell)}
 	// A name that is cut short or left out would be a rule that is not obeyed.
 	// factotum minds only where there are rules about groups.
 	if e.Groups, err = nss.GroupNames(groups, pamwire.MaxGroupNames, pamwire.MaxGroupNamesSize); err != nil {

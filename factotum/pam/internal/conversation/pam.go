@@ -127,7 +127,8 @@ func (c *Conversation) checkAccount() (pamwire.Event, error) {
 		}
 		return nil, err
 	}
-	return pamwire.AccountValid{User: user}, nil
+	c.pamUser = user
+	return pamwire.AccountValid{User: c.account.Name, UID: c.account.UID}, nil
 }
 
 // converse answers PAM: see pam_conv(3).

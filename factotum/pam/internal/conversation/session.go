@@ -59,6 +59,7 @@ func (c *Conversation) adopt(r pamwire.Adopt, files []*os.File) error {
 	if c.account, err = nss.Lookup(r.User); err != nil {
 		return c.report(err)
 	}
+	c.pamUser = r.User
 	s := c.session(r.PID, files[0])
 	s.Adopt()
 	c.serve(s)
@@ -70,7 +71,7 @@ func (c *Conversation) session(pid int, pidfd *os.File) *session.Session {
 	l := c.login
 	l.User, l.UID, l.PID = c.account.Name, c.account.UID, pid
 	return &session.Session{
-		Transaction: c.tx, Account: c.account, Terminal: c.terminal, PIDFD: pidfd,
+		Transaction: c.tx, Account: c.account, PAMUser: c.pamUser, Terminal: c.terminal, PIDFD: pidfd,
 		Login: l, PrintLast: c.lastLog, SetGroups: c.setGroups,
 	}
 }

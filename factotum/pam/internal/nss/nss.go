@@ -5,6 +5,22 @@
 // It runs in the PAM worker, as root, and trusts the sources that the
 // administrator configured. A source that cannot be asked is an error or has no
 // such user: either way nobody gets in.
+//
+// # The name of an account
+//
+// A person types a name, and a source may answer it with an account of another
+// name: a directory that minds no case has alice for ALICE, and one of a domain has
+// EXAMPLE\alice for alice. There are three names, as with sshd(8) and login(1):
+//
+//   - the name that was typed goes to PAM as PAM_USER and to the log's lines about
+//     the login, Match User goes by it, and a client signs it (RFC 4252, section 7);
+//   - PAM_USER as PAM's modules leave it is looked up once PAM has admitted the
+//     login, and must lead to the account that the login is for;
+//   - Account.Name, which is pw_name, is the account's name: for AllowUsers and
+//     DenyUsers, for groups, for the files, commands and principals of keys, for the
+//     session's environment and records.
+//
+// Two names are the same account if they lead to the same Account.Name and UID.
 package nss
 
 /*
@@ -25,7 +41,8 @@ import (
 	"p9auth/capproto"
 )
 
-// An Account is a passwd entry: see getpwnam_r(3).
+// An Account is a passwd entry: see getpwnam_r(3). Its name may not be the one
+// that was looked up: see the package's comment.
 type Account struct {
 	Name     string
 	UID, GID uint32

@@ -40,6 +40,7 @@ type Transaction interface {
 type Session struct {
 	Transaction Transaction
 	Account     *nss.Account
+	PAMUser     string    // PAM_USER: see package nss
 	Terminal    *Terminal // or nil
 	PIDFD       *os.File  // of the session's process
 	Login       records.Login
@@ -122,7 +123,7 @@ func Refusal(service, code, text string, err error) pamwire.Refused {
 // describes the rest.
 func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened, err error) {
 	a := s.Account
-	o = pamwire.Opened{User: a.Name, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, Hush: s.silent != 0}
+	o = pamwire.Opened{User: a.Name, PAMUser: s.PAMUser, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, Hush: s.silent != 0}
 	if err := s.Transaction.SetCred(pam.ReinitializeCred | s.silent); err != nil {
 		slog.Debug("pam_setcred(PAM_REINITIALIZE_CRED)", "error", err.Error())
 	}

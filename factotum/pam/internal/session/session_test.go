@@ -87,7 +87,7 @@ func newSession(t *testing.T) (*Session, *fakePAM) {
 	t.Cleanup(func() { pidfd.Close() })
 	f, a := &fakePAM{}, self(t)
 	return &Session{
-		Transaction: f, Account: a, PIDFD: pidfd, SetGroups: func([]int) error { return nil },
+		Transaction: f, Account: a, PAMUser: a.Name, PIDFD: pidfd, SetGroups: func([]int) error { return nil },
 		Login: records.Login{Service: "login", User: a.Name, UID: a.UID, PID: cmd.Process.Pid},
 	}, f
 }
