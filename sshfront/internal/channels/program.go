@@ -23,12 +23,10 @@ func (x *sshChannel) start(kind string, e userlink.Exec) bool {
 	}
 	proc, err := x.s.user.Exec(e)
 	if err != nil {
-		select {
-		case <-x.s.user.Done():
+		if x.s.userGone() {
 			// There is no user process to tell the client why.
 			x.started, x.then = true, func() { x.apologize(err) }
 			return true
-		default:
 		}
 		x.s.log("No session: %v", err)
 		return false

@@ -196,6 +196,16 @@ func (s *service) watchUser() {
 	s.conn.Close()
 }
 
+// userGone reports whether the user process has ended, or never began.
+func (s *service) userGone() bool {
+	select {
+	case <-s.user.Done():
+		return true
+	default:
+		return false
+	}
+}
+
 // enter counts a channel; leave must follow.
 func (s *service) enter() bool {
 	s.mu.Lock()

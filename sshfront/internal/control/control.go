@@ -13,6 +13,8 @@
 //
 //	fd 3   the other end of its connection process's link
 //	fd 4   the same memfd
+//	fd 5   a pipe for what become, and a user process that cannot start, say on
+//	       standard error: the listener logs it
 //
 // Standard error is the log; standard input and output are /dev/null.
 //
@@ -59,6 +61,7 @@ const (
 
 	SessionLinkFD   = 3
 	SessionConfigFD = 4
+	SessionErrorFD  = 5
 )
 
 // Version is that of the control socket's words and of Config. A change of either

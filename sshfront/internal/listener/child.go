@@ -1,8 +1,10 @@
 package listener
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -196,14 +198,21 @@ func (c *child) handle(p capproto.Packet) error {
 // process for as long as it wants. From here on nobody else has its end of the
 // link.
 func (c *child) startRedeemer() (pid int, err error) {
-	c.l.mu.Lock()
-	process, err := c.l.spawn("session", c.remote.Addr(), c.link, c.l.config)
-	c.l.mu.Unlock()
-	c.link.Close()
+	defer c.link.Close()
+	said, say, err := os.Pipe()
 	if err != nil {
 		return 0, err
 	}
-	c.l.wg.Add(1)
+	c.l.mu.Lock()
+	process, err := c.l.spawn("session", c.remote.Addr(), c.link, c.l.config, say)
+	c.l.mu.Unlock()
+	say.Close()
+	if err != nil {
+		said.Close()
+		return 0, err
+	}
+	c.l.wg.Add(2)
+	go c.logSession(process.Pid, said)
 	go func() {
 		defer c.l.wg.Done()
 		if _, err := process.Wait(); err != nil && !errors.Is(err, fs.ErrClosed) {
@@ -211,4 +220,18 @@ func (c *child) startRedeemer() (pid int, err error) {
 		}
 	}()
 	return process.Pid, nil
+}
+
+// maxSaid bounds in bytes what one session can have logged.
+const maxSaid = 4096
+
+// logSession logs what become says in a session process, and a user process that
+// cannot start: see package control. The process may be the user's by then, so
+// each line says where it comes from, and more of them than a few ends it.
+func (c *child) logSession(pid int, said *os.File) {
+	defer c.l.wg.Done()
+	defer said.Close()
+	for lines := bufio.NewScanner(io.LimitReader(said, maxSaid)); lines.Scan(); {
+		sshlog.Printf(sshdconf.LogError, "session process %d for %s says: %s", pid, c.id(), lines.Text())
+	}
 }

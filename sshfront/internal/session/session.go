@@ -41,7 +41,7 @@ func Main() {
 	}
 	err = redeem(conf, link)
 	sshlog.Printf(sshdconf.LogError, "session: %v", err)
-	text := "the session cannot be opened; the administrator finds the reason in the log"
+	text := userlink.NotOpened
 	if e := new(capproto.Error); errors.As(err, &e) {
 		text = e.Text
 	}
@@ -78,6 +78,7 @@ func redeem(conf *control.Config, link *capproto.Conn) error {
 	if err := privs.Undumpable(); err != nil {
 		return err
 	}
+	unix.CloseOnExec(control.SessionErrorFD) // a copy of it is for become
 	ticket, err := userlink.ReceiveTicket(link)
 	if err != nil {
 		return err
@@ -131,16 +132,13 @@ func redeem(conf *control.Config, link *capproto.Conn) error {
 	if err := info.Apply(); err != nil {
 		return err
 	}
-	// What the user process inherits: the link, the Info, and no log of ours.
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
+	// What the user process inherits: the link, the Info, and in place of the log
+	// the pipe, of which the listener takes a few lines.
 	logFD, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 10)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(dupTo(int(memfd.Fd()), control.SessionConfigFD), keep(control.SessionLinkFD), dupTo(int(null.Fd()), 2)); err != nil {
+	if err := errors.Join(dupTo(int(memfd.Fd()), control.SessionConfigFD), keep(control.SessionLinkFD), dupTo(control.SessionErrorFD, 2)); err != nil {
 		return err
 	}
 	// Factotum has bound the grant to the same program, and to what it says of the

@@ -25,6 +25,8 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"p9auth/capproto"
 	"p9auth/internal/privs"
 	"p9auth/internal/sys"
@@ -69,6 +71,15 @@ func run() error {
 	if err := info.Apply(); err != nil {
 		log.Print(err)
 	}
+	// From here on nothing that the user does reaches the log.
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Dup3(int(null.Fd()), 2, 0); err != nil {
+		return err
+	}
+	null.Close()
 	// Nothing of ours keeps a file system busy.
 	if err := os.Chdir("/"); err != nil {
 		return err

@@ -59,10 +59,15 @@ func (c *Client) fail(err error) {
 }
 
 func (c *Client) receive() {
-	for {
+	for started := false; ; started = true {
 		p, err := c.conn.Recv()
 		if err != nil {
-			c.fail(fmt.Errorf("the user's process has gone: %w", err))
+			if !started {
+				// become failed, or the user process did: the listener logs why.
+				c.fail(&Error{CodeFailed, NotOpened})
+			} else {
+				c.fail(fmt.Errorf("the user's process has gone: %w", err))
+			}
 			return
 		}
 		if _, has := p.Lookup("id"); !has && p.Verb == capproto.VerbError {

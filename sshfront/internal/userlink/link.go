@@ -73,6 +73,10 @@ const (
 	MaxTerm   = 256 // bytes of a terminal's name
 )
 
+// NotOpened is what a client is told whose session ends before it begins, if
+// nobody tells it more.
+const NotOpened = "the session cannot be opened; the administrator finds the reason in the log"
+
 // Codes of an error answer.
 const (
 	CodeProhibited = "prohibited" // settings or options of the key forbid it

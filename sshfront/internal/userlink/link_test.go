@@ -238,10 +238,28 @@ func TestAnErrorBeforeTheUserProcessReachesEveryCall(t *testing.T) {
 func TestTheEndOfTheUserProcessIsSeen(t *testing.T) {
 	near, far := ends(t)
 	c := NewClient(near)
-	far.Close()
+	go func() {
+		server := NewServer(far)
+		id, _, _ := server.Next()
+		server.Answer(id, Answer{}, nil)
+		far.Close()
+	}()
+	if err := c.NoMoreSessions(); err != nil {
+		t.Fatal(err)
+	}
 	<-c.Done()
 	if err := c.Err(); !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
 		t.Error(err)
+	}
+}
+
+func TestAUserProcessThatNeverAnsweredCouldNotBegin(t *testing.T) {
+	near, far := ends(t)
+	c := NewClient(near)
+	far.Close()
+	<-c.Done()
+	if e := new(Error); !errors.As(c.Err(), &e) || e.Text != NotOpened {
+		t.Error(c.Err())
 	}
 }
 
