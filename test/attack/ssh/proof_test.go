@@ -668,6 +668,11 @@ func (b *bed) strict(t *testing.T) {
 		{"no file", "mv " + file + " /home/alice/x", "mv /home/alice/x " + file, "denied", "denied"},
 		{"a pipe", "mv " + file + " /home/alice/x; mkfifo " + file, "rm " + file + "; mv /home/alice/x " + file, "denied", "denied"},
 		{"a directory", "mv " + file + " /home/alice/x; mkdir " + file, "rmdir " + file + "; mv /home/alice/x " + file, "denied", "denied"},
+		{"a link to a device without end", "mv " + file + " /home/alice/x; ln -s /dev/zero " + file, "rm " + file + "; mv /home/alice/x " + file, "denied", "denied"},
+		{"a link to a terminal", "mv " + file + " /home/alice/x; ln -s /dev/tty " + file, "rm " + file + "; mv /home/alice/x " + file, "denied", "denied"},
+		{"a link to a file of the reader's in /proc", "mv " + file + " /home/alice/x; ln -s /proc/self/environ " + file, "rm " + file + "; mv /home/alice/x " + file, "denied", "denied"},
+		{"a link to a descriptor of the reader's", "mv " + file + " /home/alice/x; ln -s /proc/self/fd/0 " + file, "rm " + file + "; mv /home/alice/x " + file, "denied", "denied"},
+		{"a socket", "mv " + file + " /home/alice/x; timeout 1 socat UNIX-LISTEN:" + file + " - </dev/null >/dev/null 2>&1 & sleep 0.3", "rm -f " + file + "; mv /home/alice/x " + file, "denied", "denied"},
 		{"a link to a secret of root's", "mv " + file + " /root/x; chmod 600 /root/x; chown root /root/x; ln -s /root/x " + file, "rm " + file + "; mv /root/x " + file + "; chown alice " + file, "denied", "denied"},
 	} {
 		b.install(t, "alice", ed.line(""))

@@ -37,7 +37,7 @@ var version = strconv.Itoa(capproto.Version)
 
 // TestMain lets the test's program be a relay.
 func TestMain(m *testing.M) {
-	testbed.Main(m, testbed.Programs{"relay": func([]string) { relayPackets() }, "redeem": redeem})
+	testbed.Main(m, testbed.Programs{"relay": func([]string) { relayPackets() }, "redeem": redeem, "redeem-bare": redeemBare})
 }
 
 // maxPacket is more than factotum takes.
