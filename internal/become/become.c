@@ -119,26 +119,38 @@ static void forget_redeemer(const struct plan *p)
 }
 
 /*
- * Changes the root directory, as the user, whose capabilities still have
- * cap_sys_chroot. A descriptor comes from the redeemer, so it must be of the
- * very directory that the record means.
+ * Changes the root directory, and returns a descriptor of the program, which is
+ * outside of it. The program's descriptor stays open, since nothing in the root
+ * leads to the program, and so do the terminals' that the record asks for, as
+ * far as there are any: these belong to the user from the beginning. The path of
+ * the root is followed with root's fsuid and none of root's capabilities, for
+ * its directories are root's and may be closed to others. It must lead to the
+ * very directory that factotum has checked.
  */
-static void change_root(const struct plan *p)
+static long change_root(const struct plan *p)
 {
 	u64 stat[32];	/* st_dev and st_ino are the first two */
+	long program, fd;
+	u32 i;
 
-	if (p->r->flags & ROOTFD) {
-		must(SYS(fstat, p->r->rootfd, stat, 0, 0, 0), "the root directory's descriptor");
-		if (stat[0] != p->r->rootdev || stat[1] != p->r->rootino)
-			fail("the root directory's descriptor is of another directory", "", 0);
-		must(SYS(fchdir, p->r->rootfd, 0, 0, 0, 0), "enter the root directory");
-		must(SYS(chroot, ".", 0, 0, 0, 0), "chroot");
-		SYS(close, p->r->rootfd, 0, 0, 0, 0);
-	} else {
-		long e = SYS(chroot, p->root, 0, 0, 0, 0);
-		if (e < 0)
-			fail("cannot change the root directory to ", p->root, -e);
-	}
+	SYS(setfsuid, p->r->uid, 0, 0, 0, 0);
+	program = SYS(openat, AT_FDCWD, p->path, O_PATH, 0, 0);
+	if (program < 0)
+		fail("cannot open ", p->path, -program);
+	for (i = 0; i < p->r->ptys; i++)
+		SYS(openat, AT_FDCWD, "/dev/ptmx", O_RDWR | O_NOCTTY, 0, 0);
+	SYS(setfsuid, 0, 0, 0, 0, 0);
+	fd = SYS(openat, AT_FDCWD, p->root, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0, 0);
+	if (fd < 0)
+		fail("cannot open the root directory ", p->root, -fd);
+	must(SYS(fstat, fd, stat, 0, 0, 0), "fstat");
+	if (stat[0] != p->r->rootdev || stat[1] != p->r->rootino)
+		fail("another directory has taken the place of ", p->root, 0);
+	must(SYS(fchdir, fd, 0, 0, 0, 0), "enter the root directory");
+	must(SYS(chroot, ".", 0, 0, 0, 0), "chroot");
+	SYS(close, fd, 0, 0, 0, 0);
+	SYS(setfsuid, p->r->from, 0, 0, 0, 0);
+	return program;
 }
 
 /*
@@ -201,7 +213,7 @@ void start(u64 *sp)
 	struct __user_cap_data_struct caps[2];
 	u64 need, nproc[2], stack[2], *aux;
 	int has_nproc = 0, has_stack = 0;
-	long fd, e;
+	long program = -1, e;
 	u32 i;
 
 	/* Nobody may trace us or read our memory; as the kernel has it already. */
@@ -243,7 +255,7 @@ void start(u64 *sp)
 	need = 1 << CAP_SETUID | 1 << CAP_SETGID;
 	if (record.flags & LOGINUID)
 		need |= 1 << CAP_AUDIT_CONTROL;
-	if (record.flags & (ROOT | ROOTFD))
+	if (record.flags & ROOT)
 		need |= 1 << CAP_SYS_CHROOT;
 	if ((caps[0].effective & need) != need)
 		fail("the kernel gave no capabilities; is this process traced?", "", 0);
@@ -253,7 +265,8 @@ void start(u64 *sp)
 	 * before. The limit of processes comes before the uids: when they change,
 	 * the kernel compares it with what the new user has. Groups and gids come
 	 * before them too, as after them they could not be given up if capabilities
-	 * went along. The session keyring is made when the ids are those of its
+	 * went along, and so does the root, whose path root's fsuid follows, with the
+	 * new groups: a terminal gets its group by them. The session keyring is made when the ids are those of its
 	 * owner, and the capabilities go last.
 	 */
 	if (record.flags & BOUND)
@@ -267,16 +280,10 @@ void start(u64 *sp)
 		set_limit(RLIMIT_NPROC, nproc);
 	must(SYS(setgroups, record.ngroups, p.groups, 0, 0, 0), "setgroups");
 	must(SYS(setresgid, p.groups[0], p.groups[0], p.groups[0], 0, 0), "setresgid");
+	if (record.flags & ROOT)
+		program = change_root(&p);
 	must(SYS(setresuid, record.uid, record.uid, record.uid, 0, 0), "setresuid");
 	new_keyring();
-	fd = 0;
-	if (record.flags & OUTSIDE) {
-		fd = SYS(openat, AT_FDCWD, p.path, O_PATH | O_CLOEXEC, 0, 0);
-		if (fd < 0)
-			fail("cannot open ", p.path, -fd);
-	}
-	if (record.flags & (ROOT | ROOTFD))
-		change_root(&p);
 	for (i = 0; i < 2; i++)
 		caps[i].effective = caps[i].permitted = caps[i].inheritable = 0;
 	must(SYS(capset, &header, caps, 0, 0, 0), "capset");
@@ -289,8 +296,8 @@ void start(u64 *sp)
 		if (e < 0)
 			fail("cannot enter ", p.dir, -e);
 	}
-	if (record.flags & OUTSIDE)
-		e = SYS(execveat, fd, "", p.argv, p.env, AT_EMPTY_PATH);
+	if (record.flags & ROOT)
+		e = SYS(execveat, program, "", p.argv, p.env, AT_EMPTY_PATH);
 	else
 		e = SYS(execve, p.path, p.argv, p.env, 0, 0);
 	fail("cannot execute ", p.path, -e);

@@ -25,9 +25,9 @@ struct record {
 	u32 umask;
 	u32 limits;		/* bit n: limit[n] is to be set */
 	u32 argc, envc;
-	u32 rootfd;		/* with ROOTFD, the open root directory, one of the descriptors, */
+	u32 ptys;		/* terminals that are opened before the change of root */
 	u32 zero;
-	u64 rootdev, rootino;	/* and what fstat(2) says of it */
+	u64 rootdev, rootino;	/* what fstat(2) must say of the root directory */
 	struct { u64 soft, hard; } limit[16];
 	u32 rest[];
 };
@@ -37,14 +37,13 @@ _Static_assert(sizeof(struct record) == 328, "the layout is becomerecord's");
 enum {
 	BOUND = 1,
 	LOGINUID = 2,		/* the audit login uid is to be set */
-	ROOT = 4,		/* change root to the string root */
-	ROOTFD = 8,		/* change root to the descriptor rootfd */
-	OUTSIDE = 16,		/* path is opened before the change of root */
-	FLAGS = 31,
+	ROOT = 4,		/* change root to the string root; path is outside of it */
+	FLAGS = 7,
 
 	MAXSIZE = 1 << 20,
 	MAXGROUPS = 65536,	/* the kernel's NGROUPS_MAX */
 	MAXFDS = 64,
+	MAXPTYS = 16,
 	MAXSTRINGS = 32768,	/* in argv and environment together */
 	MAXPATH = 4096,		/* with its NUL, as the kernel's PATH_MAX */
 };
@@ -95,7 +94,7 @@ static int check(const void *b, u64 len, struct plan *p)
 {
 	const struct record *r = b;
 	const char *at, *end = (const char *)b + len;
-	u32 i, found = 0;
+	u32 i;
 
 	if (len < sizeof(*r) || len > MAXSIZE)
 		return 0;
@@ -122,7 +121,7 @@ static int check(const void *b, u64 len, struct plan *p)
 	for (i = 0; i < r->ngroups; i++)
 		if (p->groups[i] == NOID)
 			return 0;
-	if (!(r->flags & ROOTFD) && (r->rootfd || r->rootdev || r->rootino))
+	if (!(r->flags & ROOT) && (r->ptys || r->rootdev || r->rootino))
 		return 0;
 
 	if (!(r->flags & BOUND))
@@ -134,11 +133,8 @@ static int check(const void *b, u64 len, struct plan *p)
 	for (i = 3; i < r->nfds; i++)
 		if (p->fds[i] <= p->fds[i - 1] || p->fds[i] > 0x7fffffff)
 			return 0;
-	for (i = 3; i < r->nfds; i++)
-		found |= p->fds[i] == r->rootfd;
-	if (r->flags & ROOTFD && (!found || r->flags & ROOT))
-		return 0;
-	if (r->flags & OUTSIDE && !(r->flags & (ROOT | ROOTFD)))
+	/* With a root, what become opens and leaves open follows them at once. */
+	if (r->flags & ROOT && (p->fds[r->nfds - 1] != r->nfds - 1 || r->ptys > MAXPTYS))
 		return 0;
 	if (r->argc < 1 || r->argc > MAXSTRINGS || r->envc > MAXSTRINGS - r->argc)
 		return 0;

@@ -28,17 +28,11 @@ type Record struct {
 // Bound is everything that a bound grant does. Nothing of it is the
 // redeemer's choice.
 type Bound struct {
-	// Root is the directory to change root to, an absolute path; RootDir is
-	// one that the redeemer has open. At most one of the two is given.
-	// become enters it as the new user: the caller checks who owns it.
-	Root    string
-	RootDir *RootDir
-	// Outside says that Path is opened before the change of root. A script
-	// cannot be executed in this way.
-	Outside bool
+	// Root is the directory to change root to, nil for none.
+	Root *Root
 
 	Dir  string   // absolute path of the directory to enter as the new user, inside the root
-	Path string   // absolute path of the program
+	Path string   // absolute path of the program, outside of the root; no script if there is one
 	Argv []string // at least argv[0]
 	Env  []string // NAME=VALUE
 
@@ -50,12 +44,18 @@ type Bound struct {
 	FDs []uint32
 }
 
-// RootDir is a root directory that is passed as a descriptor: FD is one of
-// Bound.FDs, and is closed once it was entered. Dev and Ino are what fstat(2)
-// must say of it.
-type RootDir struct {
-	FD       uint32
+// Root is a root directory. The caller has checked who can write where the path
+// leads: become follows it again, and enters only the directory of which
+// fstat(2) says Dev and Ino.
+//
+// become executes Path through a descriptor that it has opened before, and
+// leaves that open for the program: it is the one after FDs, which must not have
+// gaps then. After it come the masters of PTYs terminals of the user, fewer if
+// there are not so many to be had.
+type Root struct {
+	Path     string
 	Dev, Ino uint64
+	PTYs     uint32 // 0 to MaxPTYs
 }
 
 // A Limit is a resource limit, see getrlimit(2); ^uint64(0) is unlimited.
@@ -66,6 +66,7 @@ const (
 	MaxSize    = 1 << 20 // bytes in binary form
 	MaxGroups  = 65536   // the kernel's NGROUPS_MAX
 	MaxFDs     = 64
+	MaxPTYs    = 16
 	MaxStrings = 32768 // in Argv and Env together
 	MaxPath    = 4096  // bytes of a path with its NUL, PATH_MAX
 	NumLimits  = 16    // the kernel's RLIM_NLIMITS
@@ -80,9 +81,7 @@ const (
 	flagBound    = 1
 	flagLoginUID = 2
 	flagRoot     = 4
-	flagRootFD   = 8
-	flagOutside  = 16
-	flags        = 31
+	flags        = 7
 
 	noID = capproto.NoID
 )
@@ -95,7 +94,7 @@ type header struct {
 	NGroups, NFDs    uint32
 	Umask, Limits    uint32
 	Argc, Envc       uint32
-	RootFD, Zero     uint32
+	PTYs, Zero       uint32
 	RootDev, RootIno uint64
 	Limit            [NumLimits]Limit
 }
@@ -114,15 +113,10 @@ func (r Record) Encode() ([]byte, error) {
 	words = append(words, r.Groups...)
 	if b := r.Bound; b != nil {
 		h.Flags |= flagBound
-		if b.Root != "" {
+		root := ""
+		if d := b.Root; d != nil {
 			h.Flags |= flagRoot
-		}
-		if d := b.RootDir; d != nil {
-			h.Flags |= flagRootFD
-			h.RootFD, h.RootDev, h.RootIno = d.FD, d.Dev, d.Ino
-		}
-		if b.Outside {
-			h.Flags |= flagOutside
+			root, h.RootDev, h.RootIno, h.PTYs = d.Path, d.Dev, d.Ino, d.PTYs
 		}
 		h.NFDs, h.Umask = uint32(len(b.FDs)), b.Umask
 		h.Argc, h.Envc = uint32(len(b.Argv)), uint32(len(b.Env))
@@ -134,7 +128,7 @@ func (r Record) Encode() ([]byte, error) {
 			h.Limit[n] = l
 		}
 		words = append(words, b.FDs...)
-		for _, s := range slices.Concat([]string{b.Root, b.Dir, b.Path}, b.Argv, b.Env) {
+		for _, s := range slices.Concat([]string{root, b.Dir, b.Path}, b.Argv, b.Env) {
 			if strings.IndexByte(s, 0) >= 0 {
 				return nil, fmt.Errorf("%q: has a NUL", s)
 			}
@@ -203,7 +197,7 @@ func Parse(b []byte) (Record, error) {
 		}
 		r.Groups = append(r.Groups, word(i))
 	}
-	if h.Flags&flagRootFD == 0 && (h.RootFD != 0 || h.RootDev != 0 || h.RootIno != 0) {
+	if h.Flags&flagRoot == 0 && (h.PTYs != 0 || h.RootDev != 0 || h.RootIno != 0) {
 		return Record{}, errRecord
 	}
 	text := b[headerSize+4*(h.NGroups+h.NFDs):]
@@ -213,7 +207,7 @@ func Parse(b []byte) (Record, error) {
 		}
 		return r, nil
 	}
-	bound := &Bound{Umask: h.Umask, Outside: h.Flags&flagOutside != 0}
+	bound := &Bound{Umask: h.Umask}
 	for i := range h.NFDs {
 		bound.FDs = append(bound.FDs, word(h.NGroups+i))
 	}
@@ -225,13 +219,13 @@ func Parse(b []byte) (Record, error) {
 			bound.Limits[n] = l
 		}
 	}
-	if h.Flags&flagRootFD != 0 {
-		bound.RootDir = &RootDir{h.RootFD, h.RootDev, h.RootIno}
+	if h.Flags&flagRoot != 0 {
+		bound.Root = &Root{Dev: h.RootDev, Ino: h.RootIno, PTYs: h.PTYs}
 	}
 	if err := bound.parseText(&h, text); err != nil {
 		return Record{}, err
 	}
-	if err := bound.check(h.Flags); err != nil {
+	if err := bound.check(); err != nil {
 		return Record{}, err
 	}
 	r.Bound = bound
@@ -250,21 +244,25 @@ func (b *Bound) parseText(h *header, text []byte) error {
 		rest, missing = after, missing || !ok
 		return s
 	}
-	b.Root, b.Dir, b.Path = next(), next(), next()
+	root := next()
+	b.Dir, b.Path = next(), next()
 	for range h.Argc {
 		b.Argv = append(b.Argv, next())
 	}
 	for range h.Envc {
 		b.Env = append(b.Env, next())
 	}
-	if missing || rest != "" {
+	if missing || rest != "" || b.Root == nil && root != "" {
 		return errRecord
+	}
+	if b.Root != nil {
+		b.Root.Path = root
 	}
 	return nil
 }
 
 // check holds the parts of a bound record to each other.
-func (b *Bound) check(flags uint32) error {
+func (b *Bound) check() error {
 	if len(b.FDs) < 3 || b.FDs[0] != 0 || b.FDs[1] != 1 || b.FDs[2] != 2 {
 		return errors.New("the descriptors 0, 1 and 2 are not the first to stay open")
 	}
@@ -273,22 +271,15 @@ func (b *Bound) check(flags uint32) error {
 			return fmt.Errorf("descriptor %d: out of order", b.FDs[i])
 		}
 	}
-	if b.RootDir != nil && !slices.Contains(b.FDs[3:], b.RootDir.FD) {
-		return errors.New("the root directory's descriptor is not one that stays open")
-	}
-	root := flags & (flagRoot | flagRootFD)
-	if root == flagRoot|flagRootFD {
-		return errors.New("there are two root directories")
-	}
-	if b.Outside && root == 0 {
-		return errors.New("there is no root directory to be outside of")
-	}
-	if flags&flagRoot == 0 && b.Root != "" {
-		return errRecord
-	}
 	paths := []string{b.Dir, b.Path}
-	if flags&flagRoot != 0 {
-		paths = append(paths, b.Root)
+	if r := b.Root; r != nil {
+		paths = append(paths, r.Path)
+		if r.PTYs > MaxPTYs {
+			return fmt.Errorf("%d terminals, at most %d", r.PTYs, MaxPTYs)
+		}
+		if n := len(b.FDs); b.FDs[n-1] != uint32(n-1) {
+			return errors.New("with a root directory, the descriptors that stay open have no gaps")
+		}
 	}
 	for _, p := range paths {
 		if !strings.HasPrefix(p, "/") || len(p) >= MaxPath {

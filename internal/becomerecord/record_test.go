@@ -23,9 +23,9 @@ func samples() []Record {
 	limited, rooted, passed := shell, shell, shell
 	limited.Limits = map[int]Limit{0: {1, 2}, 3: {8 << 20, ^uint64(0)}, 15: {0, 0}}
 	limited.Argv = []string{"", "a", "", "b c"}
-	rooted.Root, rooted.Dir, rooted.Env = "/srv/sftp", "/", nil
-	passed.RootDir = &RootDir{FD: 7, Dev: 1<<63 + 5, Ino: 12}
-	passed.FDs, passed.Outside = []uint32{0, 1, 2, 3, 7, 1<<31 - 1}, true
+	rooted.Root, rooted.Dir, rooted.Env = &Root{"/srv/sftp", 1<<63 + 5, 12, MaxPTYs}, "/", nil
+	rooted.FDs = []uint32{0, 1, 2, 3, 4}
+	passed.FDs = []uint32{0, 1, 2, 3, 7, 1<<31 - 1}
 	return []Record{
 		{From: 990, UID: 1000, Groups: []uint32{1000, 27}, LoginUID: true},
 		{From: 0, UID: 0, Groups: []uint32{0}},
@@ -79,11 +79,16 @@ func bad() map[string]Record {
 	bound("a relative directory", func(b *Bound) { b.Dir = "home" })
 	bound("a relative program", func(b *Bound) { b.Path = "sh" })
 	bound("a program's path that is too long", func(b *Bound) { b.Path = "/" + strings.Repeat("x", MaxPath-1) })
-	bound("a relative root", func(b *Bound) { b.RootDir, b.Root = nil, "srv" })
-	bound("two roots", func(b *Bound) { b.Root = "/srv" })
-	bound("outside of no root", func(b *Bound) { b.RootDir = nil })
-	bound("a root on a descriptor that is closed", func(b *Bound) { b.RootDir = &RootDir{FD: 8} })
-	bound("a root on a standard descriptor", func(b *Bound) { b.RootDir = &RootDir{FD: 2} })
+	root := func(name string, change func(*Root)) {
+		bound(name, func(b *Bound) {
+			b.FDs, b.Root = []uint32{0, 1, 2, 3}, &Root{Path: "/srv", Dev: 1, Ino: 2}
+			change(b.Root)
+		})
+	}
+	root("a relative root", func(r *Root) { r.Path = "srv" })
+	root("a root without a path", func(r *Root) { r.Path = "" })
+	root("too many terminals", func(r *Root) { r.PTYs = MaxPTYs + 1 })
+	bound("a root and descriptors with gaps", func(b *Bound) { b.Root = &Root{Path: "/srv"} })
 	bound("a variable without a value", func(b *Bound) { b.Env = []string{"TERM"} })
 	bound("a variable without a name", func(b *Bound) { b.Env = []string{"=x"} })
 	bound("an empty variable", func(b *Bound) { b.Env = []string{""} })
@@ -120,7 +125,7 @@ func TestParseRefusesBytesThatNoRecordEncodesTo(t *testing.T) {
 	}
 	for _, b := range [][]byte{
 		nil, good[1:], good[:len(good)-1], good[:headerSize], append(slices.Clone(good), 0),
-		change(0, 0), change(8, 0), change(12, 1<<5|1), change(52, 1), change(48, 7), change(72+16, 1), change(72+24, 1),
+		change(0, 0), change(8, 0), change(12, 1<<3|1), change(52, 1), change(48, 7), change(56, 1), change(72+16, 1), change(72+24, 1),
 	} {
 		if r, err := Parse(b); err == nil {
 			t.Errorf("%x is %+v", b, r)

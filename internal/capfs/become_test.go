@@ -2,6 +2,7 @@ package capfs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -174,8 +175,11 @@ func TestBecomeSaysWhyItDoesNothing(t *testing.T) {
 		{"a program that is a directory", unbound, []string{"", "/usr", "x"}, nil, "cannot execute /usr: permission denied", 126},
 		{"no program, bound", with(bound, func(b *becomerecord.Bound) { b.Path = "/no/such" }), nil, nil, "cannot execute /no/such: no such file or directory", 127},
 		{"no directory, bound", with(bound, func(b *becomerecord.Bound) { b.Dir = "/no/such" }), nil, nil, "cannot enter /no/such: no such file or directory", 127},
-		{"no root", with(bound, func(b *becomerecord.Bound) { b.Root = "/no/such" }), nil, nil, "cannot change the root directory to /no/such: no such file or directory", 127},
-		{"a root that is a file", with(bound, func(b *becomerecord.Bound) { b.Root = "/bin/sh" }), nil, nil, "cannot change the root directory to /bin/sh: not a directory", 126},
+		{"no root", with(bound, func(b *becomerecord.Bound) { b.Root = &becomerecord.Root{Path: "/no/such"} }), nil, nil, "cannot open the root directory /no/such: no such file or directory", 127},
+		{"a root that is a file", with(bound, func(b *becomerecord.Bound) { b.Root = &becomerecord.Root{Path: "/usr/bin/env"} }), nil, nil, "cannot open the root directory /usr/bin/env: not a directory", 126},
+		{"a root that is a symbolic link", with(bound, func(b *becomerecord.Bound) { b.Root = &becomerecord.Root{Path: "/proc/self/cwd"} }), nil, nil, "cannot open the root directory /proc/self/cwd: not a directory", 126},
+		{"another root", with(bound, func(b *becomerecord.Bound) { b.Root = &becomerecord.Root{Path: "/usr", Ino: 1} }), nil, nil, "another directory has taken the place of /usr", 126},
+		{"no program, with a root", with(bound, func(b *becomerecord.Bound) { b.Root, b.Path = &becomerecord.Root{Path: "/usr"}, "/no/such" }), nil, nil, "cannot open /no/such: no such file or directory", 127},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			command := image(t, m, c.record)
@@ -238,20 +242,27 @@ func Test65536GroupsAreSet(t *testing.T) {
 	})
 }
 
-// jail makes a directory with a static program, /look, that says what it sees: its
-// uid, its directory, whether it is inside, and its descriptors, those of /dev/null
-// with an n. It says so on descriptor 3 if it has an argument.
+// jail makes a directory below one that only its owner, root, may search, and a
+// static program outside of it, that says what it sees: its uid, its directory,
+// whether it is inside, and its descriptors, those of /dev/null with an n, those of
+// a terminal's master with a t and the terminal's owner. It says so on descriptor 3
+// if it has an argument.
 func jail(t *testing.T) (dir, look string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "jail")
+	top, err := os.MkdirTemp("", "jail")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	os.Chmod(dir, 0o755)
+	t.Cleanup(func() { os.RemoveAll(top) })
+	os.Chmod(top, 0o755)
+	look, dir = top+"/look", top+"/closed/root"
+	if err := errors.Join(os.Mkdir(top+"/closed", 0o700), os.Mkdir(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
 	const src = `
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -261,53 +272,48 @@ int main(int argc, char **argv)
 	char dir[100];
 	struct stat st;
 	dprintf(out, "%d %s %s", getuid(), getcwd(dir, sizeof dir), access("/bin/sh", F_OK) ? "inside" : "outside");
-	for (fd = 0; fd < 1000; fd++)
-		if (fstat(fd, &st) == 0)
+	for (fd = 0; fd < 1000; fd++) {
+		int peer = ioctl(fd, TIOCSPTLCK, &(int){ 0 }) ? -1 : ioctl(fd, TIOCGPTPEER, O_RDWR | O_NOCTTY);
+		if (peer >= 0) {
+			fstat(peer, &st);
+			close(peer);
+			dprintf(out, " %dt%d", fd, st.st_uid);
+		} else if (fstat(fd, &st) == 0)
 			dprintf(out, " %d%s", fd, S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3) ? "n" : "");
+	}
 	dprintf(out, "\n");
 	return 0;
 }
 `
-	c := exec.Command("cc", "-static", "-O", "-x", "c", "-o", dir+"/look", "-")
+	c := exec.Command("cc", "-static", "-O", "-x", "c", "-o", look, "-")
 	c.Stdin = strings.NewReader(src)
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	return dir, dir + "/look"
+	return dir, look
 }
 
 func TestTheRootDirectoryIsChanged(t *testing.T) {
 	needRoot(t)
 	m := runnable()[0]
 	dir, look := jail(t)
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		t.Fatal(err)
-	}
+	root := rootAt(t, dir)
+	terminals := *root
+	terminals.PTYs = 2
 	for _, c := range []struct {
 		name string
 		set  func(*becomerecord.Bound)
 		want string
 	}{
-		{"to a path", func(b *becomerecord.Bound) { b.Root, b.Path = dir, "/look" }, "2000 / inside 0n 1 2\n"},
-		{"with a program from outside", func(b *becomerecord.Bound) { b.Root, b.Path, b.Outside = dir, look, true }, "2000 / inside 0n 1 2\n"},
-		{"to a descriptor", func(b *becomerecord.Bound) {
-			b.FDs, b.Path = []uint32{0, 1, 2, 3}, "/look"
-			b.RootDir = &becomerecord.RootDir{FD: 3, Dev: st.Dev, Ino: st.Ino}
-		}, "2000 / inside 0n 1 2\n"},
-		{"to a descriptor of another directory", func(b *becomerecord.Bound) {
-			b.FDs, b.Path = []uint32{0, 1, 2, 3}, "/look"
-			b.RootDir = &becomerecord.RootDir{FD: 3, Dev: st.Dev, Ino: st.Ino + 1}
-		}, "become: the root directory's descriptor is of another directory\n"},
-		{"to a descriptor that is closed", func(b *becomerecord.Bound) {
-			b.FDs, b.Path = []uint32{0, 1, 2, 9}, "/look"
-			b.RootDir = &becomerecord.RootDir{FD: 9, Dev: st.Dev, Ino: st.Ino}
-		}, "become: the root directory's descriptor: bad file descriptor\n"},
-		{"not at all", func(b *becomerecord.Bound) { b.Path = look }, "2000 / outside 0n 1 2\n"},
+		// The program has itself open, after the descriptors of the record.
+		{"", func(b *becomerecord.Bound) { b.Root = root }, "2000 / inside 0n 1 2 3\n"},
+		{"and there are terminals", func(b *becomerecord.Bound) { b.Root = &terminals; b.FDs = append(b.FDs, 3) },
+			"2000 / inside 0n 1 2 3 4 5t2000 6t2000\n"},
+		{"not at all", func(b *becomerecord.Bound) {}, "2000 / outside 0n 1 2\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := shell("")
-			b.Argv = []string{"look"}
+			b.Path, b.Argv = look, []string{"look"}
 			c.set(b)
 			command := image(t, m, becomerecord.Record{From: 1500, UID: 2000, Groups: []uint32{2000}, Bound: b})
 			// Not as root, whose change of uids takes all capabilities away.
@@ -327,6 +333,16 @@ func TestTheRootDirectoryIsChanged(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rootAt is the root directory dir.
+func rootAt(t *testing.T, dir string) *becomerecord.Root {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return &becomerecord.Root{Path: dir, Dev: st.Dev, Ino: st.Ino}
 }
 
 // steps are the system calls of a run of become, each with how often in a row.
@@ -372,7 +388,7 @@ func steps(t *testing.T, r becomerecord.Record, args ...string) []string {
 		}
 		flush()
 		last, n = name, 1
-		if name == "execve" {
+		if strings.HasPrefix(name, "execve") {
 			break
 		}
 	}
@@ -388,20 +404,24 @@ func TestTheSystemCallsAreThoseOfCapuse4(t *testing.T) {
 		t.Fatal("capuse.4 has no list of system calls")
 	}
 	// A line has a call, and what it is for: nothing means always.
-	var always, unbound, bound []string
+	var always, unbound, bound, rooted []string
 	for _, l := range strings.Split(strings.TrimSuffix(displays[0], "\n"), "\n") {
 		call, when, _ := strings.Cut(l, "\t")
 		call = strings.Join(strings.Fields(strings.ReplaceAll(call, `\(mu`, "x")), " ")
 		switch {
 		case when == "":
 			always = append(always, call)
-			unbound, bound = append(unbound, call), append(bound, call)
+			unbound, bound, rooted = append(unbound, call), append(bound, call), append(rooted, call)
 		case strings.HasPrefix(when, "unbound"):
 			unbound = append(unbound, call)
 		case strings.HasPrefix(when, "bound"):
-			bound = append(bound, call)
-		case strings.HasPrefix(when, "login uid"), strings.HasPrefix(when, "limits"):
+			bound, rooted = append(bound, call), append(rooted, call)
+		case strings.HasPrefix(when, "no root"):
 			unbound, bound = append(unbound, call), append(bound, call)
+		case strings.HasPrefix(when, "root"):
+			rooted = append(rooted, call)
+		case strings.HasPrefix(when, "login uid"), strings.HasPrefix(when, "limits"):
+			unbound, bound, rooted = append(unbound, call), append(bound, call), append(rooted, call)
 		default:
 			t.Errorf("%q: when?", when)
 		}
@@ -418,5 +438,11 @@ func TestTheSystemCallsAreThoseOfCapuse4(t *testing.T) {
 	r.Bound.Limits = map[int]becomerecord.Limit{unix.RLIMIT_NPROC: {Soft: 1000, Hard: 1000}}
 	if got := steps(t, r); !slices.Equal(got, bound) {
 		t.Errorf("bound: got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(bound, "\n"))
+	}
+	dir, look := jail(t)
+	r.Bound.Root, r.Bound.Path = rootAt(t, dir), look
+	r.Bound.Root.PTYs = 2
+	if got := steps(t, r); !slices.Equal(got, rooted) {
+		t.Errorf("with a root directory: got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(rooted, "\n"))
 	}
 }

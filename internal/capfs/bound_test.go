@@ -200,9 +200,15 @@ func TestARootDirectoryOfABoundGrant(t *testing.T) {
 	s := serve(t, Options{})
 	dir, look := jail(t)
 	b := shell("")
-	b.Root, b.Path, b.Argv, b.Outside = dir, look, []string{"look"}, true
-	if got := s.execute("bound", 1500, s.bind(1500, b, 2000, 2000).Reveal()); got != "2000 / inside 0n 1 2" {
+	b.Root, b.Path, b.Argv = rootAt(t, dir), look, []string{"look"}
+	if got := s.execute("bound", 1500, s.bind(1500, b, 2000, 2000).Reveal()); got != "2000 / inside 0n 1 2 3" {
 		t.Errorf("got %s", got)
+	}
+	// Somebody moves the directory away, and another one to its place.
+	os.Rename(dir, dir+".old")
+	os.Mkdir(dir, 0o755)
+	if got, want := s.execute("bound", 1500, s.bind(1500, b, 2000, 2000).Reveal()), "become: another directory has taken the place of "+dir; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 	// Without the right to change root in its bounding set the process is refused.
 	c := exec.Command("capsh", "--drop=cap_sys_chroot", "--", "-c", `exec setpriv --reuid=1500 --regid=1500 --clear-groups "$@"`, "-",

@@ -232,7 +232,7 @@ func (fs *FS) redeem(h *fuse.InHeader, c capproto.Cap) (*file, string, error) {
 	if r.LoginUID = st.Bounding&loginCap != 0; r.LoginUID {
 		f.caps |= loginCap
 	}
-	if r.Bound != nil && (r.Bound.Root != "" || r.Bound.RootDir != nil) {
+	if r.Bound != nil && r.Bound.Root != nil {
 		if st.Bounding&rootCap == 0 {
 			return nil, "the process lacks cap_sys_chroot in its bounding set", unix.EPERM
 		}
