@@ -215,6 +215,11 @@ type AuthInfo struct {
 	NoHome   string     // why the user cannot enter Home; "" if they can
 	Hush     bool       // the user has a .hushlogin
 
+	// The root directory that the process of a bound grant is in, "" for none, and
+	// how many terminals' masters it may find open there: see becomerecord.Root.
+	Root string
+	PTYs int
+
 	// Of ssh: the addresses of both ends of the TCP connection, as host:port;
 	// sshdconf.SessionFormat, and authkeys.OptionsFormat where a key was used;
 	// what the proof consisted of, in the form of the file of ExposeAuthInfo in
@@ -264,7 +269,7 @@ func parseLogin(m Msg) (*AuthInfo, error) {
 		User: m.Get("user"), Home: m.Get("home"), Shell: m.Get("shell"), Cap: m.Get("cap"),
 		Env: m.All("env"), Umask: -1, NoHome: m.Get("nohome"), Hush: m.Get("hush") == "yes",
 		Remote: m.Get("remote"), Local: m.Get("local"),
-		Methods: m.All("method"), Messages: m.All("message"),
+		Methods: m.All("method"), Messages: m.All("message"), Root: m.Get("root"),
 	}
 	var err error
 	if a.UID, err = parseID(m.Get("uid")); err != nil {
@@ -285,6 +290,13 @@ func parseLogin(m Msg) (*AuthInfo, error) {
 	}
 	if a.NProc, err = parseLimit(m, "nproc"); err != nil {
 		return nil, err
+	}
+	if s, ok := m.Lookup("ptys"); ok {
+		n, err := strconv.ParseUint(s, 10, 8)
+		if err != nil {
+			return nil, fmt.Errorf("%w: ptys", ErrPacket)
+		}
+		a.PTYs = int(n)
 	}
 	for name, to := range map[string]*[]byte{"settings": &a.Settings, "options": &a.Options} {
 		if s, ok := m.Lookup(name); ok {

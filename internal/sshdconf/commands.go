@@ -23,3 +23,13 @@ func (c *Config) Commands() []Command {
 	}
 	return l
 }
+
+// InternalSFTP is the command of Subsystem, ForceCommand and command= that names
+// the server's own sftp server.
+const InternalSFTP = "internal-sftp"
+
+// IsInternalSFTP reports whether a command is InternalSFTP, with any arguments.
+func IsInternalSFTP(command string) bool {
+	f := strings.Fields(command)
+	return len(f) > 0 && f[0] == InternalSFTP
+}

@@ -140,6 +140,7 @@ var table = []keyword{
 	{"PermitUserEnvironment", true, kind{set: setUserEnv, show: showUserEnv}},
 	{"PermitUserRC", false, flag(func(s *Settings) *bool { return &s.PermitUserRC })},
 	{"ForceCommand", false, kind{set: setForceCommand, raw: true, show: text(func(s *Settings) *string { return &s.ForceCommand })}},
+	{"ChrootDirectory", false, kind{set: setChroot, show: text(func(s *Settings) *string { return &s.ChrootDirectory })}},
 	{"Subsystem", false, kind{set: setSubsystem, each: true, show: func(s *Settings) (v []string) {
 		for _, x := range s.Subsystems {
 			v = append(v, x.Name+" "+x.Command)
@@ -173,7 +174,6 @@ var table = []keyword{
 	{"UsePAM", true, accepted("PAM decides about every login", "yes")},
 	{"PAMServiceName", false, accepted("factotum fixes the service of each front end", "sshd")},
 	{"Compression", true, accepted("the protocol library has no compression", "no")},
-	{"ChrootDirectory", false, accepted("changing the root needs a right that no session process has", "none")},
 	{"PermitTunnel", false, accepted("tun devices are not forwarded", "no")},
 	{"HostKeyAgent", true, accepted("factotum holds the host keys itself", "none")},
 	{"SecurityKeyProvider", true, accepted("a server verifies with its own code and loads no library", "internal")},

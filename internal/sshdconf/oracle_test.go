@@ -105,6 +105,7 @@ SetEnv A="b c" D=e A=again
 PermitUserEnvironment LANG,LC_*
 PermitUserRC no
 ForceCommand echo "hi   there" # kept
+ChrootDirectory "/srv/%u"
 Subsystem sftp internal-sftp -l INFO
 PermitTTY no
 PrintMotd no

@@ -76,6 +76,22 @@ func setForceCommand(s *Settings, a *args) error {
 	return nil
 }
 
+// setChroot takes ChrootDirectory. Whether it is a path that can be used is known
+// once it is of a user.
+func setChroot(s *Settings, a *args) error {
+	v, err := a.next()
+	if err != nil {
+		return err
+	}
+	if _, err := Expand(v, Tokens{'h': "", 'u': "", 'U': ""}); err != nil {
+		return err
+	}
+	if s.ChrootDirectory = v; strings.EqualFold(v, "none") {
+		s.ChrootDirectory = ""
+	}
+	return nil
+}
+
 // setSubsystem takes the first line for each name. The command goes to a
 // shell, so its words are quoted again as OpenSSH does.
 func setSubsystem(s *Settings, a *args) error {

@@ -90,6 +90,7 @@ type Settings struct {
 	PermitUserEnvironment      UserEnv
 	PermitUserRC               bool
 	ForceCommand               string // empty: none
+	ChrootDirectory            string // with tokens; empty: none
 	Subsystems                 []Subsystem
 	PermitTTY                  bool
 	PrintMotd                  bool

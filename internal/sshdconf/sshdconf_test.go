@@ -176,7 +176,7 @@ func TestErrorsNameFileLineAndReason(t *testing.T) {
 		"SetEnv A=\"b":                        "invalid quotes",
 		"UsePAM no":                           "PAM decides about every login",
 		"Compression yes":                     "no compression",
-		"ChrootDirectory /srv":                "needs a right that no session process has",
+		"ChrootDirectory /srv/%i":             "unknown token %i",
 		"AuthorizedKeysCommand /bin/x %u":     "set without AuthorizedKeysCommandUser",
 		"AuthorizedPrincipalsCommand /bin/x":  "set without AuthorizedPrincipalsCommandUser",
 		"AuthorizedKeysCommand x":             `"x" is not an absolute path`,

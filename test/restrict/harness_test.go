@@ -42,7 +42,8 @@ type pair struct {
 	log          *bytes.Buffer
 }
 
-// up starts both servers with the lines after base. keys is alice's authorized_keys.
+// up starts both servers with the lines: those of Match blocks come after base, the
+// others before it, so that they count. keys is alice's authorized_keys.
 func up(t *testing.T, lines, keys string) *pair {
 	t.Helper()
 	for _, program := range []string{"/usr/sbin/sshd", "socat", "xauth"} {
@@ -55,6 +56,11 @@ func up(t *testing.T, lines, keys string) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
+	blocks := ""
+	if i := strings.Index("\n"+lines, "\nMatch "); i >= 0 {
+		lines, blocks = lines[:i], lines[i:]
+	}
+	lines += base + blocks
 	p := &pair{Bed: b, ours: strings.TrimSpace(string(port)), theirs: testbed.FreePort(t), log: &bytes.Buffer{}}
 	b.Sh(t, "mkdir -p /etc/p9/keys /run/sshd")
 	b.Write(t, "/etc/p9/keys/alice", keys)
@@ -63,8 +69,8 @@ func up(t *testing.T, lines, keys string) *pair {
 	if b.Command("/usr/sbin/sshd", "-t", "-f", "none", "-o", "PerSourcePenalties=no").Run() == nil {
 		theirs += "PerSourcePenalties no\n"
 	}
-	b.Write(t, "/etc/p9/sshd_config", theirs+base+lines)
-	b.Write(t, "/etc/p9auth/sshd_config", "PerSourcePenalties no\n"+base+lines)
+	b.Write(t, "/etc/p9/sshd_config", theirs+lines)
+	b.Write(t, "/etc/p9auth/sshd_config", "PerSourcePenalties no\n"+lines)
 	for _, program := range []string{"factotum", "sshfront"} {
 		log := func() string { return b.Sh(t, "cat "+b.Dir+"/log/"+program) }
 		before := strings.Count(log(), "configuration read again")

@@ -47,6 +47,9 @@ func (s *capabilities) make(g capproto.Grant, bound *becomerecord.Bound) (cappro
 		return capproto.Cap{}, err
 	}
 	h := c.Hash()
+	if bound != nil && bound.Root != nil && s.bind == nil {
+		return capproto.Cap{}, errNoRoot
+	}
 	if bound != nil && s.bind != nil {
 		err = s.bind(h, becomerecord.Record{From: g.From, UID: g.To, Groups: g.Groups, Bound: bound})
 	} else {
@@ -61,6 +64,8 @@ func (s *capabilities) make(g capproto.Grant, bound *becomerecord.Bound) (cappro
 	s.byUID[g.From]++
 	return c, nil
 }
+
+var errNoRoot = &capproto.Error{Code: capproto.CodeAccount, Text: "the kernel's capability device cannot change the root directory"}
 
 // revoke kills capabilities of uid that may not have been redeemed.
 func (s *capabilities) revoke(uid uint32, hashes []capproto.Hash) {

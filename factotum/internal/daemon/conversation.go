@@ -81,8 +81,9 @@ type proto interface {
 	// describe says for authinfo how the user was proven.
 	describe() []capproto.Attr
 	// bound is what a capability of the user is bound to, nil for nothing. login is
-	// the answer to authinfo, without the capability.
-	bound(o *pamwire.Opened, login string) (*becomerecord.Bound, error)
+	// the answer to authinfo, without the capability, ptys how many terminals wait
+	// in a root directory.
+	bound(o *pamwire.Opened, ptys uint32, login string) (*becomerecord.Bound, error)
 	// end frees what the protocol holds.
 	end()
 }

@@ -27,6 +27,8 @@ type tokenHash [sha256.Size]byte
 type person struct {
 	name   string // the account's
 	uid    uint32
+	root   string          // ChrootDirectory of sshd_config(5), or ""
+	ptys   uint32          // terminals that the user is to find in that root
 	opened *pamwire.Opened // once the session is open
 }
 

@@ -29,7 +29,7 @@ func (c *conversation) openSession(p capproto.Packet) (capproto.Msg, error) {
 		c.log.Event(status.Refused, "user", c.user.name, "reason", "the terminal is no longer that of the process", "tty", c.tty.name)
 		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "the terminal was taken over by another process; log in again"}}
 	}
-	s, err := c.sessions.add(p.Cred.Uid, leader, c.gen.conf)
+	s, err := c.sessions.add(p.Cred.Uid, leader, c.user.root, c.gen.conf)
 	if err != nil {
 		leader.Close()
 		return capproto.Msg{}, err
@@ -65,6 +65,9 @@ func (c *conversation) opens(e pamwire.Event) (*capproto.Msg, error) {
 		if e.User != c.user.name || e.UID != c.user.uid {
 			return nil, c.workerFailed(fmt.Errorf("it opened a session for %s, uid %d", e.User, e.UID))
 		}
+		if (e.Root != nil) != (c.user.root != "") {
+			return nil, c.workerFailed(errors.New("it opened a session with another root directory than ChrootDirectory"))
+		}
 		c.user.opened = &e
 		c.state = open
 		c.session.opened(c.user.name, c.binding.Service, c.ttyName(), c.rhost)
@@ -85,13 +88,13 @@ func (c *conversation) authinfo(p capproto.Packet) (capproto.Msg, error) {
 			"too many in one conversation")
 	}
 	o := c.user.opened
-	m := describeSession(o)
+	m := describeSession(o, c.user.ptys)
 	m.Attrs = append(m.Attrs, c.proto.describe()...)
 	login, err := m.Encode()
 	if err != nil {
 		return capproto.Msg{}, err
 	}
-	bound, err := c.proto.bound(o, string(login))
+	bound, err := c.proto.bound(o, c.user.ptys, string(login))
 	if err != nil {
 		return capproto.Msg{}, err
 	}
@@ -107,7 +110,7 @@ func (c *conversation) authinfo(p capproto.Packet) (capproto.Msg, error) {
 
 // describeSession is what the user's process is to become: each attribute that
 // passes from the worker to the front end is named here.
-func describeSession(o *pamwire.Opened) capproto.Msg {
+func describeSession(o *pamwire.Opened, ptys uint32) capproto.Msg {
 	m := capproto.NewMsg(capproto.VerbOK, "user", o.User, "uid", id(o.UID), "gid", id(o.GID), "home", o.Home, "shell", o.Shell)
 	for _, kv := range o.Env {
 		m.Add("env", kv)
@@ -126,6 +129,10 @@ func describeSession(o *pamwire.Opened) capproto.Msg {
 	}
 	if o.Hush {
 		m.Add("hush", "yes")
+	}
+	if o.Root != nil {
+		m.Add("root", o.Root.Path)
+		m.Add("ptys", id(ptys))
 	}
 	return m
 }

@@ -117,6 +117,8 @@ func (l *pamProto) heard(e pamwire.Event) (*capproto.Msg, error) {
 func (l *pamProto) describe() []capproto.Attr { return nil }
 
 // bound binds nothing: what is executed is still login's choice.
-func (l *pamProto) bound(*pamwire.Opened, string) (*becomerecord.Bound, error) { return nil, nil }
+func (l *pamProto) bound(*pamwire.Opened, uint32, string) (*becomerecord.Bound, error) {
+	return nil, nil
+}
 
 func (l *pamProto) end() {}

@@ -26,6 +26,7 @@ type session struct {
 	of     *sessions
 	uid    uint32       // of the front end
 	leader *proc.Handle // the process that it is for
+	root   string       // of the user's processes, as person has it
 
 	// Under the lock of sessions.
 	info *status.Session // once it is open
@@ -34,7 +35,7 @@ type session struct {
 
 // add counts a session of a front end, if there may be one more. The handle is
 // the session's from then on.
-func (s *sessions) add(uid uint32, leader *proc.Handle, c config.Config) (*session, error) {
+func (s *sessions) add(uid uint32, leader *proc.Handle, root string, c config.Config) (*session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.all) >= c.MaxSessions || s.byFE[uid] >= c.MaxSessionsPerUID() {
@@ -43,7 +44,7 @@ func (s *sessions) add(uid uint32, leader *proc.Handle, c config.Config) (*sessi
 	if s.all == nil {
 		s.all, s.byFE = map[*session]bool{}, map[uint32]int{}
 	}
-	x := &session{of: s, uid: uid, leader: leader}
+	x := &session{of: s, uid: uid, leader: leader, root: root}
 	s.all[x] = true
 	s.byFE[uid]++
 	return x, nil

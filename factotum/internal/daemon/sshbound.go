@@ -8,6 +8,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/internal/becomerecord"
+	"p9auth/internal/sshdconf"
 )
 
 // maxLogin is how long the text of a login may be, in bytes: the kernel has a
@@ -19,7 +20,7 @@ const maxLogin = 120 << 10
 // sshfront's uid can start nothing else, and the user process enforces what they
 // permit. The descriptors are those of the link to the connection process and of
 // what PAM had to say, none of which the user process believes.
-func (l *sshProto) bound(o *pamwire.Opened, login string) (*becomerecord.Bound, error) {
+func (l *sshProto) bound(o *pamwire.Opened, ptys uint32, login string) (*becomerecord.Bound, error) {
 	if len(login) > maxLogin {
 		return nil, fmt.Errorf("what the user process is to know has %d bytes, at most %d", len(login), maxLogin)
 	}
@@ -27,6 +28,9 @@ func (l *sshProto) bound(o *pamwire.Opened, login string) (*becomerecord.Bound, 
 		Dir: "/", Path: l.gen.conf.UserProgram, Argv: []string{"sshfront: " + o.User, "user"},
 		Env:   []string{"PATH=/usr/local/bin:/usr/bin:/bin", capproto.LoginVariable + "=" + login},
 		Umask: 0o22, FDs: []uint32{0, 1, 2, 3, 4}, Limits: map[int]becomerecord.Limit{},
+	}
+	if o.Root != nil {
+		b.Root = &becomerecord.Root{Path: o.Root.Path, Dev: o.Root.Dev, Ino: o.Root.Ino, PTYs: ptys}
 	}
 	if o.Umask != nil {
 		b.Umask = *o.Umask
@@ -38,4 +42,25 @@ func (l *sshProto) bound(o *pamwire.Opened, login string) (*becomerecord.Bound, 
 		b.Limits[unix.RLIMIT_NPROC] = becomerecord.Limit(*o.NProc)
 	}
 	return b, nil
+}
+
+// maxTerminals is how many terminals a login into a root directory finds there:
+// become opens them, as a root has no ptmx(4).
+const maxTerminals = 4
+
+// terminals is how many terminals the user of this login can make use of in a
+// root directory. One who gets sftp by force needs one for the time it takes to say so to
+// a client that asks for a terminal.
+func (l *sshProto) terminals() uint32 {
+	command := l.conf.ForceCommand
+	if command == "" && l.keyOptions != nil && l.keyOptions.HasCommand {
+		command = l.keyOptions.Command
+	}
+	switch {
+	case l.conf.ChrootDirectory == "", !l.conf.PermitTTY, l.keyOptions != nil && !l.keyOptions.PTY:
+		return 0
+	case sshdconf.IsInternalSFTP(command):
+		return 1
+	}
+	return uint32(min(l.conf.MaxSessions, maxTerminals))
 }

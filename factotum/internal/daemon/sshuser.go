@@ -132,7 +132,7 @@ func (l *sshProto) admits(groups []string, unknown error) {
 		l.valid = false
 	} else if !l.valid {
 		l.sshlog(slog.LevelInfo, "Invalid user %s %s", user, l.from())
-	} else if bad := l.account.BadShell; bad != "" {
+	} else if bad := l.account.BadShell; bad != "" && l.conf.ChrootDirectory == "" { // sshd cannot know, either, what is in a root
 		shell := l.account.Shell
 		if shell == "" {
 			shell = "/bin/sh"

@@ -125,7 +125,7 @@ func (w *workerProc) Open(s *session) error {
 		return errors.New("it has ended")
 	}
 	w.session = s
-	return w.proc.conn.Send(pamwire.OpenSession{PID: s.leader.PID}.Encode(), s.leader.File())
+	return w.proc.conn.Send(pamwire.OpenSession{PID: s.leader.PID, Root: s.root}.Encode(), s.leader.File())
 }
 
 // Events has what the worker says.

@@ -1,6 +1,7 @@
 package pamwire
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -154,6 +155,14 @@ type Opened struct {
 	NProc    *Limit   // likewise: RLIMIT_NPROC
 	NoHome   string   // why the user cannot enter their home, or ""
 	Hush     bool     // the user wants no messages (.hushlogin)
+	Root     *Root    // if OpenSession asked for a root directory
+}
+
+// A Root is a root directory that nobody but root can change or put another in
+// the place of: an absolute path without links, and what stat(2) says of it.
+type Root struct {
+	Path     string
+	Dev, Ino uint64
 }
 
 // A Limit is a resource limit: see setrlimit(2).
@@ -183,6 +192,10 @@ func (o Opened) Encode() capproto.Msg {
 	}
 	add(&m, "nohome", o.NoHome)
 	addFlag(&m, "hush", "yes", o.Hush)
+	if o.Root != nil {
+		m.Add("root", o.Root.Path)
+		m.Add("rootid", fmt.Sprintf("%d:%d", o.Root.Dev, o.Root.Ino))
+	}
 	return m
 }
 
@@ -198,6 +211,10 @@ func decodeOpened(r *reader) Event {
 	if r.has("umask") {
 		mask := r.octal("umask", r.some("umask", 16), 0o777)
 		o.Umask = &mask
+	}
+	if r.has("root") || r.has("rootid") {
+		dev, ino, _ := strings.Cut(r.some("rootid", 64), ":")
+		o.Root = &Root{r.some("root", maxPath), r.uint("rootid", dev, 64), r.uint("rootid", ino, 64)}
 	}
 	return o
 }

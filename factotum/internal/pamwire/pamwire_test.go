@@ -36,6 +36,7 @@ var everyRequest = []struct {
 	{Answer{Fail: true}, 0},
 	{CheckAccount{}, 0},
 	{OpenSession{PID: 1}, 1},
+	{OpenSession{PID: 1, Root: "/srv/%u"}, 1},
 	{Adopt{User: "alice", Service: "login", PID: 4194304}, 1},
 	{Adopt{"alice", "login", "/dev/tty1", "h", "/etc/x", []string{"A=b=c"}, 2, &Owner{0, 5, 0o4620}}, 2},
 }
@@ -54,7 +55,7 @@ var everyEvent = []Event{
 	Proven{"alice"}, AccountValid{"alice", 1000},
 	Opened{User: "root", PAMUser: "root", Groups: []uint32{0}},
 	Opened{"alice", "ALICE", 1000, 1001, "/home/alice", "/bin/sh", []uint32{1001, 27}, []string{"A=1", "B="}, ptr(uint32(0o027)),
-		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, "no such file", true},
+		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}},
 	Refused{capproto.CodeDenied, "Login incorrect"}, Refused{capproto.CodeAccount, ""}, Failed{"the worker failed"},
 	Closing{}, Closed{},
 }
@@ -139,7 +140,7 @@ func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
 		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog", "authenticate": "null",
 		"adopt": "tty rhost confdir env owner", "account": "badshell group nogroups host", "nouser": "host", "allowed": "note",
-		"denied": "note", "ok": "log", "opened": "env umask nofile nproc nohome hush",
+		"denied": "note", "ok": "log", "session": "root", "opened": "env umask nofile nproc nohome hush",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for i, a := range m.Attrs {

@@ -21,8 +21,10 @@ var requests = map[string]struct {
 	"authenticate": {0, 0, func(r *reader) Request { return Authenticate{NoEmpty: r.flag("null", "no")} }},
 	"answer":       {0, 0, decodeAnswer},
 	"account":      {0, 0, func(*reader) Request { return CheckAccount{} }},
-	"session":      {1, 1, func(r *reader) Request { return OpenSession{PID: r.positive("pid")} }},
-	"adopt":        {1, 2, decodeAdopt},
+	"session": {1, 1, func(r *reader) Request {
+		return OpenSession{PID: r.positive("pid"), Root: r.optional("root", maxPath)}
+	}},
+	"adopt": {1, 2, decodeAdopt},
 }
 
 // Lookup asks NSS for the account of a name.
@@ -140,10 +142,15 @@ type CheckAccount struct{}
 func (CheckAccount) Encode() capproto.Msg { return capproto.NewMsg("account") }
 
 // OpenSession opens the PAM session for a process. Its pidfd comes along.
-type OpenSession struct{ PID int }
+type OpenSession struct {
+	PID  int
+	Root string // ChrootDirectory of sshd_config(5) as it stands there, or ""
+}
 
 func (o OpenSession) Encode() capproto.Msg {
-	return capproto.NewMsg("session", "pid", strconv.Itoa(o.PID))
+	m := capproto.NewMsg("session", "pid", strconv.Itoa(o.PID))
+	add(&m, "root", o.Root)
+	return m
 }
 
 // Adopt takes over the session of a worker that has died. The pidfd of the

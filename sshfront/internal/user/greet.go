@@ -69,7 +69,7 @@ func (u *userProcess) rcFiles(x *program, stdio [3]*os.File, env []string, dir s
 	r.Close()
 	if err != nil {
 		w.Close()
-		fmt.Fprintf(stdio[2], "Could not run %s%s", argv[0], x.newline())
+		fmt.Fprintf(stdio[2], "Could not run %s\n", argv[0])
 		return
 	}
 	x.mu.Lock()

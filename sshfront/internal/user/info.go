@@ -32,6 +32,8 @@ type Info struct {
 	NoHome   string     // why the user cannot enter Home; empty if they can
 	Hush     bool       // there is a .hushlogin
 	Messages []string   // of PAM, for the terminal before an interactive shell
+	Root     string     // the root directory that the process is in; empty: the machine's
+	PTYs     int        // masters of terminals that are open in there, at most
 	Settings sshdconf.Session
 	// Options of the user's key or certificate; nil: neither was used, and
 	// they forbid nothing.
@@ -45,13 +47,14 @@ type Info struct {
 
 // infoFormat is Info's encoding, from the redeemer to the user process. These two
 // are different programs where the file was replaced while the listener ran.
-var infoFormat = pack.Format[Info]{Name: "what the user process is told", Version: 1}
+var infoFormat = pack.Format[Info]{Name: "what the user process is told", Version: 2}
 
 // NewInfo makes the Info of what factotum said and the connection's ends.
 func NewInfo(a *capproto.AuthInfo, client, server netip.AddrPort) (*Info, error) {
 	i := &Info{
 		User: a.User, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, Env: a.Env,
 		Umask: a.Umask, NoFile: a.NoFile, NoHome: a.NoHome, Hush: a.Hush, Messages: a.Messages, Methods: a.Methods,
+		Root: a.Root, PTYs: a.PTYs,
 		Client: netip.AddrPortFrom(client.Addr().Unmap(), client.Port()),
 		Server: netip.AddrPortFrom(server.Addr().Unmap(), server.Port()),
 	}
@@ -60,6 +63,9 @@ func NewInfo(a *capproto.AuthInfo, client, server netip.AddrPort) (*Info, error)
 		return nil, pack.Between(err, "factotum", "sshfront")
 	}
 	i.Settings = *set
+	if i.Root != "" {
+		i.Hush = false // .hushlogin outside of the root does not count
+	}
 	if len(a.Options) > 0 {
 		if i.Options, err = authkeys.OptionsFormat.Decode(a.Options); err != nil {
 			return nil, pack.Between(err, "factotum", "sshfront")

@@ -34,7 +34,8 @@ import (
 )
 
 // Main is the user process: descriptor 3 is the link, descriptor 4 the Info,
-// which what factotum has bound the login to goes before. It never returns.
+// which what factotum has bound the login to goes before, and more in a root
+// directory: see root.go. It never returns.
 func Main() {
 	log.SetFlags(0)
 	log.SetPrefix("sshfront user: ")
@@ -92,6 +93,10 @@ func run() error {
 		conn.Close()
 	}()
 	u := newUserProcess(info, conn)
+	if err := u.enterRoot(); err != nil {
+		userlink.Refuse(conn, err.Error())
+		return err
+	}
 	defer u.close()
 	return u.serve()
 }
@@ -111,7 +116,8 @@ type userProcess struct {
 	mu        sync.Mutex
 	running   int // requests
 	closed    bool
-	noMore    bool // NoMoreSessions
+	noMore    bool  // NoMoreSessions
+	masters   []int // of terminals in a root directory that nobody has asked for
 	ptys      map[uint32]*ptyPair
 	programs  map[uint32]*program
 	listeners map[uint32]*listener

@@ -5,19 +5,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"p9auth/internal/sshdconf"
 	"p9auth/sshfront/internal/sftp"
 	"p9auth/sshfront/internal/userlink"
 )
 
-// internalSFTP is the command that is served by this program.
-const internalSFTP = "internal-sftp"
-
-// selfExe is this program, whatever has become of its file.
-const selfExe = "/proc/self/exe"
-
 // A plan is what a session runs.
 type plan struct {
-	path string
+	path string // empty: this program
 	argv []string
 	// login: the shell, interactive, which gets motd and PAM's messages.
 	login bool
@@ -29,6 +24,14 @@ type plan struct {
 	hasOriginal bool
 	userRC      bool   // ~/.ssh/rc may run
 	refusal     string // shown in place of running anything
+}
+
+// name is what runs, for an error.
+func (p *plan) name() string {
+	if p.path == "" {
+		return sshdconf.InternalSFTP
+	}
+	return p.path
 }
 
 // plan says what to run for a request, as session.c of sshd(8) does. It
@@ -44,20 +47,20 @@ func (i *Info) plan(command string, hasCommand bool, subsystem string) (plan, er
 		hasCommand, p.subsystem = true, true
 	}
 	p.userRC = !p.subsystem && i.Settings.ForceCommand == "" && opt.UserRC && i.Settings.PermitUserRC
-	sftp := p.subsystem && isInternalSFTP(command)
+	sftp := p.subsystem && sshdconf.IsInternalSFTP(command)
 	if i.Settings.ForceCommand != "" || opt.HasCommand {
 		p.forced, p.original, p.hasOriginal = true, command, hasCommand
 		if command = i.Settings.ForceCommand; command == "" {
 			command = opt.Command
 		}
 		hasCommand = true
-		if sftp = isInternalSFTP(command); sftp && !p.subsystem {
+		if sftp = sshdconf.IsInternalSFTP(command); sftp && !p.subsystem {
 			p.refusal = "This service allows sftp connections only."
 			return p, nil
 		}
 	}
 	if sftp {
-		p.path, p.argv = selfExe, append([]string{"sshfront", "sftp"}, strings.Fields(command)[1:]...)
+		p.argv = append([]string{"sshfront", "sftp"}, strings.Fields(command)[1:]...)
 		return p, nil
 	}
 	p.path = i.shell()
@@ -70,19 +73,14 @@ func (i *Info) plan(command string, hasCommand bool, subsystem string) (plan, er
 	return p, nil
 }
 
-func isInternalSFTP(command string) bool {
-	f := strings.Fields(command)
-	return len(f) > 0 && f[0] == internalSFTP
-}
-
 // CheckCommand reports what is wrong with a command of the configuration: only
 // the arguments of internal-sftp can be told.
 func CheckCommand(command string) error {
-	if !isInternalSFTP(command) {
+	if !sshdconf.IsInternalSFTP(command) {
 		return nil
 	}
 	if err := sftp.Check(strings.Fields(command)[1:]); err != nil {
-		return fmt.Errorf("%s: %w", internalSFTP, err)
+		return fmt.Errorf("%s: %w", sshdconf.InternalSFTP, err)
 	}
 	return nil
 }

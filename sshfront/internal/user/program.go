@@ -59,6 +59,7 @@ func (u *userProcess) exec(id uint32, r userlink.Exec) (userlink.Answer, error) 
 	if err != nil {
 		return userlink.Answer{}, err
 	}
+	u.giveBack()
 	x := &program{plan: p, done: make(chan struct{}), dropped: make(chan struct{})}
 	in := envInput{client: r.Env, original: p.original, hasOrigin: p.hasOriginal}
 	if r.X11 != 0 {

@@ -42,12 +42,8 @@ func (p *ptyPair) control(f func(fd int) error) error {
 	return f(int(p.master.Fd()))
 }
 
-// allocatePTY allocates a terminal, see pty(7).
-func allocatePTY() (*ptyPair, error) {
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open /dev/ptmx: %w", err)
-	}
+// newPTY is the terminal of a master, see pty(7).
+func newPTY(fd int) (*ptyPair, error) {
 	p := &ptyPair{master: os.NewFile(uintptr(fd), "ptmx")}
 	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
 	if err == nil {
@@ -89,7 +85,11 @@ func (u *userProcess) openPTY(id uint32, r userlink.OpenPTY) (userlink.Answer, e
 	if err := u.room(); err != nil {
 		return userlink.Answer{}, err
 	}
-	p, err := allocatePTY()
+	master, err := u.master()
+	if err != nil {
+		return userlink.Answer{}, err
+	}
+	p, err := newPTY(master)
 	if err != nil {
 		return userlink.Answer{}, err
 	}

@@ -15,9 +15,15 @@ import (
 // run runs a program from its beginning to its end.
 func (u *userProcess) run(x *program, stdio [3]*os.File, env, complaints []string) {
 	defer close(x.done)
+	if x.plan.refusal != "" {
+		io.WriteString(stdio[1], x.plan.refusal+"\n") // as sshd(8): not to standard error
+		closeAll(stdio[:])
+		x.exit = userlink.Exit{Status: 1}
+		return
+	}
 	proc, err := u.start(x, stdio, env, complaints)
 	if err != nil {
-		fmt.Fprintf(stdio[2], "%v%s", err, x.newline())
+		fmt.Fprintln(stdio[2], err)
 		closeAll(stdio[:])
 		x.exit = userlink.Exit{Status: 1}
 		return
@@ -42,48 +48,43 @@ func (u *userProcess) run(x *program, stdio [3]*os.File, env, complaints []strin
 	}
 }
 
-// newline ends a line on the session's standard error.
-func (x *program) newline() string {
-	if x.pty != nil {
-		return "\r\n"
-	}
-	return "\n"
-}
-
 // start says what there is to say, runs the rc files and starts the program:
 // the end of LOGIN PROCESS in sshd(8).
 func (u *userProcess) start(x *program, stdio [3]*os.File, env, complaints []string) (*os.Process, error) {
-	say := func(text string) { io.WriteString(stdio[2], text+x.newline()) }
+	say := func(text string) { io.WriteString(stdio[2], text+"\n") }
 	for _, c := range complaints {
 		say(c)
-	}
-	if x.plan.refusal != "" {
-		return nil, errors.New(x.plan.refusal)
 	}
 	if x.plan.login && x.pty != nil {
 		u.greet(stdio[1])
 	}
 	dir := u.info.Home
 	if err := enterable(dir); err != nil {
-		say(fmt.Sprintf("Could not chdir to home directory %s: %v", dir, err))
+		if u.info.Root == "" { // a root need not have the user's home
+			say(fmt.Sprintf("Could not chdir to home directory %s: %v", dir, err))
+		}
 		dir = "/"
 	}
 	u.rcFiles(x, stdio, env, dir)
-	files := stdio[:]
-	if x.plan.path == selfExe {
+	var proc *os.Process
+	var err error
+	if x.plan.path == "" {
+		files := stdio[:]
 		var names *os.File
 		if env, names = u.sftpServer(env); names != nil {
 			defer names.Close()
 			files = append(files, names)
 		}
+		proc, err = u.forkSelf(x.plan.argv, env, dir, files, x.pty != nil)
+	} else {
+		proc, err = u.fork(x.plan.path, x.plan.argv, env, dir, stdio[:], x.pty != nil)
 	}
-	proc, err := u.fork(x.plan.path, x.plan.argv, env, dir, files, x.pty != nil)
 	if err != nil {
 		var pe *os.PathError
 		if errors.As(err, &pe) {
 			err = pe.Err
 		}
-		return nil, fmt.Errorf("%s: %w", x.plan.path, err)
+		return nil, fmt.Errorf("%s: %w", x.plan.name(), err)
 	}
 	x.mu.Lock()
 	x.proc = proc

@@ -18,6 +18,7 @@ func (c *Conversation) openSession(r pamwire.OpenSession, files []*os.File) erro
 	}
 	c.opening = true
 	s := c.session(r.PID, files[0])
+	s.Root = r.Root
 	opened, lastLogin, err := s.Open()
 	if err != nil {
 		c.end()

@@ -46,6 +46,7 @@ type Session struct {
 	Login       records.Login
 	PrintLast   bool              // the user is told of their last login
 	SetGroups   func([]int) error // unix.Setgroups, but in tests
+	Root        string            // ChrootDirectory of sshd_config(5), or ""
 
 	silent pam.Flags
 }
@@ -134,6 +135,13 @@ func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened,
 	}
 	o.Groups = after.groups(a.GID)
 	after.describe(before, &o)
+	if s.Root != "" {
+		// Not before, since a module may have made it.
+		if o.Root, err = root(s.Root, a); err != nil {
+			slog.Error("fatal: "+err.Error(), "user", a.Name)
+			return o, pamwire.Refused{Code: capproto.CodeAccount, Text: pamwire.Fit(err.Error(), pamwire.MaxText)}
+		}
+	}
 	if o.Env, err = s.env(); err != nil {
 		return o, err
 	}
