@@ -16,7 +16,7 @@ import (
 
 // A Client is a front end's side of a conversation. Its methods send one
 // request and wait for the reply; an error reply is returned as *Error. After
-// any other error the conversation is over. Sign and Nonce may be called while
+// any other error the conversation is over. Sign, Nonce and Prove may be called while
 // another method runs; the others must not.
 type Client struct {
 	c        *Conn

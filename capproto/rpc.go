@@ -27,6 +27,7 @@ const (
 
 	VerbSign   = "sign"
 	VerbNonce  = "nonce"
+	VerbProve  = "prove"
 	VerbAuth   = "auth"
 	VerbTicket = "ticket"
 	VerbAttach = "attach"

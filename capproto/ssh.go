@@ -103,6 +103,18 @@ func (c *Client) Sign(key []byte, alg, hash string, transcript []byte) ([]byte, 
 	return UnB64(m.Get("sig"))
 }
 
+// Prove returns the signature with which a host key proves to the client of this
+// connection that the server has it: the answer to hostkeys-prove-00@openssh.com
+// (OpenSSH's PROTOCOL, section 2.5), encoded as RFC 4253 section 6.6 says. The user
+// must be proven.
+func (c *Client) Prove(hostKey []byte) ([]byte, error) {
+	m, err := c.rpc(NewMsg(VerbProve, "key", B64(hostKey)))
+	if err != nil {
+		return nil, err
+	}
+	return UnB64(m.Get("sig"))
+}
+
 // A Proof is what is offered to Auth.
 type Proof struct {
 	User     string

@@ -80,14 +80,14 @@ func (tr *trial) workerSays(w *fakeWorker, r pamwire.Request) []pamwire.Event {
 	case pamwire.Lookup:
 		w.user = r.User
 		if r.User == "carol" {
-			e = []pamwire.Event{accountOf("alice")}
+			e = []pamwire.Event{accountOf(accountName(r.User))}
 		}
 	case pamwire.Answer:
 		e = []pamwire.Event{pamwire.Proven{User: w.user}}
 	case pamwire.CheckAccount:
-		e = []pamwire.Event{accountValid(w.user)}
+		e = []pamwire.Event{accountValid(accountName(w.user))}
 	case pamwire.OpenSession:
-		e = []pamwire.Event{opened(w.user)}
+		e = []pamwire.Event{opened(accountName(w.user))}
 	}
 	if _, ok := r.(pamwire.Answer); ok && n%3 == 1 {
 		e = []pamwire.Event{pamwire.Refused{Code: capproto.CodeDenied, Text: "Login incorrect"}}
@@ -105,6 +105,14 @@ func (tr *trial) workerSays(w *fakeWorker, r pamwire.Request) []pamwire.Event {
 		tr.note(w, e)
 	}
 	return e
+}
+
+// accountName is the name of the account that a name leads to: carol is alice.
+func accountName(user string) string {
+	if user == "carol" {
+		return "alice"
+	}
+	return user
 }
 
 // note notes what a worker says that was asked for it: only that is a proof.
@@ -254,6 +262,11 @@ func (tr *trial) request(f *trialFront, op int, s *tape) (m capproto.Msg, valid 
 		}
 	case 1:
 		m = msg(capproto.VerbNonce)
+		if s.next(2) == 1 {
+			key := host().key.Marshal()
+			key = key[:len(key)-s.next(2)]
+			m = msg(capproto.VerbProve, "key", capproto.B64(key))
+		}
 	case 2, 3:
 		m = msg(capproto.VerbRead)
 	case 4:
@@ -324,7 +337,7 @@ func (tr *trial) judge(f *trialFront, m, r capproto.Msg, valid bool) {
 	if strings.Contains(string(b), typed) || strings.Contains(string(b), wrongPassword) {
 		tr.t.Fatalf("the reply to %s has what was typed: %v", m.Verb, r)
 	}
-	if r.Get("cap") != "" && m.Verb != capproto.VerbAuthInfo || r.Get("ticket") != "" && m.Verb != capproto.VerbTicket || r.Get("sig") != "" && m.Verb != capproto.VerbSign ||
+	if r.Get("cap") != "" && m.Verb != capproto.VerbAuthInfo || r.Get("ticket") != "" && m.Verb != capproto.VerbTicket || r.Get("sig") != "" && m.Verb != capproto.VerbSign && m.Verb != capproto.VerbProve ||
 		r.Get("nonce") != "" && m.Verb != capproto.VerbNonce && m.Verb != capproto.VerbStart {
 		tr.t.Fatalf("the reply to %s has a secret: %v", m.Verb, r)
 	}
@@ -350,6 +363,8 @@ func (tr *trial) judge(f *trialFront, m, r capproto.Msg, valid bool) {
 		f.truth.user = m.Get("user")
 	case capproto.VerbSign:
 		f.signed(m)
+	case capproto.VerbProve:
+		f.provedHost(r)
 	case capproto.VerbUser, capproto.VerbAuth:
 		f.truth.user = f.authed
 		if r.Verb != capproto.VerbOK && valid {
@@ -416,6 +431,33 @@ func (f *trialFront) signed(m capproto.Msg) {
 	}
 }
 
+// provedHost checks what a host key has signed for a client that is to learn it: the
+// session id of this conversation, after the user was proven.
+func (f *trialFront) provedHost(r capproto.Msg) {
+	if !f.done {
+		f.t.Fatal("a host key was proven before the user")
+	}
+	sig := new(ssh.Signature)
+	b, err := capproto.UnB64(r.Get("sig"))
+	if err == nil {
+		err = ssh.Unmarshal(b, sig)
+	}
+	if err == nil {
+		err = host().key.Verify(hostKeyProof(f.sid, host().key.Marshal()), sig)
+	}
+	if err != nil {
+		f.t.Fatalf("the host key's proof: %v", err)
+	}
+}
+
+// hostKeyProof is what section 2.5 of OpenSSH's PROTOCOL has signed.
+func hostKeyProof(sid, key []byte) []byte {
+	return ssh.Marshal(struct {
+		Name     string
+		SID, Key []byte
+	}{"hostkeys-prove-00@openssh.com", sid, key})
+}
+
 // proven checks that factotum is convinced by a proof.
 func (tr *trial) proven(f *trialFront) {
 	w := f.truth.last
@@ -452,8 +494,10 @@ func (tr *trial) capability(f *trialFront, r capproto.Msg) {
 		tr.t.Fatal("a capability without a session")
 	case !f.done && f.attach == nil:
 		tr.t.Fatal("a capability without a proof")
-	case c.Grant.From != f.cred.Uid || c.Grant.To != uidAlice || fmt.Sprint(c.Grant.Groups) != fmt.Sprint(opened("").Groups):
+	case c.Grant.From != f.cred.Uid || c.Grant.To != uidOf(r.Get("user")) || fmt.Sprint(c.Grant.Groups) != fmt.Sprint(opened("").Groups):
 		tr.t.Fatalf("a capability for somebody else: %v", c)
+	case f.proto == "ssh" && r.Get("user") != accountName(f.truth.user):
+		tr.t.Fatalf("%s got the session of %s", f.truth.user, r.Get("user"))
 	case !tr.b.hash.has(c.Hash()) || tr.caps[r.Get("cap")]:
 		tr.t.Fatal("a capability that is not in caphash, or was there before")
 	}

@@ -142,3 +142,18 @@ func (s *sshServer) sign(shown []byte, alg string, offered []string, hash []byte
 	}
 	return nil, errors.New("there is no such host key")
 }
+
+// prove signs with a host key, and not for a certificate, that the server of a
+// session has it. exchange is the algorithm of the session's last key exchange: a
+// client that knows the host by an RSA key takes no other of another RSA key.
+func (s *sshServer) prove(hostKey []byte, exchange string, offered []string, sessionID []byte) (*ssh.Signature, error) {
+	i := slices.IndexFunc(s.keys, func(k ssh.AlgorithmSigner) bool { return bytes.Equal(k.PublicKey().Marshal(), hostKey) })
+	if i < 0 {
+		return nil, errors.New("there is no such host key")
+	}
+	alg := sshauth.ProofAlgorithm(s.keys[i].PublicKey().Type(), exchange, offered)
+	if alg == "" {
+		return nil, fmt.Errorf("no algorithm of %s is in HostKeyAlgorithms", s.keys[i].PublicKey().Type())
+	}
+	return s.keys[i].SignWithAlgorithm(rand.Reader, sshauth.HostKeyProof(sessionID, hostKey), alg)
+}

@@ -26,22 +26,22 @@ var (
 		"ssh":      {"sign": "keyed", "attr": "ssh"},
 		"keyed":    {"user": "named", "auth": "admitted", "attr": "keyed"},
 		"named":    {"auth": "admitted", "attr": "named"},
-		"admitted": {"nonce": "rekeying", "ticket": "spent", "attr": "admitted"},
-		"rekeying": {"sign": "admitted", "ticket": "spent, rekeying", "attr": "rekeying"},
-		"spent":    {"nonce": "spent, rekeying", "attr": "spent"},
+		"admitted": {"prove": "admitted", "nonce": "rekeying", "ticket": "spent", "attr": "admitted"},
+		"rekeying": {"prove": "rekeying", "sign": "admitted", "ticket": "spent, rekeying", "attr": "rekeying"},
+		"spent":    {"prove": "spent", "nonce": "spent, rekeying", "attr": "spent"},
 
-		"spent, rekeying": {"sign": "spent", "attr": "spent, rekeying"},
+		"spent, rekeying": {"prove": "spent, rekeying", "sign": "spent", "attr": "spent, rekeying"},
 	}
 	modelAttached = map[string]map[string]string{
 		"idle":     {"start": "ssh", "attach": "proven", "attr": "idle"},
 		"ssh":      {"sign": "keyed", "attr": "ssh"},
 		"keyed":    {"user": "named", "auth": "admitted", "attr": "keyed"},
 		"named":    {"auth": "admitted", "attr": "named"},
-		"admitted": {"nonce": "rekeying", "ticket": "spent", "attr": "admitted"},
-		"rekeying": {"sign": "admitted", "ticket": "spent, rekeying", "attr": "rekeying"},
-		"spent":    {"nonce": "spent, rekeying", "attr": "spent"},
+		"admitted": {"prove": "admitted", "nonce": "rekeying", "ticket": "spent", "attr": "admitted"},
+		"rekeying": {"prove": "rekeying", "sign": "admitted", "ticket": "spent, rekeying", "attr": "rekeying"},
+		"spent":    {"prove": "spent", "nonce": "spent, rekeying", "attr": "spent"},
 
-		"spent, rekeying": {"sign": "spent", "attr": "spent, rekeying"},
+		"spent, rekeying": {"prove": "spent, rekeying", "sign": "spent", "attr": "spent, rekeying"},
 
 		"proven":  {"session": "opening", "attr": "proven"},
 		"opening": {"read": "open", "attr": "opening"},
@@ -139,6 +139,8 @@ func (f *front) modelMsg(verb, proto, token string) capproto.Msg {
 		return msg(verb, "data", typed)
 	case capproto.VerbSign:
 		return f.signMsg()
+	case capproto.VerbProve:
+		return msg(verb, "key", capproto.B64(host().key.Marshal()))
 	case capproto.VerbUser:
 		return msg(verb, "name", "alice")
 	case capproto.VerbAuth:

@@ -25,9 +25,11 @@ type sshProto struct {
 	remote, local netip.AddrPort
 
 	// Key exchanges.
-	version   string         // that this server announces
-	nonce     *sshauth.Nonce // of the next one; nil: it is used, and no other is given
-	sessionID []byte         // the first exchange hash that was signed
+	version   string            // that this server announces
+	nonce     *sshauth.Nonce    // of the next one; nil: it is used, and no other is given
+	sessionID []byte            // the first exchange hash that was signed
+	algorithm string            // of the last signature
+	proved    map[string][]byte // what prove has answered, by the host key
 	pace      sshauth.Pace
 	hurried   bool // and that is in the log
 

@@ -69,5 +69,30 @@ func (l *sshProto) sign(p capproto.Packet) (capproto.Msg, error) {
 	if l.sessionID == nil {
 		l.sessionID = hash
 	}
+	l.algorithm = sig.Format
 	return capproto.NewMsg(capproto.VerbOK, "sig", capproto.B64(ssh.Marshal(sig))), nil
+}
+
+// prove has a host key prove to the client that this server has it, so that the
+// client may learn it: hostkeys-prove-00@openssh.com in OpenSSH's PROTOCOL, section
+// 2.5. All that is signed is factotum's own: the session id and the host key. A key
+// signs once; who asks again gets the same.
+func (l *sshProto) prove(p capproto.Packet) (capproto.Msg, error) {
+	hostKey, err := capproto.UnB64(p.Get("key"))
+	if err != nil {
+		return capproto.Msg{}, violation("prove: %v", err)
+	}
+	sig := l.proved[string(hostKey)]
+	if sig == nil {
+		s, err := l.gen.ssh.prove(hostKey, l.algorithm, l.conf.HostKeyAlgorithms, l.sessionID)
+		if err != nil {
+			return capproto.Msg{}, violation("prove: %v", err)
+		}
+		if l.proved == nil {
+			l.proved = map[string][]byte{}
+		}
+		sig = ssh.Marshal(s)
+		l.proved[string(hostKey)] = sig
+	}
+	return capproto.NewMsg(capproto.VerbOK, "sig", capproto.B64(sig)), nil
 }

@@ -29,6 +29,7 @@ var verbs = map[string]struct {
 	capproto.VerbAuthInfo: {open, false, false, nil, 0, (*conversation).authinfo},
 	capproto.VerbSign:     {anySSH, true, false, []string{"key", "alg", "hash", "transcript"}, 0, bySSH((*sshProto).sign)},
 	capproto.VerbNonce:    {admitted | handedOver, true, false, nil, 0, bySSH((*sshProto).nextNonce)},
+	capproto.VerbProve:    {admitted | handedOver, true, false, []string{"key"}, 0, bySSH((*sshProto).prove)},
 	capproto.VerbUser:     {offering, true, true, []string{"name"}, 0, bySSH((*sshProto).nameUser)},
 	capproto.VerbAuth:     {offering | talking, true, false, []string{"user", "method", "data", "alg", "key", "sig"}, 0, bySSH((*sshProto).auth)},
 	capproto.VerbTicket:   {admitted, true, true, nil, 0, bySSH((*sshProto).giveToken)},

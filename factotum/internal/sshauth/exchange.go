@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // A Nonce is the cookie of the server's SSH_MSG_KEXINIT (RFC 4253, section 7.1)
@@ -135,4 +137,29 @@ func SignsFor(keyType, alg string, offered []string) bool {
 	return slices.ContainsFunc(AlgorithmsOf(keyType), func(a string) bool {
 		return SignatureFormat(a) == alg && slices.Contains(offered, a)
 	})
+}
+
+// ProofAlgorithm is the algorithm in which a host key of that type proves that a
+// server has it, to a client whose key exchange was signed in exchange: of an RSA key
+// that one if it is RSA's, otherwise the first of those that are offered
+// (HostKeyAlgorithms), or "" if none is (serverloop.c of OpenSSH).
+func ProofAlgorithm(keyType, exchange string, offered []string) string {
+	can := AlgorithmsOf(keyType)
+	i := slices.IndexFunc(offered, func(a string) bool { return slices.Contains(can, a) })
+	switch {
+	case i < 0:
+		return ""
+	case slices.Contains(can, exchange):
+		return exchange
+	}
+	return offered[i]
+}
+
+// HostKeyProof is what a host key signs to prove to a client that a server has it
+// (OpenSSH's PROTOCOL, section 2.5).
+func HostKeyProof(sessionID, hostKey []byte) []byte {
+	return ssh.Marshal(struct {
+		Request            string
+		SessionID, HostKey []byte
+	}{"hostkeys-prove-00@openssh.com", sessionID, hostKey})
 }

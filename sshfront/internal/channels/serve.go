@@ -63,6 +63,10 @@ type Options struct {
 	// Interactive is called once, when the first session starts, and says
 	// whether it has a terminal: for IPQoS. nil: nobody cares.
 	Interactive func(tty bool)
+	// HostKeys are the server's, which the client may learn, and Prove the signature
+	// of one of them that proves it: see hostkeys.go.
+	HostKeys [][]byte
+	Prove    func(hostKey []byte) ([]byte, error)
 	// Meter counts what comes from the client. Without it, ClientAliveInterval
 	// has a request sent whether the client is silent or not.
 	Meter *Meter
@@ -87,6 +91,7 @@ func Serve(conn *ssh.ServerConn, chans <-chan ssh.NewChannel, reqs <-chan *ssh.R
 	defer user.Close()
 	defer conn.Close()
 	defer close(s.ended)
+	s.announceHostKeys()
 	go s.watchUser()
 	go s.watchClient()
 	s.take(chans, reqs)
@@ -292,6 +297,8 @@ func (s *service) request(r *ssh.Request, chans <-chan ssh.NewChannel) {
 		s.mu.Unlock()
 		s.noMoreSessions()
 		ok = true
+	case proveHostKeys:
+		ok, payload = s.proveHostKeys(r.Payload)
 	case "keepalive@openssh.com":
 		// Any answer will do; sshd(8) refuses.
 	}

@@ -52,7 +52,8 @@ type connection struct {
 	tcp      *net.TCPConn
 	remote   *net.TCPAddr
 
-	all ssh.ServerAuthCallbacks // of each method
+	hostKeys [][]byte                // that the client may learn: those that are offered and their successors
+	all      ssh.ServerAuthCallbacks // of each method
 
 	named    bool     // factotum was told the user's name
 	methods  []string // that are to be offered first
@@ -145,6 +146,8 @@ func serveConnection(conf *control.Config) (int, error) {
 		Settings:    c.user,
 		Log:         func(format string, a ...any) { sshlog.Printf(sshdconf.LogVerbose, format, a...) },
 		Interactive: c.setQoS,
+		HostKeys:    c.hostKeys,
+		Prove:       c.factotum.Prove,
 		Meter:       meter,
 	})
 	switch {

@@ -29,19 +29,22 @@ func (c *connection) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig
 			return c.greeting
 		},
 	}
+	shown := map[string]bool{} // types of keys
 	for _, blob := range server.HostKeys {
 		key, err := ssh.ParsePublicKey(blob)
 		if err != nil {
 			return nil, fmt.Errorf("host key from factotum: %w", err)
 		}
-		c.addHostKey(sc, key)
+		if c.addHostKey(sc, shown, key) {
+			c.hostKeys = append(c.hostKeys, blob)
+		}
 	}
 	for _, blob := range server.HostCerts {
 		cert, err := parseCertificate(blob)
 		if err != nil {
 			return nil, err
 		}
-		c.addHostKey(sc, cert)
+		c.addHostKey(sc, shown, cert)
 	}
 	c.authenticate(sc)
 	return sc, nil
@@ -83,12 +86,19 @@ func parseCertificate(blob []byte) (*ssh.Certificate, error) {
 	return cert, nil
 }
 
-// addHostKey adds a host key or certificate, if it is to be offered.
-func (c *connection) addHostKey(sc *ssh.ServerConfig, key ssh.PublicKey) {
+// addHostKey adds a host key or certificate, if it is of a type that is to be offered,
+// and reports whether it is. Of several keys of one type key exchanges show the first,
+// as with sshd(8); the others are there to be learnt.
+func (c *connection) addHostKey(sc *ssh.ServerConfig, shown map[string]bool, key ssh.PublicKey) bool {
 	h := &hostKey{key, c.address.HostKeyAlgorithms, c.factotum}
-	if len(h.Algorithms()) > 0 {
+	if len(h.Algorithms()) == 0 {
+		return false
+	}
+	if !shown[key.Type()] {
+		shown[key.Type()] = true
 		sc.AddHostKey(h)
 	}
+	return true
 }
 
 // cookies gives the library the cookie of each of our SSH_MSG_KEXINITs. They are

@@ -562,9 +562,9 @@ func (b *bed) turns(t *testing.T) {
 		"exchanged": {"auth", "user", "attr"}, // no second sign
 		"talking":   {"auth", "read", "attr"},
 		"asked":     {"auth", "write", "attr"},
-		"admitted":  {"nonce", "ticket", "attr"}, // no sign without a new nonce
-		"rekeying":  {"sign", "ticket", "attr"},
-		"spent":     {"nonce", "attr"},
+		"admitted":  {"nonce", "prove", "ticket", "attr"}, // no sign without a new nonce
+		"rekeying":  {"sign", "prove", "ticket", "attr"},
+		"spent":     {"nonce", "prove", "attr"},
 		"proven":    {"session", "attr"},
 		"opening":   {"read", "attr"},
 		"open":      {"authinfo", "attr"},
@@ -582,7 +582,14 @@ func (b *bed) turns(t *testing.T) {
 			}
 			return k.sign(host, ssh.KeyAlgoED25519, k.exchange(host))
 		},
-		"nonce":    func(k *talk) capproto.Msg { return k.ask("nonce") },
+		"nonce": func(k *talk) capproto.Msg { return k.ask("nonce") },
+		"prove": func(k *talk) capproto.Msg {
+			host := newKey(t, "ed25519", 0).blob()
+			if len(k.keys) > 0 {
+				host = k.hostKey(ssh.KeyAlgoED25519)
+			}
+			return k.ask("prove", "key", capproto.B64(host))
+		},
 		"auth":     func(k *talk) capproto.Msg { return k.login("alice", ed) },
 		"user":     func(k *talk) capproto.Msg { return k.ask("user", "name", "alice") },
 		"read":     func(k *talk) capproto.Msg { return k.ask("read") },
