@@ -113,6 +113,12 @@ kernel-grantid: $(CRYPTO)
 	test/vm/kernel/grantid build/vm
 	$(GO) run ./test/vm/kernel/vm -kernels grantid $(VMFLAGS)
 
+# As many sessions of one user at once: each takes some 7 MB of memory, 30 threads of
+# kernel.pid_max, and 5 of the descriptors that factotum may have.
+N ?= 5000
+many-sessions: all
+	P9AUTH_SESSIONS=$(N) $(GO) test -count=1 -timeout 60m -v ./test/many
+
 # Timings, of which nothing is asserted: see scripts/bench-ssh and bench-sftp.
 bench: all
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./login
@@ -166,4 +172,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test race cover fuzz test-site check demo bench vm-test vm-boot kernel-grantid install deb clean
+.PHONY: all crypto deps test race cover fuzz many-sessions test-site check demo bench vm-test vm-boot kernel-grantid install deb clean

@@ -42,6 +42,7 @@ type Config struct {
 	MaxConversationsPerUID int
 	MaxCapabilities        int
 	MaxSessions            int
+	MaxSessionsPerUser     int // 0: as many as there are
 	MaxAuthTries           int
 	LoginGraceTime         time.Duration
 	CapabilityLifetime     time.Duration
@@ -98,6 +99,7 @@ var keywords = map[string]func(*Config, string) error{
 	"maxconversationsperuid": number(1, 65536, func(c *Config) *int { return &c.MaxConversationsPerUID }),
 	"maxcapabilities":        number(1, 65536, func(c *Config) *int { return &c.MaxCapabilities }),
 	"maxsessions":            number(1, 1<<20, func(c *Config) *int { return &c.MaxSessions }),
+	"maxsessionsperuser":     numberOrNone(1<<20, func(c *Config) *int { return &c.MaxSessionsPerUser }),
 	"maxauthtries":           number(1, 100, func(c *Config) *int { return &c.MaxAuthTries }),
 	"logingracetime":         seconds(1, 3600, func(c *Config) *time.Duration { return &c.LoginGraceTime }),
 	"capabilitylifetime":     seconds(1, 120, func(c *Config) *time.Duration { return &c.CapabilityLifetime }),
@@ -127,6 +129,17 @@ func number(lo, hi int, f func(*Config) *int) func(*Config, string) error {
 		}
 		*f(c) = n
 		return nil
+	}
+}
+
+// numberOrNone is a number from 1 on, or "none", which is 0.
+func numberOrNone(hi int, f func(*Config) *int) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		if v == "none" {
+			*f(c) = 0
+			return nil
+		}
+		return number(1, hi, f)(c, v)
 	}
 }
 
@@ -241,6 +254,11 @@ const MaxCapsPerConversation = 16
 // MaxSessionsPerUID leaves room too: who has filled the machine through one
 // front end, say ssh, does not keep the administrator from the console.
 func (c Config) MaxSessionsPerUID() int { return c.MaxSessions - c.MaxSessions/8 }
+
+// SessionsForRoot are those of a front end that only root may have, and
+// SessionsForNewUsers those that only a user may have who has none.
+func (c Config) SessionsForRoot() int     { return c.MaxSessionsPerUID() / 16 }
+func (c Config) SessionsForNewUsers() int { return c.MaxSessionsPerUID() / 16 }
 
 // MaxCapsPerUID leaves room for other front ends.
 func (c Config) MaxCapsPerUID() int { return max(1, c.MaxCapabilities/2) }

@@ -40,6 +40,9 @@ func defaultOf(t *testing.T, keyword string) string {
 	case slog.Level:
 		return strings.ToLower(v.String())
 	default:
+		if keyword == "MaxSessionsPerUser" && f.IsZero() {
+			return "none"
+		}
 		if f.Kind() == reflect.Map || f.Kind() == reflect.Slice {
 			return "none"
 		}

@@ -97,6 +97,8 @@ type conversation struct {
 	peer *unix.Ucred // who made the connection
 	log  status.Log
 
+	place *place // among the conversations
+
 	requests chan capproto.Packet
 	gone     chan error // why no more requests come
 	grace    *time.Timer
@@ -115,6 +117,7 @@ type conversation struct {
 	user      *person
 	worker    Worker
 	session   *session
+	speaker   *speaker        // of the login that was taken over, or nil
 	question  bool            // the front end owes an answer
 	held      pamwire.Event   // what the worker said and nobody has heard yet
 	given     []capproto.Hash // capabilities
@@ -173,7 +176,7 @@ func (c *conversation) fail(err error) bool {
 	case capproto.CodeLimit:
 		// An open conversation keeps what it has.
 		if goesOn = c.state == open; !goesOn {
-			c.log.Warn("conversation ended: limit", "reason", e.Text)
+			c.log.Warn("conversation ended: limit", "user", c.userInLog, "reason", e.Text)
 		}
 	case capproto.CodeDenied, capproto.CodeAccount:
 		goesOn = true

@@ -9,7 +9,8 @@
 //
 //	fault, log, syslog, tty, socket, caphash_*, pammodules   what factotum needs of the system
 //	hostkeys, netns, generation                              the configuration at one moment
-//	worker, sessions, capabilities, handover, workerproc     what is shared, with its locks
+//	worker, sessions, places, capabilities, handover,        what is shared, with its locks
+//	workerproc
 //	conversation                                             one conversation: state, worker, replies
 //	pam; ssh, sshuser, sshpam, sshproof; opened              the protocols, and what follows them
 //	verbs                                                    the table of what may be asked when

@@ -40,6 +40,7 @@ type handover struct {
 	worker Worker
 	rhost  string
 	proof  []capproto.Attr // what authinfo says of how the user was proven
+	from   *speaker
 	timer  *time.Timer
 }
 

@@ -29,7 +29,7 @@ func (c *conversation) openSession(p capproto.Packet) (capproto.Msg, error) {
 		c.log.Event(status.Refused, "user", c.user.name, "reason", "the terminal is no longer that of the process", "tty", c.tty.name)
 		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "the terminal was taken over by another process; log in again"}}
 	}
-	s, err := c.sessions.add(p.Cred.Uid, leader, c.user.root, c.gen.conf)
+	s, err := c.sessions.add(p.Cred.Uid, c.user, leader, c.gen.conf)
 	if err != nil {
 		leader.Close()
 		return capproto.Msg{}, err
@@ -70,6 +70,7 @@ func (c *conversation) opens(e pamwire.Event) (*capproto.Msg, error) {
 		}
 		c.user.opened = &e
 		c.state = open
+		c.speaker.joins(c.session)
 		c.session.opened(c.user.name, c.binding.Service, c.ttyName(), c.rhost)
 		c.log.Event(status.SessionOpened, "user", c.user.name, "to", e.UID, "tty", c.ttyName(), "rhost", c.rhost, "worker", c.worker.PID())
 		m := capproto.NewMsg(capproto.VerbDone)

@@ -37,15 +37,16 @@ type Server struct {
 	nextID  atomic.Uint64
 	turned  loglimit.Limiter // of lines about those who are turned away
 
-	mu      sync.Mutex
-	convs   map[*conversation]bool
-	convsOf map[uint32]int // conversations by uid of the peer
-	closed  bool
+	places places
+
+	mu     sync.Mutex
+	convs  map[*conversation]bool // all, with and without a place
+	closed bool
 }
 
 // newServer makes a server, which has no caphash yet and serves nobody.
 func newServer(gen *generation, log *slog.Logger) *Server {
-	s := &Server{began: time.Now(), convs: map[*conversation]bool{}, convsOf: map[uint32]int{}}
+	s := &Server{began: time.Now(), convs: map[*conversation]bool{}}
 	var secret [32]byte
 	rand.Read(secret[:])
 	s.log = status.NewLog(log, &s.stats)
@@ -112,9 +113,9 @@ func (s *Server) accept(w wire, peer *unix.Ucred) {
 	}()
 }
 
-// admit counts a conversation, if there may be one more of its peer.
-func (s *Server) admit(c *conversation) *capproto.Error {
-	uid, conf := c.peer.Uid, c.gen.conf
+// admit gives a conversation its place, if there may be one more of its peer.
+func (s *Server) admit(c *conversation) (refusal *capproto.Error) {
+	uid := c.peer.Uid
 	_, isFrontEnd := c.gen.fronts[uid]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,14 +123,13 @@ func (s *Server) admit(c *conversation) *capproto.Error {
 	case !isFrontEnd && uid != 0:
 		return &capproto.Error{Code: capproto.CodeProtocol,
 			Text: fmt.Sprintf("uid %d is not configured as a front end; add a FrontEnd line to factotum.conf", uid)}
-	case len(s.convs) >= conf.MaxConversations, s.convsOf[uid] >= conf.MaxConversationsPerUID:
-		return &capproto.Error{Code: capproto.CodeLimit, Text: "too many logins at once; try again later"}
 	case s.closed:
 		return &capproto.Error{Code: capproto.CodeInternal, Text: "factotum is ending"}
 	}
-	s.convs[c] = true
-	s.convsOf[uid]++
-	return nil
+	if c.place, refusal = s.places.take(uid, c.gen.conf); refusal == nil {
+		s.convs[c] = true
+	}
+	return refusal
 }
 
 // turnAway refuses a conversation. Anybody may cause that, so not every one is
@@ -152,22 +152,16 @@ func (s *Server) turnAway(c *conversation, refusal *capproto.Error) {
 // they could be had without end, by beginning and leaving again.
 func (s *Server) forget(c *conversation) {
 	c.leaving.Wait()
+	c.place.leave()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.convs, c)
-	if s.convsOf[c.peer.Uid]--; s.convsOf[c.peer.Uid] <= 0 {
-		delete(s.convsOf, c.peer.Uid)
-	}
 }
 
 // now is the numbers of the moment.
 func (s *Server) now() status.Now {
 	open, sessions := s.sessions.list()
-	n := status.Now{Sessions: sessions, Workers: int(s.workers.Load()), Capabilities: s.caps.count(), Open: open}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n.Conversations = len(s.convs)
-	return n
+	return status.Now{Conversations: s.places.count(), Sessions: sessions, Workers: int(s.workers.Load()), Capabilities: s.caps.count(), Open: open}
 }
 
 // view opens the sockets for the status and the metrics that the configuration

@@ -15,38 +15,55 @@ import (
 // sessions counts the PAM sessions that are open, or being opened. Its zero value
 // is ready.
 type sessions struct {
-	mu   sync.Mutex
-	all  map[*session]bool
-	byFE map[uint32]int // by uid of the front end
+	mu     sync.Mutex
+	all    map[*session]bool
+	byFE   map[uint32]int // by uid of the front end
+	byUser map[uint32]int // by uid of the user
 }
 
 // A session is a PAM session. It lives from the request to open it until the
-// worker has closed it, whatever becomes of the conversation.
+// worker has closed it, whatever becomes of the conversation. Its place is free when
+// its speaker has ended, too.
 type session struct {
 	of     *sessions
-	uid    uint32       // of the front end
+	uid    uint32 // of the front end
+	user   uint32
 	leader *proc.Handle // the process that it is for
 	root   string       // of the user's processes, as person has it
 
 	// Under the lock of sessions.
 	info *status.Session // once it is open
 	over bool
+	kept bool // by its speaker
 }
 
-// add counts a session of a front end, if there may be one more. The handle is
-// the session's from then on.
-func (s *sessions) add(uid uint32, leader *proc.Handle, root string, c config.Config) (*session, error) {
+// add counts a session of a user through a front end, if there may be one more.
+// Those who have none yet may have the last ones, and root the very last: whoever
+// has filled the machine does not keep others out. The handle is the session's from
+// then on.
+func (s *sessions) add(uid uint32, who *person, leader *proc.Handle, c config.Config) (*session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.all) >= c.MaxSessions || s.byFE[uid] >= c.MaxSessionsPerUID() {
+	most := c.MaxSessionsPerUID()
+	if who.uid != 0 {
+		most -= c.SessionsForRoot()
+		if s.byUser[who.uid] > 0 {
+			most -= c.SessionsForNewUsers()
+		}
+	}
+	switch {
+	case len(s.all) >= c.MaxSessions, s.byFE[uid] >= most:
 		return nil, &capproto.Error{Code: capproto.CodeLimit, Text: "too many sessions"}
+	case c.MaxSessionsPerUser > 0 && s.byUser[who.uid] >= c.MaxSessionsPerUser:
+		return nil, &capproto.Error{Code: capproto.CodeLimit, Text: "too many sessions of one user"}
 	}
 	if s.all == nil {
-		s.all, s.byFE = map[*session]bool{}, map[uint32]int{}
+		s.all, s.byFE, s.byUser = map[*session]bool{}, map[uint32]int{}, map[uint32]int{}
 	}
-	x := &session{of: s, uid: uid, leader: leader, root: root}
+	x := &session{of: s, uid: uid, user: who.uid, leader: leader, root: who.root}
 	s.all[x] = true
 	s.byFE[uid]++
+	s.byUser[who.uid]++
 	return x, nil
 }
 
@@ -64,11 +81,37 @@ func (x *session) end() {
 	if x.over {
 		return
 	}
-	x.over = true
+	x.over, x.info = true, nil
 	x.leader.Close()
+	x.leave()
+}
+
+// keep keeps the session's place until letGo, if the session has one yet.
+func (x *session) keep() bool {
+	x.of.mu.Lock()
+	defer x.of.mu.Unlock()
+	x.kept = !x.over
+	return x.kept
+}
+
+func (x *session) letGo() {
+	x.of.mu.Lock()
+	defer x.of.mu.Unlock()
+	x.kept = false
+	x.leave()
+}
+
+// leave frees the session's place if nobody needs it. The caller locks.
+func (x *session) leave() {
+	if !x.over || x.kept || !x.of.all[x] {
+		return
+	}
 	delete(x.of.all, x)
 	if x.of.byFE[x.uid]--; x.of.byFE[x.uid] <= 0 {
 		delete(x.of.byFE, x.uid)
+	}
+	if x.of.byUser[x.user]--; x.of.byUser[x.user] <= 0 {
+		delete(x.of.byUser, x.user)
 	}
 }
 

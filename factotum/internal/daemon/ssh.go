@@ -58,6 +58,7 @@ type sshProto struct {
 	messages     []string          // what PAM has to say, until there is a session to say it in
 
 	token    *tokenHash      // of the handover that was given
+	speaks   *speaker        // from then on
 	attached []capproto.Attr // after attach: what describe says
 }
 
@@ -182,7 +183,8 @@ func (l *sshProto) describe() []capproto.Attr {
 
 // giveToken makes the conversation's one handover token.
 func (l *sshProto) giveToken(capproto.Packet) (capproto.Msg, error) {
-	h := &handover{uid: l.sender.Uid, user: l.user, worker: l.worker, rhost: l.rhost, proof: l.describe()}
+	l.speaks = &speaker{place: l.place}
+	h := &handover{uid: l.sender.Uid, user: l.user, worker: l.worker, rhost: l.rhost, proof: l.describe(), from: l.speaks}
 	token, id := l.handovers.give(h)
 	l.worker, l.token, l.state = nil, &id, handedOver
 	return capproto.NewMsg(capproto.VerbOK, "ticket", token), nil
@@ -195,12 +197,14 @@ func (l *sshProto) attach(p capproto.Packet) (capproto.Msg, error) {
 		return capproto.Msg{}, violation("attach: the handover token is unknown, used or too old")
 	}
 	l.user, l.worker, l.rhost, l.userInLog, l.attached = h.user, h.worker, h.rhost, h.user.name, h.proof
+	l.speaker = h.from
 	l.state = proven
 	return capproto.NewMsg(capproto.VerbOK), nil
 }
 
 // end drops the handover that nobody took.
 func (l *sshProto) end() {
+	l.speaks.end()
 	if l.token != nil {
 		l.handovers.drop(*l.token)
 	}

@@ -172,7 +172,7 @@ func TestAWorkerProcessOpensASessionAndAnotherTakesItOver(t *testing.T) {
 			s.want(t, "pamwire.Begun")
 			h, p := leader(t)
 			var all sessions
-			x, err := all.add(1, h, "", config.Default())
+			x, err := all.add(1, &person{name: "alice", uid: uidAlice}, h, config.Default())
 			must(err)
 			must(s.w.Open(x))
 			s.want(t, "pamwire.Opened")
@@ -193,7 +193,7 @@ func TestAWorkerProcessOpensASessionAndAnotherTakesItOver(t *testing.T) {
 			// One that is over takes no session.
 			h, err = proc.Open(os.Getpid())
 			must(err)
-			x, err = all.add(1, h, "", config.Default())
+			x, err = all.add(1, &person{name: "alice", uid: uidAlice}, h, config.Default())
 			must(err)
 			if s.w.Open(x) == nil {
 				t.Error("a worker that is over takes a session")
