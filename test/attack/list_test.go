@@ -82,3 +82,23 @@ func TestEachTestOfAnAttackerIsInTheList(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// named is a test that the manual page names: a folder, a colon, and the function.
+var named = regexp.MustCompile(`(?m)^\.Li ([a-z0-9/]+):(Test\w+)`)
+
+// TestEachTestThatThePageNamesIsThere holds p9auth-threats(7) to the tests.
+func TestEachTestThatThePageNamesIsThere(t *testing.T) {
+	page, err := os.ReadFile(top + "/man/p9auth-threats.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := named.FindAllStringSubmatch(string(page), -1)
+	if len(all) < 40 || len(all) != strings.Count(string(page), ":Test") {
+		t.Errorf("%d tests are named in a form that is understood, of %d", len(all), strings.Count(string(page), ":Test"))
+	}
+	for _, m := range all {
+		if !testsOf(t, m[1])[m[2]] {
+			t.Errorf("the page names %s of %s, which is not there", m[2], m[1])
+		}
+	}
+}

@@ -491,15 +491,31 @@ func TestSyslogThatIsGoneHarmsNobody(t *testing.T) {
 	(*syslog)(nil).write(slog.LevelInfo, 4, 1, "x")
 }
 
-func TestAKeyThatIsRefusedTakesAsLongAsTheNameSays(t *testing.T) {
+func TestAKeyOrAPasswordThatIsRefusedTakesAsLongAsTheNameSays(t *testing.T) {
 	b := newBench(host().gen)
-	var slept time.Duration
-	b.sleep = func(d time.Duration) { slept += d }
-	f := keyed(t, b)
-	f.wantCode(capproto.CodeDenied, keyMsg("nobody-such", f.sid))
-	f.hangUp()
-	if slept < time.Millisecond {
-		t.Errorf("it took %v", slept)
+	b.reply = answers(typed)
+	for _, user := range []string{"nobody-such", "alice"} {
+		var slept time.Duration
+		b.sleep = func(d time.Duration) { slept += d }
+		f := keyed(t, b)
+		if user == "nobody-such" {
+			f.wantCode(capproto.CodeDenied, keyMsg(user, f.sid))
+			if slept < time.Millisecond {
+				t.Errorf("a key of %s took %v", user, slept)
+			}
+		}
+		slept = 0
+		f.wantCode(capproto.CodeDenied, authMsg(user, "password", "data", "wrong"))
+		if slept < time.Millisecond {
+			t.Errorf("a password of %s took %v", user, slept)
+		}
+		slept = 0
+		if user == "alice" {
+			if f.want("done", authMsg(user, "password", "data", typed)); slept > 0 {
+				t.Errorf("the right password took %v", slept)
+			}
+		}
+		f.hangUp()
 	}
 }
 

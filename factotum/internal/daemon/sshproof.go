@@ -49,20 +49,25 @@ func (l *sshProto) auth(p capproto.Packet) (capproto.Msg, error) {
 	case l.changing || !l.methods.MayTry(method):
 		return l.failed(sshauth.Detail{Method: sshauth.Known(method)})
 	case method == sshauth.Password:
-		return l.password(p.Get("data"))
+		return l.slowly(func() (capproto.Msg, error) { return l.password(p.Get("data")) })
 	case method == sshauth.PublicKey:
-		began := time.Now()
-		m, err := l.publickey(p)
-		if capproto.CodeOf(err) == capproto.CodeDenied {
-			l.sleep(l.delays.Rest(l.name, time.Since(began)))
-		}
-		return m, err
+		return l.slowly(func() (capproto.Msg, error) { return l.publickey(p) })
 	}
 	if err := l.authenticate(); err != nil {
 		return capproto.Msg{}, err
 	}
 	l.state = talking
 	return capproto.NewMsg(capproto.VerbOK), nil
+}
+
+// slowly judges a proof. A refusal takes at least the time that the user's name says.
+func (l *sshProto) slowly(judge func() (capproto.Msg, error)) (capproto.Msg, error) {
+	began := time.Now()
+	m, err := judge()
+	if capproto.CodeOf(err) == capproto.CodeDenied {
+		l.sleep(l.delays.Rest(l.name, time.Since(began)))
+	}
+	return m, err
 }
 
 // giveUpQuestions ends keyboard-interactive: the client offers another proof

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Delays says how long the refusal of a key takes. Whether a user exists must
-// not be read off it: factotum looks into files only for a user who does. As in
+// Delays says how long the refusal of a key or a password takes. Whether a user exists
+// must not be read off it: factotum looks into files only for a user who does, and a PAM
+// module that knows no such user may compute no hash. As in
 // sshd, a refusal takes at least a time that depends on the user's name and a
 // secret, and where the work took longer, twice that, or four times
 // (ensure_minimum_time_since in OpenSSH's auth2.c).

@@ -138,6 +138,33 @@ func TestNothingComesBeforeTheKeyExchange(t *testing.T) {
 	})
 }
 
+// TestNothingWeakIsOffered looks for what was broken once: CBC, RC4, small groups, SHA-1,
+// DSA, MD5, and compression before the login.
+func TestNothingWeakIsOffered(t *testing.T) {
+	p := up(t)
+	p.both(t, func(t *testing.T, port string) {
+		var server kexInit
+		b, err := dial(t, port).receive()
+		if err == nil {
+			err = ssh.Unmarshal(b, &server)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		weak := regexp.MustCompile(`-cbc|arcfour|3des|group1-|group14-sha1|group-exchange-sha1|ssh-dss|ssh-rsa$|md5|-96|^zlib$|^none,none`)
+		for _, list := range [][]string{server.Kex, server.HostKey, server.Ciphers, server.Ciphers2, server.MAC, server.MAC2, server.Comp, server.Comp2} {
+			for _, name := range list {
+				if weak.MatchString(name) {
+					t.Errorf("%s is offered", name)
+				}
+			}
+		}
+		if slices.Contains(server.Ciphers, "none") || slices.Contains(server.MAC, "none") {
+			t.Errorf("a connection may have no cipher: %v, %v", server.Ciphers, server.MAC)
+		}
+	})
+}
+
 // A stranger is a signer whose public key is any bytes, and whose signatures prove nothing.
 type stranger struct{ blob []byte }
 
@@ -174,7 +201,7 @@ func TestAnswersDoNotTellWhichUsersThereAre(t *testing.T) {
 	p.both(t, func(t *testing.T, port string) {
 		for what, proof := range proofs {
 			got := map[string][]string{}
-			for _, user := range []string{"keyless", "nobody-of-that-name", "locked", "shell-less", "root", strings.Repeat("u", 200)} {
+			for _, user := range []string{"keyless", "nobody-of-that-name", "locked", "shell-less", "root", "%n%s%n", strings.Repeat("u", 200)} {
 				c, err := login(port, user, proof)
 				if err == nil {
 					c.Close()
@@ -291,6 +318,115 @@ func TestAForwardedSocketIsTheUsersAlone(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestATerminalOfASessionIsTheUsersAlone looks at the terminal that a session gets: others
+// could write to it once.
+func TestATerminalOfASessionIsTheUsersAlone(t *testing.T) {
+	p := up(t)
+	p.both(t, func(t *testing.T, port string) {
+		c, err := login(port, "alice", ssh.PublicKeys(p.key(t, "alice")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		s, err := c.NewSession()
+		if err == nil {
+			err = s.RequestPty("vt100", 24, 80, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := s.Output("stat -c '%U %A' $(tty)")
+		if err != nil || !regexp.MustCompile(`^alice crw-(---|-w-)---\s*$`).Match(out) {
+			t.Errorf("%q, %v", out, err)
+		}
+	})
+}
+
+// TestADisplayIsFreeForEachAddress has somebody else listen at the port of a display, for
+// IPv6 alone: whoever is there would get the user's X11 connections.
+func TestADisplayIsFreeForEachAddress(t *testing.T) {
+	p := up(t)
+	display := func(t *testing.T, port string) int {
+		c, err := login(port, "alice", ssh.PublicKeys(p.key(t, "alice")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		s, err := c.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ok, err := s.SendRequest("x11-req", true, ssh.Marshal(struct {
+			Single        bool
+			Protocol, Key string
+			Screen        uint32
+		}{false, "MIT-MAGIC-COOKIE-1", strings.Repeat("00", 16), 0}))
+		if !ok || err != nil {
+			t.Fatalf("x11-req: %v, %v", ok, err)
+		}
+		out, err := s.Output("echo $DISPLAY")
+		m := regexp.MustCompile(`^localhost:(\d+)\.0\n$`).FindSubmatch(out)
+		if m == nil {
+			t.Fatalf("DISPLAY is %q, %v", out, err)
+		}
+		n, _ := strconv.Atoi(string(m[1]))
+		return n
+	}
+	p.both(t, func(t *testing.T, port string) {
+		taken := display(t, port)
+		l, err := net.Listen("tcp", fmt.Sprintf("[::1]:%d", 6000+taken))
+		if err != nil {
+			t.Skip(err) // no IPv6, or another test was faster
+		}
+		defer l.Close()
+		if got := display(t, port); got == taken {
+			t.Errorf("display %d is taken though another listens there", got)
+		}
+	})
+}
+
+// TestWhatAServerSaysIsNoWordOfAClients has the client say what only a server may: that
+// it is authenticated.
+func TestWhatAServerSaysIsNoWordOfAClients(t *testing.T) {
+	p := up(t)
+	const script = `
+import sys, paramiko
+from paramiko.message import Message
+for before in (False, True):
+    t = paramiko.Transport(("127.0.0.1", int(sys.argv[1])))
+    t.start_client()
+    try:
+        if before:
+            try: t.auth_none("alice")
+            except paramiko.BadAuthenticationType: pass
+        m = Message(); m.add_byte(bytes([52]))
+        t._send_message(m)
+        s = t.open_session(timeout=10)
+        s.exec_command("id -un")
+        print("in as", s.makefile().read())
+    except (paramiko.SSHException, EOFError, OSError) as e:
+        print("refused")
+    t.close()
+`
+	p.both(t, func(t *testing.T, port string) {
+		if got := p.paramiko(t, port, script); got != "refused\nrefused" {
+			t.Errorf("it says: %s", got)
+		}
+	})
+}
+
+// TestNoPAMServiceOfOursReadsAUsersEnvironment looks for user_readenv of pam_env(8), with
+// which a user could claim to sit at the machine.
+func TestNoPAMServiceOfOursReadsAUsersEnvironment(t *testing.T) {
+	text, err := os.ReadFile("../../../dist/debian/pam")
+	if err != nil || !strings.Contains(string(text), "pam_env.so") {
+		t.Fatalf("%s, %v", text, err)
+	}
+	if strings.Contains(string(text), "user_readenv") {
+		t.Errorf("it is there: %s", text)
+	}
 }
 
 // TestNumbersOfChannelsThatAreNone sends to channels that are not open.
