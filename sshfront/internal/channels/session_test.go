@@ -220,7 +220,7 @@ func TestAForcedCommandIsForced(t *testing.T) {
 		h.want("forced: internal-sftp\n", "", "-s", wren, "sftp")
 	}
 	h := newHost(t, "ForceCommand internal-sftp\n")
-	if out, errs, status := h.ssh("", wren, "id"); out != "" || errs != "This service allows sftp connections only.\n" || status != 1 {
+	if out, errs, status := h.ssh("", wren, "id"); out != "This service allows sftp connections only.\n" || errs != "" || status != 1 {
 		t.Errorf("got %q, %q, %d", out, errs, status)
 	}
 }

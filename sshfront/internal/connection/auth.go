@@ -29,7 +29,7 @@ func (c *connection) name(m ssh.ConnMetadata) {
 	if c.named {
 		return
 	}
-	c.named = true
+	c.named, c.login = true, userName(m)
 	u, err := c.factotum.User(m.User())
 	if err == nil {
 		c.user, err = sshdconf.ConnectionFormat.Decode(u.Settings)

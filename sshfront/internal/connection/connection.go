@@ -11,13 +11,10 @@ package connection
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"strings"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
 	"p9auth/internal/pack"
@@ -56,6 +53,7 @@ type connection struct {
 	all      ssh.ServerAuthCallbacks // of each method
 
 	named    bool     // factotum was told the user's name
+	login    string   // the name
 	methods  []string // that are to be offered first
 	greeting string   // to be shown first
 
@@ -150,52 +148,8 @@ func serveConnection(conf *control.Config) (int, error) {
 		Prove:       c.factotum.Prove,
 		Meter:       meter,
 	})
-	switch {
-	case err != nil:
-		sshlog.Printf(sshdconf.LogInfo, "Disconnecting user %s %s port %d: %v", userName(conn), c.remote.IP, c.remote.Port, err)
-	default:
-		sshlog.Printf(sshdconf.LogInfo, "Disconnected from user %s %s port %d", userName(conn), c.remote.IP, c.remote.Port)
-	}
+	c.left(conn, err)
 	return control.ExitOK, nil
-}
-
-// ended logs, as sshd does, why the client is not let in.
-func (c *connection) ended(err error) int {
-	if ident := new(identError); errors.As(err, &ident) {
-		ident.log(c.remote)
-		return control.ExitNoAuth
-	}
-	why := "Connection closed by"
-	var no *ssh.AlgorithmNegotiationError
-	if errors.As(err, &no) {
-		sshlog.Printf(sshdconf.LogInfo, "Unable to negotiate with %s port %d: no matching %s found. Their offer: %s [preauth]", c.remote.IP, c.remote.Port, noMatch(no.What), strings.Join(no.RequestedAlgorithms, ","))
-		return control.ExitNoAuth
-	}
-	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) {
-		sshlog.Printf(sshdconf.LogVerbose, "%v", err)
-		why = "Disconnected from"
-	}
-	sshlog.Printf(sshdconf.LogInfo, "%s %s port %d [preauth]", why, c.remote.IP, c.remote.Port)
-	switch {
-	case c.tried:
-		return control.ExitAuthFail
-	case c.refused:
-		return control.ExitRefused
-	case c.invalid:
-		return control.ExitInvalidUser
-	}
-	return control.ExitNoAuth
-}
-
-// noMatch is sshd's word for what the two sides have no algorithm of in common.
-func noMatch(what string) string {
-	switch what {
-	case "key exchange":
-		return "key exchange method"
-	case "host key":
-		return "host key type"
-	}
-	return what[strings.LastIndexByte(what, ' ')+1:] // cipher, MAC
 }
 
 // startRedeemer has the listener start a session process at the other end of the
