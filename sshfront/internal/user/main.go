@@ -72,15 +72,6 @@ func run() error {
 	if err := info.Apply(); err != nil {
 		log.Print(err)
 	}
-	// From here on nothing that the user does reaches the log.
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	if err := unix.Dup3(int(null.Fd()), 2, 0); err != nil {
-		return err
-	}
-	null.Close()
 	// Nothing of ours keeps a file system busy.
 	if err := os.Chdir("/"); err != nil {
 		return err
@@ -95,6 +86,11 @@ func run() error {
 	u := newUserProcess(info, conn)
 	if err := u.enterRoot(); err != nil {
 		userlink.Refuse(conn, err.Error())
+		return err
+	}
+	// From here on nothing that the user does reaches the log. Standard output is
+	// the listener's /dev/null; a root directory need not have one.
+	if err := unix.Dup3(1, 2, 0); err != nil {
 		return err
 	}
 	defer u.close()
