@@ -146,8 +146,24 @@ func (c *Client) start(m Msg, files ...*os.File) (Msg, error) {
 	return reply, nil
 }
 
+// Environ passes on variables, as NAME=VALUE, for the user's program. factotum takes
+// all of them in the first request over a connection that root has made,
+// otherwise those alone that describe the terminal and the language.
+func (c *Client) Environ(vars []string) error {
+	m := NewMsg(VerbEnviron)
+	for _, kv := range vars {
+		m.Add("env", kv)
+	}
+	_, err := c.rpc(m)
+	if CodeOf(err) == CodeProtocol && strings.Contains(err.Error(), "unknown request") {
+		// A factotum from before there were versions does not know it.
+		return &VersionError{Proto: "pam", FrontEnd: Version}
+	}
+	return err
+}
+
 // Renounce gives up Preauth, which only the first request of a conversation can
-// ask for.
+// ask for, or the one after Environ.
 func (c *Client) Renounce() error {
 	_, err := c.rpc(NewMsg(VerbAttr))
 	return err
@@ -208,7 +224,7 @@ type AuthInfo struct {
 	Home     string
 	Shell    string
 	Cap      string     // the capability's text, for capuse: a secret
-	Env      []string   // NAME=VALUE, as the PAM modules set them
+	Env      []string   // NAME=VALUE: for ssh as the PAM modules set them, otherwise all of the shell's
 	Umask    int        // file mode creation mask, or -1 to leave it
 	NoFile   *[2]uint64 // soft and hard limit of open files, or nil
 	NProc    *[2]uint64 // and of processes, for capuse.Target

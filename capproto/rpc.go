@@ -11,6 +11,8 @@ const (
 	MaxRequest = 32 << 10  // bytes of a packet from a front end
 	MaxReply   = 160 << 10 // bytes of a packet from factotum
 	MaxAttrs   = 1024      // attributes in a packet
+	MaxEnv     = 256       // variables in a request environ
+	MaxEnvSize = 24 << 10  // bytes of them in the packet
 	maxName    = 32
 )
 
@@ -24,6 +26,7 @@ const (
 	VerbAuthInfo = "authinfo"
 	VerbUser     = "user"
 	VerbAttr     = "attr"
+	VerbEnviron  = "environ"
 
 	VerbSign   = "sign"
 	VerbNonce  = "nonce"
@@ -108,11 +111,13 @@ func (m Msg) All(name string) []string {
 }
 
 // Only reports an error unless every attribute has one of the names and none
-// comes twice.
+// comes twice, but for one whose name is given with "..." after it.
 func (m Msg) Only(names ...string) error {
 	seen := map[string]bool{}
+	many := map[string]bool{}
 	for _, n := range names {
-		seen[n] = false
+		n, repeated := strings.CutSuffix(n, "...")
+		seen[n], many[n] = false, repeated
 	}
 	for _, a := range m.Attrs {
 		was, ok := seen[a.Name]
@@ -122,7 +127,7 @@ func (m Msg) Only(names ...string) error {
 		if was {
 			return fmt.Errorf("%w: %s= twice", ErrPacket, a.Name)
 		}
-		seen[a.Name] = true
+		seen[a.Name] = !many[a.Name]
 	}
 	return nil
 }

@@ -364,14 +364,47 @@ func TestTheHostIsRootsToSay(t *testing.T) {
 
 func TestKeptEnvironment(t *testing.T) {
 	b := testbed.Up(t)
-	for _, flag := range []string{"-p", "-H"} {
-		term := b.Start(t, "env", "KEEP=me", "TERM=vt100", b.Bin("login"), flag, "-f", "alice")
-		term.Expect(`\$ `)
-		want := map[string]string{"-p": "me vt100", "-H": "vt100"}[flag]
-		if got := term.Run("echo $KEEP $TERM"); got != want {
-			t.Errorf("%s: %s", flag, got)
+	env := []string{"env", "-i", "KEEP=it's me", "TERM=vt100", "LC_TIME=C.UTF-8", "LC_BAD=/tmp", "PATH=/usr/bin:/mine", "HOME=/tmp", "EMPTY="}
+	for _, c := range []struct {
+		argv []string
+		want string
+	}{
+		{[]string{b.Bin("login"), "-p", "-f", "alice"}, "it's me vt100 C.UTF-8 /tmp yes /home/alice"},
+		{[]string{b.Bin("login"), "-p", "-h", "192.0.2.7", "--", "alice"}, "it's me vt100 C.UTF-8 /tmp yes /home/alice"},
+		{[]string{b.Bin("login"), "-p"}, "it's me vt100 C.UTF-8 /tmp yes /home/alice"},
+		{[]string{b.Bin("login"), "-H", "-f", "alice"}, "vt100 /home/alice"},
+		{testbed.As("_login", b.Bin("login"), "-p", "--", "alice"), "vt100 C.UTF-8 /home/alice"},
+		{testbed.As("_login", b.Bin("login"), "--", "alice"), "vt100 /home/alice"},
+	} {
+		term := b.Start(t, append(env[:len(env):len(env)], c.argv...)...)
+		asked := term.Expect(`login: $|Password: $|\$ $`)
+		if asked == "login: " {
+			term.Send("alice\n")
+			asked = term.Expect("Password: ")
 		}
+		if asked == "Password: " {
+			term.Send(password + "\n")
+			term.Expect(`\$ $`)
+		}
+		if got := term.Run("echo $KEEP $TERM $LC_TIME $LC_BAD ${EMPTY+yes} $HOME; echo $PATH"); !strings.HasPrefix(got, c.want+"\n") || strings.HasSuffix(got, "/mine") {
+			t.Errorf("%q: %s", c.argv, got)
+		}
+		term.Send("exit\n")
+		term.Wait()
 	}
+}
+
+func TestWithoutAHomeThereMayBeNoLogin(t *testing.T) {
+	b := testbed.Up(t)
+	b.Sh(t, "rmdir /home/alice 2>/dev/null || mv /home/alice /home/gone; sed -i '/^DEFAULT_HOME/d' /etc/login.defs; echo DEFAULT_HOME no >>/etc/login.defs")
+	term := b.Start(t, b.Bin("login"), "--", "alice")
+	term.Expect("Password: ")
+	term.Send(password + "\n")
+	term.Expect("login: no home directory /home/alice: no such file or directory")
+	if err := term.Wait(); err == nil {
+		t.Error("login succeeded")
+	}
+	b.WantLog(t, "session closed|login refused.*no home directory")
 }
 
 // The kernel lowers the limit of the stack when it starts become, as that is a

@@ -19,7 +19,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -30,6 +29,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/internal/capuse"
 	"p9auth/internal/logindefs"
+	"p9auth/internal/loginshell"
 	"p9auth/internal/privs"
 	"p9auth/internal/sys"
 	"p9auth/internal/version"
@@ -173,26 +173,32 @@ func login(o options) error {
 		return err
 	}
 	t.done()
-	return become(a, t, o, defs)
+	return become(a, t, o)
 }
 
-// connect gives the rights up that we may have been started with, and connects
-// to factotum. What only root may say, -f and -h, factotum believes over a
-// connection that was made before. Nothing has been read yet, and whoever
-// takes us over later can say -f no more: it must be the first request.
+// connect gives the rights up that we may have been started with, connects to
+// factotum and passes the environment on. What only root may say, -f, -h and -p,
+// factotum believes over a connection that was made before. Nothing has been read
+// yet, and whoever takes us over later can say -f and -p no more: they must come
+// first.
 func connect(o options) (*capproto.Client, error) {
-	if !o.preauth && o.host == "" {
-		if err := privs.DropTo(o.user); err != nil {
-			return nil, err
-		}
-		return capproto.Dial(o.socket)
+	asRoot := os.Getuid() == 0 && (o.preauth || o.host != "" || o.keepEnv)
+	var client *capproto.Client
+	var err error
+	if asRoot {
+		client, err = capproto.Dial(o.socket)
 	}
-	client, dialErr := capproto.Dial(o.socket)
 	if err := privs.DropTo(o.user); err != nil {
 		return nil, err
 	}
-	if dialErr != nil || o.preauth {
-		return client, dialErr
+	if !asRoot {
+		client, err = capproto.Dial(o.socket)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := client.Environ(passed(o.keepEnv, asRoot)); err != nil || o.preauth || !asRoot {
+		return client, err
 	}
 	return client, client.Renounce()
 }
@@ -249,24 +255,15 @@ func prompt(plain bool) string {
 	return host + " login: "
 }
 
-// become redeems the capability: this process is the user's shell then.
-func become(a *capproto.AuthInfo, t *tty, o options, defs logindefs.Defs) error {
-	home := a.Home
+// become redeems the capability: this process is the user's shell then. Factotum
+// has bound the grant to the shell, with its environment, directory and limits;
+// what is said here of them is for the kernel's capability device, which binds
+// nothing.
+func become(a *capproto.AuthInfo, t *tty, o options) error {
+	dir := a.Home
 	if a.NoHome != "" {
-		if !defs.Bool("DEFAULT_HOME", true) {
-			return fmt.Errorf("no home directory %s: %s", home, a.NoHome)
-		}
-		t.print(fmt.Sprintf("No directory %s: %s!\nLogging in with home = \"/\".\n", home, a.NoHome))
-		home = "/"
-	}
-	shell := a.Shell
-	if shell == "" {
-		shell = "/bin/sh"
-	}
-	argv := []string{"-" + filepath.Base(shell)}
-	if strings.Contains(shell, " ") {
-		argv = []string{"-sh", "-c", "exec " + shell}
-		shell = "/bin/sh"
+		t.print(fmt.Sprintf("No directory %s: %s!\nLogging in with home = \"/\".\n", a.Home, a.NoHome))
+		dir = "/"
 	}
 	if a.Umask >= 0 {
 		unix.Umask(a.Umask)
@@ -278,46 +275,27 @@ func become(a *capproto.AuthInfo, t *tty, o options, defs logindefs.Defs) error 
 			return fmt.Errorf("setrlimit: %w", err)
 		}
 	}
-	return capuse.Exec(o.capuse, a.Cap, capuse.Target{
-		Path: shell, Argv: argv, Env: environment(a, home, shell, o, defs), Dir: home, NProc: a.NProc,
-	})
+	shell, argv := loginshell.Command(a.Shell)
+	return capuse.Exec(o.capuse, a.Cap, capuse.Target{Path: shell, Argv: argv, Env: a.Env, Dir: dir, NProc: a.NProc})
 }
 
-// environment is what login(1) promises, with PAM's on top.
-func environment(a *capproto.AuthInfo, home, shell string, o options, defs logindefs.Defs) []string {
-	env := map[string]string{}
-	if o.keepEnv {
-		for _, kv := range os.Environ() {
-			k, v, _ := strings.Cut(kv, "=")
-			env[k] = v
+// passed is the environment that login passes on to the shell, as far as there is
+// room for it. Without -p that is TERM alone. Factotum makes the rest.
+func passed(keep, asRoot bool) (env []string) {
+	size := 0
+	for _, kv := range os.Environ() {
+		name, value, _ := strings.Cut(kv, "=")
+		if name == "" || name == "TERM" && value == "" {
+			continue
 		}
+		if all := keep && asRoot; !all && (name != "TERM" && !keep || !loginshell.MayPass(name, value)) {
+			continue
+		}
+		if size += len(kv) + strings.Count(kv, "'") + len(" env=''"); size > capproto.MaxEnvSize || len(env) == capproto.MaxEnv {
+			fmt.Fprintf(os.Stderr, "login: %s and what follows it in the environment is left out\n", name)
+			break
+		}
+		env = append(env, kv)
 	}
-	if v := os.Getenv("TERM"); v != "" {
-		env["TERM"] = v
-	} else {
-		env["TERM"] = "dumb"
-	}
-	path := defs.String("ENV_PATH", "PATH=/usr/local/bin:/bin:/usr/bin")
-	if a.UID == 0 {
-		path = defs.String("ENV_SUPATH", defs.String("ENV_ROOTPATH", "PATH=/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin"))
-	}
-	env["PATH"] = strings.TrimPrefix(path, "PATH=")
-	env["HOME"], env["SHELL"], env["USER"], env["LOGNAME"] = home, shell, a.User, a.User
-	switch {
-	case defs.String("MAIL_DIR", "") != "":
-		env["MAIL"] = filepath.Join(defs["MAIL_DIR"], a.User)
-	case defs.String("MAIL_FILE", "") != "":
-		env["MAIL"] = filepath.Join(home, defs["MAIL_FILE"])
-	default:
-		env["MAIL"] = "/var/mail/" + a.User
-	}
-	for _, kv := range a.Env {
-		k, v, _ := strings.Cut(kv, "=")
-		env[k] = v
-	}
-	var list []string
-	for k, v := range env {
-		list = append(list, k+"="+v)
-	}
-	return list
+	return env
 }

@@ -80,6 +80,8 @@ type proto interface {
 	heard(pamwire.Event) (*capproto.Msg, error)
 	// describe says for authinfo how the user was proven.
 	describe() []capproto.Attr
+	// environment is what authinfo says of the environment.
+	environment(*pamwire.Opened) []string
 	// bound is what a capability of the user is bound to, nil for nothing. login is
 	// the answer to authinfo, without the capability, ptys how many terminals wait
 	// in a root directory.

@@ -58,7 +58,7 @@ func TestACapabilityIsForTheSenderAndTheUserAndDiesWithTheConversation(t *testin
 				t.Errorf("authinfo has no %s", name)
 			}
 		}
-		if len(m.Attrs) != 11 {
+		if len(m.Attrs) != 12 { // env is there twice: TERM, and PAM's
 			t.Errorf("authinfo has %d attributes: %v", len(m.Attrs), m)
 		}
 	}

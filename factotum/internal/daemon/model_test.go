@@ -13,7 +13,8 @@ import (
 // conversation. The worker lets alice in.
 var (
 	modelPAM = map[string]map[string]string{
-		"idle":    {"start": "waiting", "attr": "idle"},
+		"idle":    {"start": "waiting", "attr": "idle", "environ": "told"},
+		"told":    {"start": "waiting", "attr": "told"},
 		"waiting": {"read": "owing", "attr": "waiting"},
 		"owing":   {"write": "written", "attr": "owing"},
 		"written": {"read": "proven", "attr": "written"},
@@ -49,6 +50,7 @@ var (
 	}
 	// What attr says in a phase.
 	modelState = map[string]string{
+		"told":    "idle",
 		"waiting": "talking", "owing": "talking", "written": "talking", "keyed": "ssh", "named": "ssh",
 		"rekeying": "admitted", "spent, rekeying": "spent",
 	}
@@ -135,6 +137,8 @@ func (f *front) modelMsg(verb, proto, token string) capproto.Msg {
 			return startMsg(proto, "user", "alice")
 		}
 		return startMsg(proto)
+	case capproto.VerbEnviron:
+		return msg(verb, "env", "TERM=linux", "env", "LANG=C")
 	case capproto.VerbWrite:
 		return msg(verb, "data", typed)
 	case capproto.VerbSign:

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"p9auth/capproto"
 	"p9auth/factotum/internal/config"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/status"
+	"p9auth/internal/becomerecord"
 	"p9auth/internal/proc"
 )
 
@@ -89,7 +92,7 @@ func (c *conversation) authinfo(p capproto.Packet) (capproto.Msg, error) {
 			"too many in one conversation")
 	}
 	o := c.user.opened
-	m := describeSession(o, c.user.ptys)
+	m := describeSession(o, c.proto.environment(o), c.user.ptys)
 	m.Attrs = append(m.Attrs, c.proto.describe()...)
 	login, err := m.Encode()
 	if err != nil {
@@ -111,9 +114,9 @@ func (c *conversation) authinfo(p capproto.Packet) (capproto.Msg, error) {
 
 // describeSession is what the user's process is to become: each attribute that
 // passes from the worker to the front end is named here.
-func describeSession(o *pamwire.Opened, ptys uint32) capproto.Msg {
+func describeSession(o *pamwire.Opened, env []string, ptys uint32) capproto.Msg {
 	m := capproto.NewMsg(capproto.VerbOK, "user", o.User, "uid", id(o.UID), "gid", id(o.GID), "home", o.Home, "shell", o.Shell)
-	for _, kv := range o.Env {
+	for _, kv := range env {
 		m.Add("env", kv)
 	}
 	if o.Umask != nil {
@@ -136,6 +139,22 @@ func describeSession(o *pamwire.Opened, ptys uint32) capproto.Msg {
 		m.Add("ptys", id(ptys))
 	}
 	return m
+}
+
+// bind is what a bound capability does in any case, by what the modules of the
+// session have set.
+func bind(o *pamwire.Opened) *becomerecord.Bound {
+	b := &becomerecord.Bound{Umask: 0o22, Limits: map[int]becomerecord.Limit{}}
+	if o.Umask != nil {
+		b.Umask = *o.Umask
+	}
+	if o.NoFile != nil {
+		b.Limits[unix.RLIMIT_NOFILE] = becomerecord.Limit(*o.NoFile)
+	}
+	if o.NProc != nil {
+		b.Limits[unix.RLIMIT_NPROC] = becomerecord.Limit(*o.NProc)
+	}
+	return b
 }
 
 func id(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

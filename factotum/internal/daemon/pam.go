@@ -1,17 +1,22 @@
 package daemon
 
 import (
+	"fmt"
+	"strings"
+
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/status"
 	"p9auth/internal/becomerecord"
+	"p9auth/internal/loginshell"
 )
 
 // A pamProto proves a user by what a PAM module asks, as login does.
 type pamProto struct {
 	*conversation
-	attempts     int  // PAM transactions that were started
-	accountAsked bool // the user is proven, and PAM is asked about the account
+	attempts     int      // PAM transactions that were started
+	accountAsked bool     // the user is proven, and PAM is asked about the account
+	passed       []string // variables for the shell, NAME=VALUE, that the front end passes on
 }
 
 // start begins a PAM transaction, and has PAM ask for its proof.
@@ -72,7 +77,7 @@ func (l *pamProto) preauth(p capproto.Packet, user string) (bool, error) {
 		return false, nil
 	case v != "yes":
 		return false, violation("preauth=%.40s", v)
-	case l.peer.Uid == 0 && l.count == 1 && user != "":
+	case l.peer.Uid == 0 && l.earliest(l.asked[capproto.VerbEnviron]) && user != "":
 		return true, nil
 	}
 	reason := "preauth without root"
@@ -113,12 +118,52 @@ func (l *pamProto) heard(e pamwire.Event) (*capproto.Msg, error) {
 	return nil, l.unexpected(e)
 }
 
+// earliest says whether this is the first request, or the second, after environ: a
+// front end has sent it before it could read a byte from anybody.
+func (l *pamProto) earliest(afterEnv bool) bool { return l.count == 1 || afterEnv && l.count == 2 }
+
+// passOn takes variables for the shell: all that root has started the front end
+// with (login -p), since they come before the front end can read a byte, and
+// otherwise those alone that are harmless to whoever's shell gets them.
+func (l *pamProto) passOn(p capproto.Packet) (capproto.Msg, error) {
+	l.passed = p.All("env")
+	if len(l.passed) > capproto.MaxEnv {
+		return capproto.Msg{}, violation("environ of %d variables", len(l.passed))
+	}
+	byRoot := l.peer.Uid == 0 && l.earliest(false)
+	for _, kv := range l.passed {
+		name, value, ok := strings.Cut(kv, "=")
+		if !ok || name == "" {
+			return capproto.Msg{}, violation("environ without a name and a value")
+		}
+		if !byRoot && !loginshell.MayPass(name, value) {
+			return capproto.Msg{}, violation("environ with %.40q, which is root's to pass on", name)
+		}
+	}
+	return capproto.NewMsg(capproto.VerbOK), nil
+}
+
+// environment is the shell's: what the front end passes on, what the worker makes
+// of login.defs(5), and PAM's.
+func (l *pamProto) environment(o *pamwire.Opened) []string {
+	return loginshell.Merge([]string{"TERM=dumb"}, l.passed, o.Login, o.Env)
+}
+
 // describe has nothing to add.
 func (l *pamProto) describe() []capproto.Attr { return nil }
 
-// bound binds nothing: what is executed is still login's choice.
-func (l *pamProto) bound(*pamwire.Opened, uint32, string) (*becomerecord.Bound, error) {
-	return nil, nil
+// bound binds the login to the user's shell, at the descriptors of the terminal.
+func (l *pamProto) bound(o *pamwire.Opened, _ uint32, _ string) (*becomerecord.Bound, error) {
+	path, argv := loginshell.Command(o.Shell)
+	if !strings.HasPrefix(path, "/") {
+		return nil, &capproto.Error{Code: capproto.CodeAccount, Text: fmt.Sprintf("your shell %q is not an absolute path", path)}
+	}
+	b := bind(o)
+	b.Path, b.Argv, b.Env, b.Dir, b.FDs = path, argv, l.environment(o), o.Home, []uint32{0, 1, 2}
+	if o.NoHome != "" || !strings.HasPrefix(o.Home, "/") {
+		b.Dir = "/"
+	}
+	return b, nil
 }
 
 func (l *pamProto) end() {}

@@ -3,8 +3,6 @@ package daemon
 import (
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/internal/becomerecord"
@@ -24,25 +22,17 @@ func (l *sshProto) bound(o *pamwire.Opened, ptys uint32, login string) (*becomer
 	if len(login) > maxLogin {
 		return nil, fmt.Errorf("what the user process is to know has %d bytes, at most %d", len(login), maxLogin)
 	}
-	b := &becomerecord.Bound{
-		Dir: "/", Path: l.gen.conf.UserProgram, Argv: []string{"sshfront: " + o.User, "user"},
-		Env:   []string{"PATH=/usr/local/bin:/usr/bin:/bin", capproto.LoginVariable + "=" + login},
-		Umask: 0o22, FDs: []uint32{0, 1, 2, 3, 4}, Limits: map[int]becomerecord.Limit{},
-	}
+	b := bind(o)
+	b.Dir, b.Path, b.Argv, b.FDs = "/", l.gen.conf.UserProgram, []string{"sshfront: " + o.User, "user"}, []uint32{0, 1, 2, 3, 4}
+	b.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", capproto.LoginVariable + "=" + login}
 	if o.Root != nil {
 		b.Root = &becomerecord.Root{Path: o.Root.Path, Dev: o.Root.Dev, Ino: o.Root.Ino, PTYs: ptys}
 	}
-	if o.Umask != nil {
-		b.Umask = *o.Umask
-	}
-	if o.NoFile != nil {
-		b.Limits[unix.RLIMIT_NOFILE] = becomerecord.Limit(*o.NoFile)
-	}
-	if o.NProc != nil {
-		b.Limits[unix.RLIMIT_NPROC] = becomerecord.Limit(*o.NProc)
-	}
 	return b, nil
 }
+
+// environment is PAM's: the user process makes the rest.
+func (l *sshProto) environment(o *pamwire.Opened) []string { return o.Env }
 
 // maxTerminals is how many terminals a login into a root directory finds there:
 // become opens them, as a root has no ptmx(4).

@@ -63,10 +63,4 @@ func TestALoginBySSHIsBoundToTheUserProcess(t *testing.T) {
 	if a.Umask >= 0 && r.Bound.Umask != uint32(a.Umask) || a.Umask < 0 && r.Bound.Umask != 0o22 {
 		t.Errorf("umask %#o, not %#o", r.Bound.Umask, a.Umask)
 	}
-	// A login at a terminal is not bound: login chooses the shell.
-	l := loginByPAM(t, b)
-	l.want("ok", msg("authinfo"))
-	if len(bound) != 1 {
-		t.Errorf("%d capabilities are bound", len(bound))
-	}
 }

@@ -23,6 +23,7 @@ var verbs = map[string]struct {
 	answer  func(*conversation, capproto.Packet) (capproto.Msg, error)
 }{
 	capproto.VerbStart:    {idle, false, false, []string{"proto", "version", "user", "host", "preauth"}, 1, (*conversation).start},
+	capproto.VerbEnviron:  {idle, false, true, []string{"env..."}, 0, byPAM((*pamProto).passOn)},
 	capproto.VerbRead:     {talking | opening, false, false, nil, 0, (*conversation).read},
 	capproto.VerbWrite:    {talking | opening, false, false, []string{"data"}, 0, (*conversation).write},
 	capproto.VerbSession:  {proven, false, true, nil, 0, (*conversation).openSession},
@@ -41,6 +42,17 @@ var verbs = map[string]struct {
 func bySSH(answer func(*sshProto, capproto.Packet) (capproto.Msg, error)) func(*conversation, capproto.Packet) (capproto.Msg, error) {
 	return func(c *conversation, p capproto.Packet) (capproto.Msg, error) {
 		return answer(c.proto.(*sshProto), p)
+	}
+}
+
+// byPAM is the answer to a verb that only a front end for pam can ask for.
+func byPAM(answer func(*pamProto, capproto.Packet) (capproto.Msg, error)) func(*conversation, capproto.Packet) (capproto.Msg, error) {
+	return func(c *conversation, p capproto.Packet) (capproto.Msg, error) {
+		l, ok := c.proto.(*pamProto)
+		if !ok {
+			return capproto.Msg{}, violation("%s from a front end that is not for pam", p.Verb)
+		}
+		return answer(l, p)
 	}
 }
 

@@ -150,6 +150,7 @@ type Opened struct {
 	Shell    string
 	Groups   []uint32 // the primary group first
 	Env      []string // NAME=VALUE, of PAM's transaction
+	Login    []string // NAME=VALUE, by login.defs(5); none for an SSH login
 	Umask    *uint32  // if a module has set it
 	NoFile   *Limit   // likewise: RLIMIT_NOFILE
 	NProc    *Limit   // likewise: RLIMIT_NPROC
@@ -181,6 +182,7 @@ func (o Opened) Encode() capproto.Msg {
 	m := capproto.NewMsg("opened", "user", o.User, "pamuser", o.PAMUser, "uid", utoa(o.UID), "gid", utoa(o.GID), "home", o.Home, "shell", o.Shell,
 		"groups", strings.Join(groups, ","))
 	addAll(&m, "env", o.Env)
+	addAll(&m, "login", o.Login)
 	if o.Umask != nil {
 		m.Add("umask", octal(*o.Umask))
 	}
@@ -202,7 +204,7 @@ func (o Opened) Encode() capproto.Msg {
 func decodeOpened(r *reader) Event {
 	o := Opened{
 		User: r.some("user", maxName), PAMUser: r.some("pamuser", maxName), UID: r.takeID("uid"), GID: r.takeID("gid"),
-		Home: r.text("home", maxPath), Shell: r.text("shell", maxPath), Groups: r.ids("groups"), Env: r.env(),
+		Home: r.text("home", maxPath), Shell: r.text("shell", maxPath), Groups: r.ids("groups"), Env: r.env("env"), Login: r.env("login"),
 		NoFile: r.limit("nofile"), NProc: r.limit("nproc"), NoHome: r.optional("nohome", MaxText), Hush: r.flag("hush", "yes"),
 	}
 	if len(o.Groups) > 0 && o.Groups[0] != o.GID {

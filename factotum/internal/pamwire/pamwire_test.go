@@ -54,7 +54,7 @@ var everyEvent = []Event{
 	Prompt{capproto.EchoOff, "Password: "}, Prompt{capproto.EchoOn, "login: "}, Prompt{capproto.Info, ""}, Prompt{capproto.Failure, "no"},
 	Proven{"alice"}, AccountValid{"alice", 1000},
 	Opened{User: "root", PAMUser: "root", Groups: []uint32{0}},
-	Opened{"alice", "ALICE", 1000, 1001, "/home/alice", "/bin/sh", []uint32{1001, 27}, []string{"A=1", "B="}, ptr(uint32(0o027)),
+	Opened{"alice", "ALICE", 1000, 1001, "/home/alice", "/bin/sh", []uint32{1001, 27}, []string{"A=1", "B="}, []string{"HOME=/"}, ptr(uint32(0o027)),
 		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}},
 	Refused{capproto.CodeDenied, "Login incorrect"}, Refused{capproto.CodeAccount, ""}, Failed{"the worker failed"},
 	Closing{}, Closed{},
@@ -124,7 +124,7 @@ func TestAnUnknownAttributeIsRefused(t *testing.T) {
 }
 
 func TestADoubledAttributeIsRefused(t *testing.T) {
-	lists := []string{"group", "note", "env"}
+	lists := []string{"group", "note", "env", "login"}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for _, a := range m.Attrs {
 			double := m
@@ -140,7 +140,7 @@ func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
 		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog", "authenticate": "null",
 		"adopt": "tty rhost confdir env owner", "account": "badshell group nogroups host", "nouser": "host", "allowed": "note",
-		"denied": "note", "ok": "log", "session": "root", "opened": "env umask nofile nproc nohome hush",
+		"denied": "note", "ok": "log", "session": "root", "opened": "env login umask nofile nproc nohome hush",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for i, a := range m.Attrs {

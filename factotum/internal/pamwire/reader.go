@@ -178,11 +178,11 @@ func (r *reader) ids(name string) []uint32 {
 }
 
 // env takes variables, each NAME=VALUE.
-func (r *reader) env() []string {
-	env := r.list("env", MaxEnv, MaxEnvSize+1)
+func (r *reader) env(name string) []string {
+	env := r.list(name, MaxEnv, MaxEnvSize+1)
 	for _, kv := range env {
-		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" {
-			r.fail("env= is not NAME=VALUE")
+		if v, _, ok := strings.Cut(kv, "="); !ok || v == "" {
+			r.fail("%s= is not NAME=VALUE", name)
 		}
 	}
 	return env

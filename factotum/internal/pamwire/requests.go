@@ -93,7 +93,7 @@ func (b Begin) Encode() capproto.Msg {
 func decodeBegin(r *reader) Request {
 	return Begin{
 		Service: r.some("service", maxName), User: r.text("user", maxName), TTY: r.optional("tty", maxName),
-		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env(), LastLog: r.flag("lastlog", "yes"),
+		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env("env"), LastLog: r.flag("lastlog", "yes"),
 	}
 }
 
@@ -184,7 +184,7 @@ func (a Adopt) Encode() capproto.Msg {
 func decodeAdopt(r *reader) Request {
 	a := Adopt{
 		User: r.some("user", maxName), Service: r.some("service", maxName), TTY: r.optional("tty", maxName),
-		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env(), PID: r.positive("pid"),
+		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env("env"), PID: r.positive("pid"),
 	}
 	if r.has("owner") {
 		f := strings.Split(r.some("owner", 64), ":")

@@ -68,6 +68,8 @@ var attacks = map[string]func(args []string){
 	"loses-open":      losesOpen,
 	"hostile-file":    hostileFile,
 	"hostile-passer":  hostilePasser,
+	"bound":           bound,
+	"environment":     environment,
 }
 
 // violations counts the protocol violations that factotum must have logged.
@@ -186,11 +188,11 @@ func outOfTurn([]string) {
 	verbs := map[string][]string{
 		"start": pam, "read": nil, "write": {"data", "x"}, "session": nil, "authinfo": nil, "ticket": nil,
 		"sign": {"key", "AAAA", "alg", "ssh-ed25519", "hash", "sha256", "transcript", "AAAA"}, "nonce": nil,
-		"auth": {"user", "alice", "method", "none"},
-		"exec": nil, "ok": nil, "done": nil, "prompt": nil, "opened": {"user", "alice"}, "attach": {"ticket", "x"},
+		"auth":    {"user", "alice", "method", "none"},
+		"environ": {"env", "TERM=x"}, "exec": nil, "ok": nil, "done": nil, "prompt": nil, "opened": {"user", "alice"}, "attach": {"ticket", "x"},
 	}
 	allowed := map[string]string{
-		"idle": "start attach", "talking": "read", "asked": "write", "proven": "session", "opening": "read", "open": "authinfo",
+		"idle": "start attach environ", "talking": "read", "asked": "write", "proven": "session", "opening": "read", "open": "authinfo",
 	}
 	for _, state := range []string{"idle", "talking", "asked", "proven", "opening", "open"} {
 		for verb, attrs := range verbs {

@@ -25,6 +25,7 @@ import (
 	"p9auth/factotum/pam/internal/nss"
 	"p9auth/factotum/pam/internal/records"
 	"p9auth/internal/logindefs"
+	"p9auth/internal/loginshell"
 )
 
 // A Transaction is what a session needs of PAM's transaction.
@@ -130,8 +131,15 @@ func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened,
 	}
 	after := readEffects()
 	// A module may have made the home directory.
+	home := a.Home
 	if h := lookHome(a, after.gids, defs); h.err != nil {
-		o.NoHome = pamwire.Fit(h.err.Error(), pamwire.MaxText)
+		o.NoHome, home = pamwire.Fit(h.err.Error(), pamwire.MaxText), "/"
+	}
+	if s.Login.TTY != records.SSHTTY {
+		if o.NoHome != "" && !defs.Bool("DEFAULT_HOME", true) {
+			return o, pamwire.Refused{Code: capproto.CodeAccount, Text: fmt.Sprintf("no home directory %s: %s", a.Home, o.NoHome)}
+		}
+		o.Login = loginshell.Environment(defs, a.Name, a.UID, home, a.Shell)
 	}
 	o.Groups = after.groups(a.GID)
 	after.describe(before, &o)
