@@ -47,6 +47,7 @@ type Config struct {
 	LoginGraceTime         time.Duration
 	CapabilityLifetime     time.Duration
 	LogLevel               slog.Level
+	RequireBoundGrants     bool // refuse restricted logins where the backend binds nothing
 }
 
 // A Binding is what a front end may do: which protocol it speaks, "pam" or
@@ -103,6 +104,13 @@ var keywords = map[string]func(*Config, string) error{
 	"maxauthtries":           number(1, 100, func(c *Config) *int { return &c.MaxAuthTries }),
 	"logingracetime":         seconds(1, 3600, func(c *Config) *time.Duration { return &c.LoginGraceTime }),
 	"capabilitylifetime":     seconds(1, 120, func(c *Config) *time.Duration { return &c.CapabilityLifetime }),
+	"requireboundgrants": func(c *Config, v string) error {
+		if v != "yes" && v != "no" {
+			return fmt.Errorf("%q: want yes or no", v)
+		}
+		c.RequireBoundGrants = v == "yes"
+		return nil
+	},
 	"loglevel": func(c *Config, v string) error {
 		if c.LogLevel.UnmarshalText([]byte(v)) != nil {
 			return fmt.Errorf("%q: want debug, info, warn or error", v)

@@ -39,6 +39,8 @@ func defaultOf(t *testing.T, keyword string) string {
 		return fmt.Sprint(v.Seconds())
 	case slog.Level:
 		return strings.ToLower(v.String())
+	case bool:
+		return map[bool]string{true: "yes", false: "no"}[v]
 	default:
 		if keyword == "MaxSessionsPerUser" && f.IsZero() {
 			return "none"

@@ -90,6 +90,9 @@ func (s *Server) open(given []*net.UnixListener) error {
 		return err
 	}
 	s.caps.hash, s.caps.bind, s.unmount = hash, bind, unmount
+	if bind == nil {
+		s.log.Warn(bindsNothing(conf.RequireBoundGrants))
+	}
 	if err := s.view(); err != nil {
 		return err
 	}

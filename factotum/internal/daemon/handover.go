@@ -25,11 +25,13 @@ type tokenHash [sha256.Size]byte
 
 // A person is the user who was proven.
 type person struct {
-	name   string // the account's
-	uid    uint32
-	root   string          // ChrootDirectory of sshd_config(5), or ""
-	ptys   uint32          // terminals that the user is to find in that root
-	opened *pamwire.Opened // once the session is open
+	name string // the account's
+	uid  uint32
+	root string // ChrootDirectory of sshd_config(5), or ""
+	ptys uint32 // terminals that the user is to find in that root
+	// restricted is what restricts the login by SSH, besides the shell, or "".
+	restricted string
+	opened     *pamwire.Opened // once the session is open
 }
 
 // A handover is a login on its way from the process that speaks SSH to the one

@@ -71,6 +71,9 @@ func (c *conversation) opens(e pamwire.Event) (*capproto.Msg, error) {
 		if (e.Root != nil) != (c.user.root != "") {
 			return nil, c.workerFailed(errors.New("it opened a session with another root directory than ChrootDirectory"))
 		}
+		if err := c.mayBeUnbound(&e); err != nil {
+			return nil, err
+		}
 		c.user.opened = &e
 		c.state = open
 		c.speaker.joins(c.session)

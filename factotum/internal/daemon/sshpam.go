@@ -232,7 +232,7 @@ func (l *sshProto) admit(v pamwire.AccountValid) (capproto.Msg, error) {
 		l.sshlog(slog.LevelError, "fatal: PAM user %s is not the user %s who was authenticated", words.Vis(v.User), l.visName())
 		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "a PAM module changed the user's name to another account's, which SSH logins do not allow; the administrator must change the PAM configuration"}}
 	}
-	l.user = &person{name: l.account.Name, uid: l.account.UID, root: l.conf.ChrootDirectory, ptys: l.terminals()}
+	l.user = &person{name: l.account.Name, uid: l.account.UID, root: l.conf.ChrootDirectory, ptys: l.terminals(), restricted: restricts(l.conf, l.keyOptions)}
 	l.state = admitted
 	l.log.Event(status.Authenticated, "user", l.user.name, "rhost", l.host, "methods", joinMethods(l.methods.Done()))
 	return capproto.NewMsg(capproto.VerbDone), nil
