@@ -296,6 +296,10 @@ func TestACertificateCanOnlyNarrowWhatItsLinePermits(t *testing.T) {
 
 func TestStrictModesRefusesWhatOthersCouldWrite(t *testing.T) {
 	uid := uint32(os.Getuid())
+	const private = 4321
+	shared := func(file string, mode os.FileMode) error {
+		return errors.Join(os.Chown(file, -1, private), os.Chmod(file, mode))
+	}
 	for name, c := range map[string]struct {
 		change func(home string) error
 		want   string
@@ -312,7 +316,10 @@ func TestStrictModesRefusesWhatOthersCouldWrite(t *testing.T) {
 			os.Remove(h + "/.ssh/authorized_keys")
 			return os.Mkdir(h+"/.ssh/authorized_keys", 0o700)
 		}, "not a regular file"},
-		"a missing file": {func(h string) error { return os.Remove(h + "/.ssh/authorized_keys") }, "no such file"},
+		"a file of the user's own group":         {func(h string) error { return shared(h+"/.ssh/authorized_keys", 0o660) }, ""},
+		"a home of the user's own group":         {func(h string) error { return shared(h, 0o775) }, ""},
+		"a file of the own group that all write": {func(h string) error { return shared(h+"/.ssh/authorized_keys", 0o662) }, "bad ownership or modes for file"},
+		"a missing file":                         {func(h string) error { return os.Remove(h + "/.ssh/authorized_keys") }, "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			top := t.TempDir()
@@ -333,7 +340,7 @@ func TestStrictModesRefusesWhatOthersCouldWrite(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			}
-			f, err := Open(home+"/.ssh/authorized_keys", home, uid, true)
+			f, err := Open(home+"/.ssh/authorized_keys", home, uid, func(gid, _ uint32) bool { return gid == private })
 			if err == nil {
 				f.Close()
 			}
@@ -357,14 +364,14 @@ func TestTheOpenFileMustBeTheOneAtThePath(t *testing.T) {
 	os.Chmod(home, 0o700)
 	name := home + "/keys"
 	os.WriteFile(name, []byte("a"), 0o600)
-	f, err := Open(name, home, uint32(os.Getuid()), true)
+	f, err := Open(name, home, uint32(os.Getuid()), NoGroup)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	os.Rename(name, name+".old")
 	os.WriteFile(name, []byte("b"), 0o600)
-	if err := CheckPath(f, name, home, uint32(os.Getuid())); err == nil || !strings.Contains(err.Error(), "replaced") {
+	if err := CheckPath(f, name, home, uint32(os.Getuid()), NoGroup); err == nil || !strings.Contains(err.Error(), "replaced") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -374,7 +381,7 @@ func TestAFifoDoesNotHoldTheReader(t *testing.T) {
 	if out, err := exec.Command("mkfifo", name).CombinedOutput(); err != nil {
 		t.Skipf("%v: %s", err, out)
 	}
-	if _, err := Open(name, "/", 0, false); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if _, err := Open(name, "/", 0, nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("got %v", err)
 	}
 }

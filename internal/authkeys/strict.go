@@ -10,11 +10,11 @@ import (
 )
 
 // Open opens a user's file for reading, as sshd(8) opens authorized_keys: it
-// must be a regular file and, if strict (StrictModes), pass CheckPath. The
+// must be a regular file and, if strict is not nil (StrictModes), pass CheckPath. The
 // calling goroutine must be locked to a thread whose fsuid, fsgid and groups
 // are the user's; all system calls are made on it. The error of a file that
 // does not exist is fs.ErrNotExist.
-func Open(path, home string, uid uint32, strict bool) (*os.File, error) {
+func Open(path, home string, uid uint32, strict Private) (*os.File, error) {
 	// O_NONBLOCK: a FIFO in place of the file must not hold us.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
@@ -24,8 +24,8 @@ func Open(path, home string, uid uint32, strict bool) (*os.File, error) {
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("%s is not a regular file", path)
 	}
-	if err == nil && strict {
-		err = CheckPath(f, path, home, uid)
+	if err == nil && strict != nil {
+		err = CheckPath(f, path, home, uid, strict)
 	}
 	if err != nil {
 		f.Close()
@@ -34,12 +34,19 @@ func Open(path, home string, uid uint32, strict bool) (*os.File, error) {
 	return f, nil
 }
 
-// CheckPath is sshd's safe_path: the open file f, and every directory above it
-// on its path without symbolic links, up to the user's home directory or to the
+// Private reports whether a group, of a file of that owner, has the user as its only
+// member, so that the group may write to the file.
+type Private func(gid, owner uint32) bool
+
+// NoGroup is the Private of files to which no group may write.
+func NoGroup(gid, owner uint32) bool { return false }
+
+// CheckPath is safe_path of Debian's sshd: the open file f, and every directory above
+// it on its path without symbolic links, up to the user's home directory or to the
 // root, must belong to root or to the user and be writable by nobody else. The
 // path must still lead to the file that is open. Errors are in sshd's words,
 // for the log line "Authentication refused: ...".
-func CheckPath(f *os.File, path, home string, uid uint32) error {
+func CheckPath(f *os.File, path, home string, uid uint32, private Private) error {
 	st, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("cannot stat file %s: %w", path, err)
@@ -57,7 +64,7 @@ func CheckPath(f *os.File, path, home string, uid uint32) error {
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file", real)
 	}
-	if !safe(st, uid) {
+	if !safe(st, uid, private) {
 		return fmt.Errorf("bad ownership or modes for file %s", real)
 	}
 	if home, err = filepath.EvalSymlinks(home); err != nil {
@@ -65,7 +72,7 @@ func CheckPath(f *os.File, path, home string, uid uint32) error {
 	}
 	for dir := filepath.Dir(real); ; dir = filepath.Dir(dir) {
 		st, err := os.Lstat(dir)
-		if err != nil || !st.IsDir() || !safe(st, uid) {
+		if err != nil || !st.IsDir() || !safe(st, uid, private) {
 			return fmt.Errorf("bad ownership or modes for directory %s", dir)
 		}
 		if dir == home || dir == "/" {
@@ -76,9 +83,10 @@ func CheckPath(f *os.File, path, home string, uid uint32) error {
 
 // safe reports whether a file belongs to root or the user and is writable by
 // nobody else.
-func safe(st fs.FileInfo, uid uint32) bool {
+func safe(st fs.FileInfo, uid uint32, private Private) bool {
 	sys, ok := st.Sys().(*syscall.Stat_t)
-	return ok && (sys.Uid == 0 || sys.Uid == uid) && st.Mode().Perm()&0o022 == 0
+	return ok && (sys.Uid == 0 || sys.Uid == uid) && st.Mode().Perm()&0o002 == 0 &&
+		(st.Mode().Perm()&0o020 == 0 || private(sys.Gid, sys.Uid))
 }
 
 // IsMissing reports whether an error of Open only means that there is no such

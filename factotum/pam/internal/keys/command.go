@@ -129,7 +129,7 @@ func safeProgram(path string) (string, error) {
 	}
 	f := os.NewFile(uintptr(fd), real)
 	defer f.Close()
-	return real, authkeys.CheckPath(f, real, "", 0)
+	return real, authkeys.CheckPath(f, real, "", 0, authkeys.NoGroup)
 }
 
 // start starts a program that inherits no descriptor, and not factotum's protection

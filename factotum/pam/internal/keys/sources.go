@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"p9auth/factotum/pam/internal/nss"
 	"p9auth/internal/authkeys"
 	"p9auth/internal/sshdconf"
 )
@@ -111,8 +112,12 @@ func (c *check) paths(files []sshdconf.UserFile) []string {
 
 // userFile opens and reads a file with the user's rights.
 func (c *check) userFile(path string, read func(*os.File)) {
+	var strict authkeys.Private
+	if c.conf.StrictModes {
+		strict = func(gid, owner uint32) bool { return nss.OnlyMember(gid, c.account.UID, owner) }
+	}
 	err := c.asUser(c.account, func() error {
-		f, err := authkeys.Open(path, c.account.Home, c.account.UID, c.conf.StrictModes)
+		f, err := authkeys.Open(path, c.account.Home, c.account.UID, strict)
 		if err != nil {
 			return err
 		}

@@ -65,3 +65,22 @@ func TestTheBufferGrowsUpToABound(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAGroupOfOneIsTheUsersOwn(t *testing.T) {
+	a, err := Lookup("daemon")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, c := range []struct {
+		gid, uid uint32
+		want     bool
+	}{
+		{a.GID, a.UID, true},
+		{a.GID, 0, false},          // nobody is in it
+		{3999999999, a.UID, false}, // no such group
+	} {
+		if got := OnlyMember(c.gid, c.uid, c.uid); got != c.want {
+			t.Errorf("group %d, user %d: %v", c.gid, c.uid, got)
+		}
+	}
+}
