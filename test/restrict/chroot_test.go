@@ -150,6 +150,7 @@ func TestARootDirectoryIsAsWithSSHD(t *testing.T) {
 			Screen        uint32
 		}{false, "MIT-MAGIC-COOKIE-1", "0123456789abcdef", 0})},
 		{"a port", open("direct-tcpip", tcp{"127.0.0.1", number(p.theirs), "127.0.0.1", 1})},
+		{"a port by name", open("direct-tcpip", tcp{"localhost", number(p.theirs), "127.0.0.1", 1})},
 		{"listening on a port", global("tcpip-forward", addr{"127.0.0.1", 0})},
 		{"a socket", open("direct-streamlocal@openssh.com", struct {
 			Path, From string
@@ -275,4 +276,86 @@ func TestARootDirectoryThatOthersCanChangeIsRefused(t *testing.T) {
 		c.Close()
 	}
 	p.WantLog(t, `bad ownership or modes for chroot directory component \\"/home/alice/\\"`)
+}
+
+// TestTerminalsInARootDirectoryComeFromOutsideAndAreFour opens one after the other, and
+// more once the root has ptmx(4).
+func TestTerminalsInARootDirectoryComeFromOutsideAndAreFour(t *testing.T) {
+	p, key := upInRoots(t)
+	terminals := func(from string, n int) (got int, c *ssh.Client) {
+		c, err := login(p.ours, from, "alice", ssh.PublicKeys(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range n {
+			s, err := session(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.RequestPty("vt100", 24, 80, ssh.TerminalModes{}) == nil {
+				got++
+			}
+			s.Close()
+		}
+		return got, c
+	}
+	n, c := terminals("127.0.0.2", 6)
+	if n != 4 {
+		t.Errorf("%d terminals, want 4", n)
+	}
+	if got := ran(c, "", func(s *ssh.Session) error { return s.Start("echo in") }); !strings.HasSuffix(got, "in\n") {
+		t.Errorf("without a terminal: %q", got)
+	}
+	c.Close()
+
+	// For sftp by force there is one, until the first session has begun.
+	_, c = terminals("127.0.0.3", 0)
+	c.Dial("tcp", "127.0.0.1:1") // the user process says no
+	owned := func() string {
+		return strings.TrimSpace(p.Sh(t, "find /dev/pts -user alice | wc -l"))
+	}
+	if got := owned(); got != "1" {
+		t.Errorf("before the session alice has %s terminals, want 1", got)
+	}
+	if got := sftp(c); got != "sftp" {
+		t.Error(got)
+	}
+	if !testbed.Eventually(func() bool { return owned() == "0" }) {
+		t.Errorf("in the session alice has %s terminals", owned())
+	}
+	c.Close()
+
+	p.Sh(t, "mkdir /srv/jail/dev/pts; mount --bind /dev/pts /srv/jail/dev/pts; ln -s pts/ptmx /srv/jail/dev/ptmx; chmod 666 /dev/pts/ptmx")
+	n, c = terminals("127.0.0.2", 6)
+	if n != 6 {
+		t.Errorf("%d terminals with ptmx(4) in the root, want 6", n)
+	}
+	c.Close()
+}
+
+// TestAProgramInARootDirectoryFindsNoWayOut has /proc in the root, and looks from a
+// program of alice's into the user process that has started it, and all others.
+func TestAProgramInARootDirectoryFindsNoWayOut(t *testing.T) {
+	p, key := upInRoots(t)
+	p.Sh(t, "mkdir /srv/jail/proc; mount -t proc proc /srv/jail/proc; touch /srv/jail/etc/inside; rm /srv/jail/home/alice/.ssh/rc")
+	c, err := login(p.ours, "127.0.0.2", "alice", ssh.PublicKeys(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	run := func(command string) string {
+		return ran(c, "", func(s *ssh.Session) error { return s.Start(command) })
+	}
+	for _, command := range []string{
+		"ls -l /proc/$PPID/fd", "ls /proc/$PPID/root/", "ls /proc/$PPID/cwd/", "cat /proc/$PPID/environ", "cat /proc/$PPID/maps", "cat /proc/$PPID/mem",
+		"cat <&3", "cat <&5", "cat /proc/self/fd/5",
+	} {
+		if got := run(command + " 2>/dev/null && echo OPEN"); strings.Contains(got, "OPEN") {
+			t.Errorf("%s: %q", command, got)
+		}
+	}
+	// Her own programs are in the root, too.
+	if got := run("for p in /proc/[0-9]*; do ls -d $p/root/inside $p/root/usr $p/cwd/usr; done 2>/dev/null"); strings.Contains(got, "usr") || !strings.Contains(got, "inside") {
+		t.Errorf("the roots of processes: %q", got)
+	}
 }
