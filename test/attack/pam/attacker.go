@@ -68,6 +68,7 @@ var attacks = map[string]func(args []string){
 	"loses-open":      losesOpen,
 	"hostile-file":    hostileFile,
 	"hostile-passer":  hostilePasser,
+	"reaches":         reaches,
 	"bound":           bound,
 	"environment":     environment,
 }
