@@ -55,3 +55,14 @@ func TestStrictModesLetsInWhomDebiansSshdLetsIn(t *testing.T) {
 		t.Errorf("only %d logins", in)
 	}
 }
+
+// A host's account for backups or git can have thousands of keys: the file is read as
+// a stream.
+func TestTheLastOfManyKeysLogsIn(t *testing.T) {
+	need(t, "ssh")
+	s := newSite(t)
+	s.Sh(t, "cd /home/alice/.ssh; mine=$(cat authorized_keys); yes \"$(cat "+s.Dir+"/keys/bob.pub)\" | head -n 30000 >authorized_keys; echo \"$mine\" >>authorized_keys; test $(stat -c %s authorized_keys) -gt 2097152")
+	if out, err := s.run(t, "$ssh alice@127.0.0.1 echo in"); err != nil || out != "in\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -13,6 +15,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -107,7 +110,7 @@ func TestALineThatIsNotUnderstoodIsAnError(t *testing.T) {
 func TestReadSkipsBadLinesAndReportsThem(t *testing.T) {
 	file := "\n# comment\n  \t" + keyA + "\r\nbogus " + keyA + "\n" + strings.Repeat("x", MaxLine) + " " + keyA + "\n" +
 		"restrict " + skA + "\nnul\x00 " + keyA + "\nno-pty " + keyA
-	es, bad, err := Read(strings.NewReader(file))
+	es, bad, err := collect(Entries(strings.NewReader(file)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,10 +123,47 @@ func TestReadSkipsBadLinesAndReportsThem(t *testing.T) {
 	}
 }
 
-func TestAFileThatIsTooLongGrantsNothing(t *testing.T) {
-	file := keyA + "\n" + strings.Repeat("#\n", MaxFile/2)
-	if es, _, err := Read(strings.NewReader(file)); err == nil || es != nil {
-		t.Errorf("got %d entries, %v", len(es), err)
+// collect has all that an iterator yields: the entries, those lines that are none, and
+// the last error.
+func collect[T any](seq iter.Seq2[T, error]) (entries []T, bad []error, err error) {
+	for e, why := range seq {
+		switch {
+		case why == nil:
+			entries = append(entries, e)
+		case errors.As(why, new(*LineError)):
+			bad = append(bad, why)
+		default:
+			err = why
+		}
+	}
+	return entries, bad, err
+}
+
+func TestALongFileIsReadAsAStream(t *testing.T) {
+	const n = 50000
+	file := strings.Repeat(keyA+"\n", n)
+	es, bad, err := collect(Entries(strings.NewReader(file)))
+	if len(es) != n || es[n-1].Line != n || bad != nil || err != nil {
+		t.Errorf("%d entries, %v, %v", len(es), bad, err)
+	}
+	read := 0
+	for range Entries(io.TeeReader(strings.NewReader(file), writer(func(b []byte) { read += len(b) }))) {
+		break
+	}
+	if read > 1<<16 {
+		t.Errorf("for the first line %d bytes were read", read)
+	}
+}
+
+type writer func(b []byte)
+
+func (w writer) Write(b []byte) (int, error) { w(b); return len(b), nil }
+
+func TestWhatComesBeforeAnErrorCounts(t *testing.T) {
+	broken := errors.New("the disk is broken")
+	es, bad, err := collect(Entries(io.MultiReader(strings.NewReader(keyA+"\n"+keyA[:20]), iotest.ErrReader(broken))))
+	if len(es) != 1 || len(bad) != 1 || err != broken {
+		t.Errorf("%d entries, %v, %v", len(es), bad, err)
 	}
 }
 
@@ -156,7 +196,7 @@ func TestSshKeygenFindsTheSameKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	es, bad, err := Read(&file)
+	es, bad, err := collect(Entries(&file))
 	if err != nil || bad != nil {
 		t.Fatal(err, bad)
 	}
@@ -173,7 +213,7 @@ func TestSshKeygenFindsTheSameKeys(t *testing.T) {
 }
 
 func TestPrincipalsMayHaveOptions(t *testing.T) {
-	ps, bad, err := ReadPrincipals(strings.NewReader("# c\nalice # c\n\n  restrict,command=\"a b\"  bob\t\nno-pty x carol\nbogus dave\n"))
+	ps, bad, err := collect(Principals(strings.NewReader("# c\nalice # c\n\n  restrict,command=\"a b\"  bob\t\nno-pty x carol\nbogus dave\n")))
 	if err != nil || len(ps) != 2 || ps[0].Name != "alice" || !ps[0].Options.PTY || ps[0].Line != 2 ||
 		ps[1].Name != "bob" || ps[1].Options.Command != "a b" || ps[1].Options.PTY || len(bad) != 2 {
 		t.Errorf("got %+v, %v, %v", ps, bad, err)
@@ -395,7 +435,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(ssh.MarshalAuthorizedKey(s.PublicKey()))
 	c := Client{Host: "h", Addr: netip.MustParseAddr("192.0.2.1"), Now: time.Unix(1900000000, 0)}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		es, _, err := Read(bytes.NewReader(b))
+		es, _, err := collect(Entries(bytes.NewReader(b)))
 		if err != nil {
 			return
 		}
@@ -405,7 +445,7 @@ func FuzzRead(f *testing.F) {
 			}
 			e.Options.Check(c, true)
 		}
-		ps, _, _ := ReadPrincipals(bytes.NewReader(b))
+		ps, _, _ := collect(Principals(bytes.NewReader(b)))
 		for _, p := range ps {
 			if p.Name == "" || strings.ContainsAny(p.Name, " \t#\n") {
 				t.Errorf("principal %q", p.Name)

@@ -83,6 +83,7 @@ func TestTheRealSshdLetsInWhomWeLetIn(t *testing.T) {
 	if !login() {
 		t.Skip("sshd lets nobody in here")
 	}
+	other := strings.Replace(key, "AAAAI", "AAAAJ", 1) // no key
 	client := Client{Addr: netip.MustParseAddr("127.0.0.1"), Now: time.Now()}
 	for _, line := range []string{
 		key + " a comment", "\t " + key, "# " + key, "restrict " + key, "RESTRICT,No-Pty\t" + key, "no-restrict " + key, "nonsense " + key,
@@ -94,18 +95,20 @@ func TestTheRealSshdLetsInWhomWeLetIn(t *testing.T) {
 		`environment="A=b c" ` + key, `environment="A" ` + key, `environment="A-B=c" ` + key,
 		`permitopen="h:80" ` + key, `permitopen="h" ` + key, `permitlisten="80" ` + key, `permitopen="[::1]:*" ` + key,
 		`tunnel="1" ` + key, `tunnel="x" ` + key, `cert-authority ` + key, `principals="root" ` + key,
+		key + "\x00 behind a NUL", "# \x00\n" + key, key + "\r", key + "\r c", "\r" + key, "\x00" + key, "pty\x00 " + key, strings.Repeat(" ", 100000) + key,
+		`command="true #` + strings.Repeat("x", 50000) + `" ` + key, strings.Repeat("#\n", 1<<20) + key, strings.Repeat(other+"\n", 20000) + key,
 		"no-touch-required,verify-required " + key, strings.Replace(key, "ssh-ed25519", "ssh-rsa", 1), key[:len(key)-8],
 	} {
 		if err := os.WriteFile(dir+"/keys", []byte(line+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		es, _, err := Read(strings.NewReader(line + "\n"))
+		es, _, err := collect(Entries(strings.NewReader(line + "\n")))
 		if err != nil {
 			t.Fatal(err)
 		}
 		ours := len(es) == 1 && es[0].Options.Check(client, false) == nil
 		if theirs := login(); ours != theirs {
-			t.Errorf("%q: we let in %v, sshd %v", line, ours, theirs)
+			t.Errorf("%.300q: we let in %v, sshd %v", line, ours, theirs)
 		}
 	}
 }

@@ -1,25 +1,25 @@
 package authkeys
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
-
-	"p9auth/internal/sys"
 )
 
 const (
-	// MaxFile is the longest file that is read, in bytes. A longer one is an
-	// error and grants nothing.
-	MaxFile = 1 << 20
 	// MaxLine is the longest line, in bytes without its end. A longer one
 	// grants nothing, and neither does any part of it.
-	MaxLine = 16 << 10
+	MaxLine = 1 << 20
+	// MaxTime is how long a file is read. What comes later grants nothing.
+	MaxTime = 20 * time.Second
 )
 
 // Entry is one line of authorized_keys.
@@ -123,26 +123,30 @@ func cutBlank(s string) (first, rest string, found bool) {
 	return s[:i], strings.TrimLeft(s[i:], " \t"), true
 }
 
-// Read reads authorized_keys. It returns the entries in their order and a *LineError
-// for each line that is not one. If the file cannot be read, or is too long, it
-// returns the last error and no entries.
-func Read(r io.Reader) ([]Entry, []error, error) {
-	var out []Entry
-	bad, err := lines(r, func(n int, line string) error {
-		if line[0] == '#' {
-			return nil
+// Entries reads authorized_keys as a stream: it yields each line's entry in their order,
+// or a *LineError for a line that is not one, or at the end the error for which the
+// rest cannot be read. What comes before that counts, as with sshd(8).
+func Entries(r io.Reader) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for l, err := range lines(r) {
+			if err != nil {
+				if !yield(Entry{}, err) {
+					return
+				}
+				continue
+			}
+			if l.text[0] == '#' {
+				continue
+			}
+			e, err := ParseLine(l.text)
+			if e.Line = l.n; err != nil {
+				err = &LineError{l.n, err}
+			}
+			if !yield(e, err) {
+				return
+			}
 		}
-		e, err := ParseLine(line)
-		if err == nil {
-			e.Line = n
-			out = append(out, e)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, nil, err
 	}
-	return out, bad, nil
 }
 
 // ParsePrincipal parses one line of authorized_principals, without its end and
@@ -169,60 +173,80 @@ func ParsePrincipal(line string) (Principal, error) {
 	return p, nil
 }
 
-// ReadPrincipals is Read for authorized_principals, in which a '#' begins a comment
+// Principals is Entries for authorized_principals, in which a '#' begins a comment
 // anywhere in a line.
-func ReadPrincipals(r io.Reader) ([]Principal, []error, error) {
-	var out []Principal
-	bad, err := lines(r, func(n int, line string) error {
-		line, _, _ = strings.Cut(line, "#")
-		if line = strings.Trim(line, " \t"); line == "" {
-			return nil
+func Principals(r io.Reader) iter.Seq2[Principal, error] {
+	return func(yield func(Principal, error) bool) {
+		for l, err := range lines(r) {
+			if err != nil {
+				if !yield(Principal{}, err) {
+					return
+				}
+				continue
+			}
+			text, _, _ := strings.Cut(l.text, "#")
+			if text = strings.Trim(text, " \t"); text == "" {
+				continue
+			}
+			p, err := ParsePrincipal(text)
+			if p.Line = l.n; err != nil {
+				err = &LineError{l.n, err}
+			}
+			if !yield(p, err) {
+				return
+			}
 		}
-		p, err := ParsePrincipal(line)
-		if err == nil {
-			p.Line = n
-			out = append(out, p)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, nil, err
 	}
-	return out, bad, nil
 }
 
-// maxBad bounds the complaints about one file.
-const maxBad = 100
+// A line is one that is not empty, with blanks at its ends removed.
+type line struct {
+	n    int // from 1
+	text string
+}
 
-// lines calls f for each line that is not empty, with blanks at its ends
-// removed, and collects f's errors.
-func lines(r io.Reader, f func(n int, line string) error) ([]error, error) {
-	b, err := sys.ReadAll(r, MaxFile)
-	if err != nil {
-		return nil, err
-	}
-	var bad []error
-	n := 0
-	for len(b) > 0 {
-		n++
-		line, rest, _ := bytes.Cut(b, []byte{'\n'})
-		b = rest
-		var err error
-		switch text := strings.Trim(string(line), " \t\r"); {
-		case text == "":
-			continue
-		case len(line) > MaxLine:
-			err = fmt.Errorf("longer than %d bytes", MaxLine)
-		case strings.ContainsRune(text, 0):
-			err = errors.New("NUL byte")
-		default:
-			err = f(n, text)
-		}
-		if err != nil && len(bad) < maxBad {
-			bad = append(bad, &LineError{n, err})
+// lines yields the lines of a file, a *LineError for one that is too long, and the
+// error that ends the reading. As with sshd(8), which has C's strings, a NUL ends a
+// line's text.
+func lines(r io.Reader) iter.Seq2[line, error] {
+	return func(yield func(line, error) bool) {
+		end := time.Now().Add(MaxTime)
+		in := bufio.NewReader(r)
+		for n := 1; ; n++ {
+			b, long, err := readLine(in)
+			text, _, _ := bytes.Cut(b, []byte{0})
+			l := line{n, strings.TrimLeft(strings.TrimRight(string(text), " \t\r\n"), " \t")}
+			switch {
+			case long && !yield(line{}, &LineError{n, fmt.Errorf("longer than %d bytes", MaxLine)}),
+				!long && l.text != "" && !yield(l, nil):
+				return
+			case err == io.EOF:
+				return
+			case err == nil && time.Now().After(end):
+				err = fmt.Errorf("its lines from %d on are not looked at: it takes longer than %v", n+1, MaxTime)
+			}
+			if err != nil {
+				yield(line{}, err)
+				return
+			}
 		}
 	}
-	return bad, nil
+}
+
+// readLine reads a line with its end. Of one that is longer than MaxLine it returns
+// nothing.
+func readLine(r *bufio.Reader) (b []byte, long bool, err error) {
+	for {
+		part, err := r.ReadSlice('\n')
+		if long = long || len(b)+len(part) > MaxLine+1; long {
+			b = nil
+		} else {
+			b = append(b, part...)
+		}
+		if err != bufio.ErrBufferFull {
+			return b, long, err
+		}
+	}
 }
 
 // Fingerprint is a key's fingerprint as sshd logs it, by a hash that

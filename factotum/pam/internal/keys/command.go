@@ -30,6 +30,8 @@ const (
 	// commandTime is how long a program may run: no longer than factotum waits for
 	// a worker that it has given up, so that it is the worker that ends the program.
 	commandTime = 10 * time.Second
+	// maxOutput is how much a program may print, in bytes: it is kept in memory.
+	maxOutput = 16 << 20
 	// maxComplaint is how much of a program's standard error is logged.
 	maxComplaint = 256
 )
@@ -69,7 +71,7 @@ func (c *check) run(argv []string, user string) ([]byte, error) {
 	cmd.Args = argv
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/games", "USER=" + who.Name, "LOGNAME=" + who.Name, "HOME=" + who.Home}
-	stdout, stderr := &bounded{max: authkeys.MaxFile, strict: true}, &bounded{max: maxComplaint}
+	stdout, stderr := &bounded{max: maxOutput, strict: true}, &bounded{max: maxComplaint}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: who.UID, Gid: who.GID, Groups: groups},
@@ -86,7 +88,7 @@ func (c *check) run(argv []string, user string) ([]byte, error) {
 	case err == nil:
 		return stdout.kept, nil
 	case stdout.full:
-		return nil, fmt.Errorf("it printed more than %d bytes", authkeys.MaxFile)
+		return nil, fmt.Errorf("it printed more than %d bytes", maxOutput)
 	case errors.Is(err, exec.ErrWaitDelay):
 		cmd.Cancel() // ends what is left of the process group
 		return nil, errors.New("it ended, but left its output open to another process")

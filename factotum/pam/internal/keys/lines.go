@@ -15,12 +15,11 @@ import (
 // keysFile looks for the key, or the certificate's authority, in
 // authorized_keys.
 func (c *check) keysFile(path string, r io.Reader, cert *ssh.Certificate) (authkeys.Options, bool) {
-	entries, _, err := authkeys.Read(r)
-	if err != nil {
-		c.note("%s: %v", path, err)
-		return authkeys.Options{}, false
-	}
-	for _, e := range entries {
+	for e, err := range authkeys.Entries(r) {
+		if err != nil {
+			c.unread(path, err)
+			continue
+		}
 		want := c.key
 		if cert != nil {
 			want = cert.SignatureKey
@@ -52,6 +51,14 @@ func (c *check) keysFile(path string, r io.Reader, cert *ssh.Certificate) (authk
 	return authkeys.Options{}, false
 }
 
+// unread notes that a file was not read to its end. A line that grants nothing is not
+// worth a note.
+func (c *check) unread(path string, err error) {
+	if !errors.As(err, new(*authkeys.LineError)) {
+		c.note("%s: %v", path, err)
+	}
+}
+
 // A match is a line of authorized_principals that names a certificate's principal.
 type match struct {
 	options   authkeys.Options
@@ -63,12 +70,11 @@ type match struct {
 // certificate's principals. Lines after it do not count, even if its options refuse
 // the client: sshd(8) stops there too.
 func (c *check) principalsFile(path string, r io.Reader, cert *ssh.Certificate) (m match, found bool) {
-	lines, _, err := authkeys.ReadPrincipals(r)
-	if err != nil {
-		c.note("%s: %v", path, err)
-		return match{}, false
-	}
-	for _, l := range lines {
+	for l, err := range authkeys.Principals(r) {
+		if err != nil {
+			c.unread(path, err)
+			continue
+		}
 		if slices.Contains(cert.ValidPrincipals, l.Name) {
 			return match{l.Options, l.Name, fmt.Sprintf("%s:%d", path, l.Line)}, true
 		}

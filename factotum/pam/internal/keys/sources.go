@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"golang.org/x/crypto/ssh"
@@ -51,12 +50,15 @@ func (c *check) trustedCA(cert *ssh.Certificate) (authkeys.Options, bool) {
 		return none, false
 	}
 	defer f.Close()
-	entries, _, err := authkeys.Read(f)
-	if err != nil {
-		c.note("TrustedUserCAKeys %s: %v", c.conf.TrustedUserCAKeys, err)
-		return none, false
+	trusted := false
+	for e, err := range authkeys.Entries(f) {
+		if err != nil {
+			c.unread("TrustedUserCAKeys "+c.conf.TrustedUserCAKeys, err)
+		} else if trusted = sameKey(e.Key, cert.SignatureKey); trusted {
+			break
+		}
 	}
-	if !slices.ContainsFunc(entries, func(e authkeys.Entry) bool { return sameKey(e.Key, cert.SignatureKey) }) {
+	if !trusted {
 		return none, false
 	}
 	options, _, _ := authkeys.ParseOptions("")
