@@ -103,6 +103,35 @@ func TestRestrictedLoginsThatTheDeviceCannotBind(t *testing.T) {
 	}
 }
 
+// TestARestrictedShellAtAConsoleThatTheDeviceCannotBind is refused, another is not.
+func TestARestrictedShellAtAConsoleThatTheDeviceCannotBind(t *testing.T) {
+	for shell, refused := range map[string]bool{"/bin/sh": false, "": false, "/bin/rbash": true, "/opt/menu": true} {
+		gen := newGen("")
+		gen.conf.RequireBoundGrants = true
+		b := newBench(gen)
+		b.reply = func(w *fakeWorker, r pamwire.Request) []pamwire.Event {
+			if _, ok := r.(pamwire.OpenSession); ok {
+				o := opened("alice")
+				o.Shell = shell
+				return []pamwire.Event{o}
+			}
+			return obliging(w, r)
+		}
+		f := b.dial(t, uidLogin, uidLogin, 100)
+		f.want("ok", startMsg("pam", "user", "alice"))
+		f.want("ok", msg("read"))
+		f.want("ok", msg("write", "data", typed))
+		f.want("done", msg("read"))
+		f.want("ok", msg("session"))
+		if refused {
+			f.want("error", msg("read"))
+			continue
+		}
+		f.want("done", msg("read"))
+		f.want("ok", msg("authinfo"))
+	}
+}
+
 // TestALoginIntoARootDirectoryHasItInItsGrant and terminals, as far as it may have any.
 func TestALoginIntoARootDirectoryHasItInItsGrant(t *testing.T) {
 	for conf, ptys := range map[string]uint32{
