@@ -32,6 +32,7 @@ all: $(CRYPTO)
 	$(STATIC) -o $(BIN)/login ./login
 	$(STATIC) -o $(BIN)/sshfront ./sshfront
 	CGO_ENABLED=1 $(BUILD) -buildmode=pie -o $(BIN)/factotum-pam ./factotum/pam
+	chmod 711 $(BIN)/login $(BIN)/sshfront
 
 crypto: $(CRYPTO)
 
@@ -138,7 +139,9 @@ TEXTS    = $(LIB)/systemd/* $(LIB)/runit/*/run $(TOP)/lib/systemd/system/*factot
 
 install: all
 	install -d $(LIB)/systemd $(TOP)/lib/systemd/system $(TOP)/lib/sysusers.d
-	install -m 755 $(BIN)/factotum $(BIN)/factotum-pam $(BIN)/become $(BIN)/login $(BIN)/sshfront $(LIB)/
+	install -m 755 $(BIN)/factotum $(BIN)/factotum-pam $(BIN)/become $(LIB)/
+	# Who runs them cannot read them: so the kernel keeps others of that user away.
+	install -m 711 $(BIN)/login $(BIN)/sshfront $(LIB)/
 	install -m 644 dist/systemd/getty.conf dist/systemd/serial-getty.conf $(LIB)/systemd/
 	install -m 644 dist/systemd/factotum.service dist/systemd/factotum.socket dist/systemd/p9auth-hostkeys.service dist/systemd/p9auth-ssh.service dist/systemd/p9auth-ssh.socket $(TOP)/lib/systemd/system/
 	install -m 644 dist/sysusers.conf $(TOP)/lib/sysusers.d/p9auth.conf

@@ -30,6 +30,7 @@ import (
 
 	"p9auth/factotum/internal/config"
 	"p9auth/factotum/internal/daemon"
+	_ "p9auth/internal/undumpable" // the host keys are in its memory
 	"p9auth/internal/version"
 )
 
@@ -84,7 +85,7 @@ func run(args []string) error {
 	case verb != "":
 		return fmt.Errorf("%q is not expected; see factotum(8)", verb)
 	case *test:
-		return daemon.Check(*file)
+		return daemon.Check(*file, os.Stderr)
 	}
 	s, err := daemon.Start(*file)
 	if err != nil {

@@ -32,6 +32,7 @@ import (
 	"p9auth/internal/loginshell"
 	"p9auth/internal/privs"
 	"p9auth/internal/sys"
+	_ "p9auth/internal/undumpable" // it holds passwords
 	"p9auth/internal/version"
 )
 

@@ -22,7 +22,9 @@ import (
 	"fmt"
 	"os"
 
+	"p9auth/internal/privs"
 	"p9auth/internal/sshdconf"
+	_ "p9auth/internal/undumpable" // passwords, and what people do
 	"p9auth/internal/version"
 	"p9auth/sshfront/internal/connection"
 	"p9auth/sshfront/internal/listener"
@@ -79,9 +81,22 @@ func run(args []string) error {
 	case o.dump:
 		return dump(conf, o.spec)
 	case o.test:
-		return nil
+		return testFile(o.listener().User)
 	}
 	return listener.Run(o.listener())
+}
+
+// testFile says for -t whether the processes of this program can be traced when
+// they start. That does not make a configuration wrong.
+func testFile(user string) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if why, err := privs.Traceable(program, user); err == nil && why != "" {
+		fmt.Fprintf(os.Stderr, "sshfront: warning: %s\n", why)
+	}
+	return nil
 }
 
 // dump prints the configuration as "sshd -T" does, for one connection if spec

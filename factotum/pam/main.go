@@ -30,6 +30,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/factotum/pam/internal/conversation"
 	"p9auth/internal/privs"
+	_ "p9auth/internal/undumpable" // it holds passwords
 	"p9auth/internal/version"
 )
 

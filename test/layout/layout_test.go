@@ -195,6 +195,21 @@ func TestBecomeImportsItsRecordAndPrivsOnly(t *testing.T) {
 	}
 }
 
+// TestEachProgramIsUndumpableFromItsInitialisation, before anything of it reads.
+func TestEachProgramIsUndumpableFromItsInitialisation(t *testing.T) {
+	_, ours := list(t, "CGO_ENABLED=1")
+	for _, program := range []string{"factotum", "factotum/pam", "login", "sshfront"} {
+		if !slices.Contains(ours[module+"/"+program].Imports, module+"/internal/undumpable") {
+			t.Errorf("%s does not import internal/undumpable", program)
+		}
+	}
+	for _, i := range ours[module+"/internal/undumpable"].Imports {
+		if i != "syscall" {
+			t.Errorf("internal/undumpable imports %s, which is initialised before it", i)
+		}
+	}
+}
+
 // TestOnlyTheWorkerIsLinkedWithC as libpam and NSS are C libraries.
 func TestOnlyTheWorkerIsLinkedWithC(t *testing.T) {
 	_, ours := list(t, "CGO_ENABLED=1")

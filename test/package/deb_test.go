@@ -35,8 +35,14 @@ func TestDebianPackage(t *testing.T) {
 	deb = strings.TrimSpace(deb)
 
 	t.Run("no file has rights, and only root can change one", func(t *testing.T) {
-		n := 0
+		n, hidden := 0, 0
 		for _, l := range lines(run(t, "dpkg-deb", "-c", deb)) {
+			if strings.HasSuffix(l, "/p9auth/login") || strings.HasSuffix(l, "/p9auth/sshfront") {
+				hidden++
+				if !strings.HasPrefix(l, "-rwx--x--x ") {
+					t.Errorf("its processes can be traced by others of the same user: %s", l)
+				}
+			}
 			f := strings.Fields(l) // mode owner size date time name
 			n++
 			if strings.ContainsAny(f[0], "sStT") {
@@ -49,8 +55,8 @@ func TestDebianPackage(t *testing.T) {
 				t.Errorf("not root's: %s", l)
 			}
 		}
-		if n < 30 {
-			t.Errorf("only %d files", n)
+		if n < 30 || hidden != 2 {
+			t.Errorf("only %d files, %d of front ends", n, hidden)
 		}
 	})
 

@@ -19,6 +19,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -30,13 +31,19 @@ import (
 )
 
 // Check finds out whether the configuration in file can work, without starting.
-func Check(file string) error {
+// It writes to warn what works, and should be otherwise.
+func Check(file string, warn io.Writer) error {
 	conf, err := config.Read(file)
 	if err != nil {
 		return err
 	}
-	_, err = newGeneration(conf, slog.New(slog.DiscardHandler))
-	return err
+	if _, err = newGeneration(conf, slog.New(slog.DiscardHandler)); err != nil {
+		return err
+	}
+	for _, why := range traceable(conf) {
+		fmt.Fprintf(warn, "factotum: warning: %s\n", why)
+	}
+	return nil
 }
 
 // Start makes the server, with the sockets that the service manager has given,
@@ -78,6 +85,9 @@ func start(file string, given []*net.UnixListener) (*Server, error) {
 		return nil, err
 	}
 	warnOfLost(conf, log)
+	for _, why := range traceable(conf) {
+		log.Warn("a front end can be traced", "reason", why)
+	}
 	log.Info("factotum is ready", "socket", conf.Socket, "backend", backend)
 	return s, nil
 }

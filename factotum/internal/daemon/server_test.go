@@ -165,7 +165,7 @@ func TestAConfigurationThatCannotWorkIsFoundWithoutStarting(t *testing.T) {
 	check := func(lines string) error {
 		file := filepath.Join(dir, "factotum.conf")
 		must(os.WriteFile(file, []byte(lines+"\n"), 0o644))
-		return Check(file)
+		return Check(file, io.Discard)
 	}
 	good := "FrontEnd nobody login\nPAMWorker " + worker + "\nBecome " + worker + "\nStatusSocket none"
 	if err := check(good); err != nil {
