@@ -22,6 +22,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -30,6 +31,7 @@ import (
 
 	"p9auth/factotum/internal/config"
 	"p9auth/factotum/internal/daemon"
+	"p9auth/factotum/internal/rights"
 	_ "p9auth/internal/undumpable" // the host keys are in its memory
 	"p9auth/internal/version"
 )
@@ -92,6 +94,9 @@ func run(args []string) error {
 		return err
 	}
 	defer s.Close()
+	if err := rights.Enter(slog.Default()); err != nil {
+		return fmt.Errorf("give up rights: %w", err)
+	}
 	return serve(s)
 }
 
