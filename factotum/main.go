@@ -108,6 +108,9 @@ func serve(s *daemon.Server) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve() }()
 	sd.SdNotify(false, sd.SdNotifyReady)
+	if err := watchdog(s); err != nil {
+		return err
+	}
 	for {
 		select {
 		case err := <-failed:
@@ -123,6 +126,19 @@ func serve(s *daemon.Server) error {
 			sd.SdNotify(false, sd.SdNotifyReady)
 		}
 	}
+}
+
+// watchdog tells the service manager that factotum serves, if it wants to know, twice
+// in the time that it gives: WatchdogSec in systemd.service(5).
+func watchdog(s *daemon.Server) error {
+	within, err := sd.SdWatchdogEnabled(true)
+	if err != nil {
+		return fmt.Errorf("the service manager's watchdog: %w", err)
+	}
+	if within > 0 {
+		go s.KeepAlive(within/2, func() { sd.SdNotify(false, sd.SdNotifyWatchdog) }, nil)
+	}
+	return nil
 }
 
 // serveCaps serves the capability files, and nothing else, until a signal ends

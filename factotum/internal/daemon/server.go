@@ -125,6 +125,9 @@ func (s *Server) admit(c *conversation) (refusal *capproto.Error) {
 			Text: fmt.Sprintf("uid %d is not configured as a front end; add a FrontEnd line to factotum.conf", uid)}
 	case s.closed:
 		return &capproto.Error{Code: capproto.CodeInternal, Text: "factotum is ending"}
+	case isSelf(c.peer) && !isFrontEnd: // it needs no place, which others could keep from it
+		s.convs[c] = true
+		return nil
 	}
 	if c.place, refusal = s.places.take(uid, c.gen.conf); refusal == nil {
 		s.convs[c] = true

@@ -68,6 +68,8 @@ func (c *conversation) answer(p capproto.Packet) (capproto.Msg, error) {
 	switch {
 	case !ok:
 		return capproto.Msg{}, violation("unknown request %s", p.Verb)
+	case c.proto == nil && p.Verb != capproto.VerbAttr:
+		return capproto.Msg{}, violation("%s from factotum itself", p.Verb)
 	case v.onlySSH && c.binding.Proto != "ssh":
 		return capproto.Msg{}, violation("%s from a front end that is not for ssh", p.Verb)
 	case v.states&c.state == 0:
@@ -93,6 +95,10 @@ func (c *conversation) checkSender(cred *unix.Ucred) error {
 		return errors.New("packet without credentials")
 	case c.sender == nil:
 		binding, ok := c.gen.fronts[cred.Uid]
+		if !ok && isSelf(c.peer) && isSelf(cred) {
+			c.sender = cred // without a protocol
+			return nil
+		}
 		if !ok {
 			return fmt.Errorf("uid %d is not a front end", cred.Uid)
 		}
