@@ -34,13 +34,20 @@ func (u *userProcess) enterRoot() error {
 	if _, err := unix.FcntlInt(programFD, unix.F_GETFD, 0); err != nil {
 		return fmt.Errorf("descriptor %d, the program: %w", programFD, err)
 	}
-	for fd := programFD + 1; fd <= programFD+u.info.PTYs; fd++ {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
-			break // the machine had no more terminals
-		}
-		u.masters = append(u.masters, fd)
-	}
+	u.masters = masters(programFD+1, u.info.PTYs)
 	return nil
+}
+
+// masters are the descriptors from first on that are masters of terminals, at most n.
+// Where the machine had fewer, a number may be that of something else.
+func masters(first, n int) (fds []int) {
+	for fd := first; fd < first+n; fd++ {
+		if _, err := unix.IoctlGetInt(fd, unix.TIOCGPTN); err != nil {
+			break
+		}
+		fds = append(fds, fd)
+	}
+	return fds
 }
 
 // master returns the master of a terminal of its own.
