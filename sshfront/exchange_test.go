@@ -89,6 +89,14 @@ func TestEachKeyExchangeLogsInAndExchangesKeysAgain(t *testing.T) {
 		c.Close()
 	}
 
+	// What factotum would not sign is not offered: nobody is taken for an attacker.
+	s.configure(t, "KexAlgorithms +diffie-hellman-group14-sha1,diffie-hellman-group-exchange-sha1")
+	out, err := s.run(t, "ssh -n -v -o BatchMode=yes -p $port ${options/-o LogLevel=ERROR/} -o KexAlgorithms=diffie-hellman-group14-sha1 alice@127.0.0.1 true")
+	if err == nil || !strings.Contains(out, "no matching key exchange method found") || s.Logged("protocol violation") > 0 {
+		t.Errorf("a key exchange by SHA-1: %v: %.300s", err, out)
+	}
+	s.WantLog(t, "KexAlgorithms: left out, as p9auth does not have it: diffie-hellman-group14-sha1,diffie-hellman-group-exchange-sha1")
+
 	// Host keys and certificates of each kind.
 	s.Sh(t, "set -e; cd /etc/ssh; rm -rf /tmp/ca; mkdir /tmp/ca; ssh-keygen -q -t ed25519 -N '' -f /tmp/ca/ca; "+
 		"for k in ed25519 ecdsa rsa; do [ -e ssh_host_${k}_key ] || ssh-keygen -q -t $k -N '' -f ssh_host_${k}_key; "+

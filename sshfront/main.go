@@ -77,6 +77,9 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
+	for _, n := range conf.Notes() {
+		fmt.Fprintln(os.Stderr, n)
+	}
 	switch {
 	case o.dump:
 		return dump(conf, o.spec)

@@ -10,9 +10,10 @@ import (
 	"p9auth/internal/match"
 )
 
-// algos is what a list keyword chooses from: the names that golang.org/x/crypto
-// offers, and those taken when the keyword is absent or begins with +, - or ^.
-type algos struct{ known, defaults []string }
+// algos is what a list keyword chooses from: the names that are offered here, those
+// that OpenSSH has and that are not, and those taken when the keyword is absent or
+// begins with +, - or ^.
+type algos struct{ known, missing, defaults []string }
 
 const curve25519LibSSH = "curve25519-sha256@libssh.org" // RFC 8731: the older name
 
@@ -22,20 +23,27 @@ var (
 
 	cipherAlgos = algos{
 		known:    slices.Concat(supported.Ciphers, insecure.Ciphers),
+		missing:  []string{"aes192-cbc", "aes256-cbc"},
 		defaults: supported.Ciphers,
 	}
 	macAlgos = algos{
-		known:    slices.Concat(supported.MACs, insecure.MACs),
-		defaults: without(supported.MACs, ssh.HMACSHA1),
+		known: slices.Concat(supported.MACs, insecure.MACs),
+		missing: []string{"umac-64-etm@openssh.com", "umac-128-etm@openssh.com", "umac-64@openssh.com", "umac-128@openssh.com",
+			"hmac-sha1-etm@openssh.com", "hmac-sha1-96-etm@openssh.com", "hmac-md5", "hmac-md5-96", "hmac-md5-etm@openssh.com", "hmac-md5-96-etm@openssh.com"},
+		defaults: only(supported.MACs, ssh.HMACSHA256ETM, ssh.HMACSHA512ETM, ssh.HMACSHA256, ssh.HMACSHA512, ssh.HMACSHA1),
 	}
-	// Finite-field Diffie-Hellman is known and no default, as in OpenSSH 10.
+	// Finite-field Diffie-Hellman is known and no default, as in OpenSSH 10. factotum
+	// signs no exchange hash by SHA-1.
 	kexAlgos = algos{
-		known: slices.Concat(supported.KeyExchanges, insecure.KeyExchanges, []string{curve25519LibSSH}),
+		known: slices.Concat(supported.KeyExchanges, []string{curve25519LibSSH}),
+		missing: slices.Concat(insecure.KeyExchanges,
+			[]string{"sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com", "diffie-hellman-group18-sha512"}),
 		defaults: only(supported.KeyExchanges, ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519,
 			curve25519LibSSH, ssh.KeyExchangeECDHP256, ssh.KeyExchangeECDHP384, ssh.KeyExchangeECDHP521),
 	}
 	hostKeyAlgos = algos{
-		known: without(slices.Concat(supported.HostKeys, insecure.HostKeys), "ssh-dss", "ssh-dss-cert-v01@openssh.com"),
+		known:   supported.HostKeys,
+		missing: slices.Concat(bySHA1, []string{ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, ssh.CertAlgoSKED25519v01, ssh.CertAlgoSKECDSA256v01, webauthn}),
 		defaults: only(supported.HostKeys, ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01,
 			ssh.CertAlgoECDSA521v01, ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01, ssh.KeyAlgoED25519,
 			ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256),
@@ -44,37 +52,53 @@ var (
 		ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
 	certKeys = []string{ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01, ssh.CertAlgoECDSA521v01,
 		ssh.CertAlgoSKED25519v01, ssh.CertAlgoSKECDSA256v01, ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01}
-	// ssh-rsa is the SHA-1 signature: factotum verifies none, so it is not known.
-	pubkeyAlgos = algos{known: slices.Concat(certKeys, plainKeys), defaults: slices.Concat(certKeys, plainKeys)}
-	caAlgos     = algos{known: plainKeys, defaults: plainKeys}
+	pubkeyAlgos = algos{known: slices.Concat(certKeys, plainKeys), missing: append(bySHA1, webauthn), defaults: slices.Concat(certKeys, plainKeys)}
+	caAlgos     = algos{known: plainKeys, missing: append(bySHA1, webauthn), defaults: plainKeys}
+	// RSA's signatures with SHA-1, of which factotum makes and verifies none, and
+	// those with DSA, which OpenSSH 10 has not got either.
+	bySHA1 = []string{ssh.KeyAlgoRSA, ssh.CertAlgoRSAv01, "ssh-dss", "ssh-dss-cert-v01@openssh.com"}
 )
+
+const webauthn = "webauthn-sk-ecdsa-sha2-nistp256@openssh.com"
 
 // resolve expands a list as KexAlgorithms describes it: names and wildcards,
 // or with a leading '+' the defaults and these, '-' the defaults without
-// these, '^' these before the defaults. A name that is not known is an error,
-// for a list that silently loses an entry is not the list that was asked for.
-func (a algos) resolve(arg string) ([]string, error) {
+// these, '^' these before the defaults. A name that nobody knows is an error. One that
+// only OpenSSH knows is left out: absent has those, for a list that silently loses an
+// entry is not the list that was asked for.
+func (a algos) resolve(arg string) (list, absent []string, err error) {
+	list, absent, err = a.expand(arg)
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("%q leaves no algorithm", clip(arg))
+	}
+	return list, absent, err
+}
+
+func (a algos) expand(arg string) (out, absent []string, err error) {
 	op, list := byte(0), arg
 	if strings.ContainsRune("+-^", rune(arg[0])) {
 		op, list = arg[0], arg[1:]
 	}
 	if list == "" {
-		return nil, fmt.Errorf("empty list %q", arg)
+		return nil, nil, fmt.Errorf("empty list %q", arg)
 	}
 	var named []string
 	if op != '-' {
 		for e := range strings.SplitSeq(list, ",") {
-			hits := only(a.known, e)
+			hits, others := only(a.known, e), only(a.missing, e)
 			if strings.ContainsAny(e, "*?") {
-				hits = slices.DeleteFunc(slices.Clone(a.known), func(k string) bool { return !match.Pattern(k, e) })
+				other := func(k string) bool { return !match.Pattern(k, e) }
+				hits, others = slices.DeleteFunc(slices.Clone(a.known), other), slices.DeleteFunc(slices.Clone(a.missing), other)
+			}
+			if len(hits)+len(others) == 0 {
+				return nil, nil, fmt.Errorf("%q is not among the algorithms offered: %s", clip(e), strings.Join(a.known, ","))
 			}
 			if len(hits) == 0 {
-				return nil, fmt.Errorf("%q is not among the algorithms offered: %s", clip(e), strings.Join(a.known, ","))
+				absent = append(absent, e)
 			}
 			named = slices.Concat(named, hits)
 		}
 	}
-	var out []string
 	switch op {
 	case 0:
 		out = named
@@ -85,11 +109,7 @@ func (a algos) resolve(arg string) ([]string, error) {
 	case '-':
 		out = slices.DeleteFunc(slices.Clone(a.defaults), func(k string) bool { return match.List(k, list) == match.Matched })
 	}
-	out = unique(out)
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%q leaves no algorithm", clip(arg))
-	}
-	return out, nil
+	return unique(out), absent, nil
 }
 
 func unique(in []string) []string {
@@ -100,10 +120,6 @@ func unique(in []string) []string {
 		}
 	}
 	return out
-}
-
-func without(in []string, drop ...string) []string {
-	return slices.DeleteFunc(slices.Clone(in), func(s string) bool { return slices.Contains(drop, s) })
 }
 
 // only returns those of want that are offered, in the order of want.

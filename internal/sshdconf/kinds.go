@@ -15,6 +15,7 @@ type builder struct {
 	s        *Settings
 	set      map[string]bool
 	cmdPorts bool
+	notes    []string // see Config.Notes
 }
 
 func newBuilder() *builder { return &builder{s: defaults(), set: map[string]bool{}} }
@@ -34,6 +35,9 @@ func (b *builder) apply(l *line) error {
 	if err != nil {
 		return &Error{l.file, l.n, l.kw.name + ": " + err.Error()}
 	}
+	if a.note != "" {
+		b.notes = append(b.notes, (&Error{l.file, l.n, l.kw.name + ": " + a.note}).Error())
+	}
 	return nil
 }
 
@@ -49,6 +53,7 @@ type args struct {
 	rest  []string
 	raw   string
 	first bool            // no earlier line of this keyword counted
+	note  string          // what is worth knowing of the line
 	seen  map[string]bool // what is set already: keywords, and "keyword:part"
 }
 
@@ -208,7 +213,11 @@ func algorithms(from *algos, at func(*Settings) *[]string) kind {
 			if err != nil {
 				return err
 			}
-			*at(s), err = from.resolve(v)
+			var absent []string
+			*at(s), absent, err = from.resolve(v)
+			if len(absent) > 0 {
+				a.note = "left out, as p9auth does not have it: " + clip(strings.Join(absent, ","))
+			}
 			return err
 		},
 		show: func(s *Settings) []string { return one(strings.Join(*at(s), ",")) },

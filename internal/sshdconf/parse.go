@@ -39,7 +39,12 @@ type Config struct {
 	lines []line
 	// cmdPorts: the command line named ports, which replace those of the files.
 	cmdPorts bool
+	notes    []string
 }
+
+// Notes are lines for the administrator, "file:line: message": what is left out of
+// the configuration.
+func (c *Config) Notes() []string { return c.notes }
 
 // line is one keyword with its arguments and the conditions it stands under.
 type line struct {
@@ -124,6 +129,7 @@ func parse(file string, overrides []string, src source) (*Config, error) {
 			p.errs = append(p.errs, err)
 		}
 	}
+	p.cfg.notes = scratch.notes
 	if len(p.errs) == 0 {
 		b, err := p.cfg.global()
 		if err == nil {

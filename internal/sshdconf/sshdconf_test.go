@@ -67,7 +67,7 @@ func TestAnEmptyFileGivesTheDefaultsOfOpenSSH(t *testing.T) {
 	if s.KexAlgorithms[0] != "mlkem768x25519-sha256" {
 		t.Errorf("the first key exchange is %s, not a post-quantum one", s.KexAlgorithms[0])
 	}
-	for _, weak := range []string{"hmac-sha1", "ssh-rsa", "diffie-hellman-group1-sha1", "aes128-cbc"} {
+	for _, weak := range []string{"hmac-sha1-96", "hmac-md5", "ssh-rsa", "diffie-hellman-group14-sha1", "diffie-hellman-group1-sha1", "aes128-cbc"} {
 		if slices.Contains(slices.Concat(s.KexAlgorithms, s.Ciphers, s.MACs, s.HostKeyAlgorithms, s.PubkeyAcceptedAlgorithms), weak) {
 			t.Errorf("%s is offered by default", weak)
 		}
@@ -168,28 +168,31 @@ func TestValuesArriveTyped(t *testing.T) {
 
 func TestErrorsNameFileLineAndReason(t *testing.T) {
 	for text, want := range map[string]string{
-		"Nonsense yes":                        "bad configuration option: Nonsense",
-		"Port":                                "Port: missing argument",
-		"Port 0":                              `Port: bad port "0"`,
-		"PermitRootLogin maybe":               `unsupported value "maybe"`,
-		"PasswordAuthentication yes no":       `extra argument "no"`,
-		"SetEnv A=\"b":                        "invalid quotes",
-		"UsePAM no":                           "PAM decides about every login",
-		"Compression yes":                     "no compression",
-		"ChrootDirectory /srv/%i":             "unknown token %i",
-		"AuthorizedKeysCommand /bin/x %u":     "set without AuthorizedKeysCommandUser",
-		"AuthorizedPrincipalsCommand /bin/x":  "set without AuthorizedPrincipalsCommandUser",
-		"AuthorizedKeysCommand x":             `"x" is not an absolute path`,
-		"AuthorizedKeysCommand /x %i":         "unknown token %i",
-		"AuthorizedPrincipalsCommand /x %q":   "unknown token %q",
-		"AuthorizedKeysCommand /x \"a":        "invalid quotes",
-		"AuthorizedKeysCommandUser root":      "no program is run as root",
-		"AuthorizedKeysCommandUser %h":        "unknown token %h",
-		"ModuliFile /etc/ssh/moduli":          "ModuliFile is not supported",
-		"SshdSessionPath /x":                  "there is no sshd-session program",
-		"HostbasedAuthentication yes":         "client host's word",
-		"Ciphers aes128-gcm@openssh.com,rot":  `"rot" is not among the algorithms offered`,
-		"KexAlgorithms +sntrup761x25519-sha*": "is not among the algorithms offered",
+		"Nonsense yes":                       "bad configuration option: Nonsense",
+		"Port":                               "Port: missing argument",
+		"Port 0":                             `Port: bad port "0"`,
+		"PermitRootLogin maybe":              `unsupported value "maybe"`,
+		"PasswordAuthentication yes no":      `extra argument "no"`,
+		"SetEnv A=\"b":                       "invalid quotes",
+		"UsePAM no":                          "PAM decides about every login",
+		"Compression yes":                    "no compression",
+		"ChrootDirectory /srv/%i":            "unknown token %i",
+		"AuthorizedKeysCommand /bin/x %u":    "set without AuthorizedKeysCommandUser",
+		"AuthorizedPrincipalsCommand /bin/x": "set without AuthorizedPrincipalsCommandUser",
+		"AuthorizedKeysCommand x":            `"x" is not an absolute path`,
+		"AuthorizedKeysCommand /x %i":        "unknown token %i",
+		"AuthorizedPrincipalsCommand /x %q":  "unknown token %q",
+		"AuthorizedKeysCommand /x \"a":       "invalid quotes",
+		"AuthorizedKeysCommandUser root":     "no program is run as root",
+		"AuthorizedKeysCommandUser %h":       "unknown token %h",
+		"ModuliFile /etc/ssh/moduli":         "ModuliFile is not supported",
+		"SshdSessionPath /x":                 "there is no sshd-session program",
+		"HostbasedAuthentication yes":        "client host's word",
+		"Ciphers aes128-gcm@openssh.com,rot": `"rot" is not among the algorithms offered`,
+		"KexAlgorithms +sntrup9*":            "is not among the algorithms offered",
+		"KexAlgorithms sntrup761x25519-sha*": "leaves no algorithm",
+		"KexAlgorithms diffie-hellman-group14-sha1,diffie-hellman-group1-sha1": "leaves no algorithm",
+		"HostKeyAlgorithms ssh-rsa":           "leaves no algorithm",
 		"Ciphers -*":                          "leaves no algorithm",
 		"LoginGraceTime 1x":                   `invalid time "1x"`,
 		"LoginGraceTime 1.5":                  `invalid time "1.5"`,

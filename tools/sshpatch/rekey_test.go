@@ -123,3 +123,67 @@ func (p progress) Write(b []byte) (int, error) {
 	p.n.Add(int64(len(b)))
 	return len(b), nil
 }
+
+// Data that a writer had at hand during a key exchange counts for the next one.
+func TestTheThresholdCountsWhatWaitedForNewKeys(t *testing.T) {
+	const threshold, sent = 256 << 10, 16 << 20
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		conf := &ssh.ServerConfig{NoClientAuth: true, Config: ssh.Config{RekeyThreshold: threshold}}
+		conf.AddHostKey(signer)
+		_, chans, reqs, err := ssh.NewServerConn(c, conf)
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(reqs)
+		for n := range chans {
+			ch, reqs, err := n.Accept()
+			if err != nil {
+				return
+			}
+			go ssh.DiscardRequests(reqs)
+			go func() {
+				b := make([]byte, 32<<10)
+				for range sent / len(b) {
+					if _, err := ch.Write(b); err != nil {
+						return
+					}
+				}
+				ch.CloseWrite()
+				ch.Close()
+			}()
+		}
+	}()
+	var exchanges atomic.Int64 // the client looks at the host key once for each
+	c, err := ssh.Dial("tcp", l.Addr().String(), &ssh.ClientConfig{
+		HostKeyCallback: func(string, net.Addr, ssh.PublicKey) error { exchanges.Add(1); return nil }, Config: ssh.Config{RekeyThreshold: 1 << 30}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ch, reqs, err := c.OpenChannel("big", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(reqs)
+	n, err := io.Copy(io.Discard, ch)
+	if got := exchanges.Load(); err != nil || n != sent || got < sent/threshold*3/4 {
+		t.Errorf("%d bytes, %d key exchanges, %v; a threshold has %d bytes", n, got, err, threshold)
+	}
+}

@@ -36,6 +36,9 @@ func loadSSH(c config.Config, log *slog.Logger) (*sshServer, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, n := range conf.Notes() {
+		log.Warn("a part of the SSH configuration is left out", "what", n)
+	}
 	s := &sshServer{conf: conf, syslog: newSyslog(c.Syslog, log)}
 	g := conf.Global()
 	for _, path := range g.HostKeys {

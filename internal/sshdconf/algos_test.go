@@ -1,0 +1,71 @@
+package sshdconf
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A list loses what only OpenSSH has, and a note says so. What nobody knows is an
+// error, and so is a list of which nothing is left.
+func TestAListLosesWhatOnlyOpenSSHHasAndSaysSo(t *testing.T) {
+	for text, want := range map[string]struct {
+		list  string
+		notes string
+	}{
+		"KexAlgorithms sntrup761x25519-sha512,curve25519-sha256":                {"curve25519-sha256", "sntrup761x25519-sha512"},
+		"KexAlgorithms curve25519-sha256,diffie-hellman-group14-sha1":           {"curve25519-sha256", "diffie-hellman-group14-sha1"},
+		"KexAlgorithms diffie-hellman-group1*,diffie-hellman-group1-sha1":       {"diffie-hellman-group14-sha256,diffie-hellman-group16-sha512", "diffie-hellman-group1-sha1"},
+		"KexAlgorithms ecdh-sha2-nistp256":                                      {"ecdh-sha2-nistp256", ""},
+		"Ciphers aes256-cbc,aes256-ctr":                                         {"aes256-ctr", "aes256-cbc"},
+		"MACs umac-128-etm@openssh.com,hmac-sha2-256,hmac-sha1-etm@openssh.com": {"hmac-sha2-256", "umac-128-etm@openssh.com,hmac-sha1-etm@openssh.com"},
+		"MACs -umac*,hmac-sha1*":                                                {"hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512", ""},
+		"HostKeyAlgorithms ssh-ed25519,ssh-rsa":                                 {"ssh-ed25519", "ssh-rsa"},
+		"PubkeyAcceptedAlgorithms ssh-rsa,ssh-ed25519":                          {"ssh-ed25519", "ssh-rsa"},
+		"CASignatureAlgorithms ssh-ed25519,ssh-rsa":                             {"ssh-ed25519", "ssh-rsa"},
+	} {
+		c := mustParse(t, text)
+		g := c.Global()
+		keyword, _, _ := strings.Cut(text, " ")
+		got := strings.Join(map[string][]string{
+			"KexAlgorithms": g.KexAlgorithms, "Ciphers": g.Ciphers, "MACs": g.MACs, "HostKeyAlgorithms": g.HostKeyAlgorithms,
+			"PubkeyAcceptedAlgorithms": g.PubkeyAcceptedAlgorithms, "CASignatureAlgorithms": g.CASignatureAlgorithms,
+		}[keyword], ",")
+		note := ""
+		if want.notes != "" {
+			note = ":1: " + keyword + ": left out, as p9auth does not have it: " + want.notes
+		}
+		if got != want.list || !strings.HasSuffix(strings.Join(c.Notes(), "; "), note) || (note == "") != (len(c.Notes()) == 0) {
+			t.Errorf("%s: %s, notes %q", text, got, c.Notes())
+		}
+	}
+}
+
+// Each algorithm that the client here has is one that a list may name.
+func TestEachAlgorithmOfOpenSSHIsKnown(t *testing.T) {
+	for query, a := range map[string]*algos{
+		"kex": &kexAlgos, "cipher": &cipherAlgos, "mac": &macAlgos, "HostKeyAlgorithms": &hostKeyAlgos, "PubkeyAcceptedAlgorithms": &pubkeyAlgos,
+	} {
+		out, err := exec.Command("ssh", "-Q", query).Output()
+		if err != nil {
+			t.Skip("needs OpenSSH's client: ", err)
+		}
+		for _, name := range strings.Fields(string(out)) {
+			if !slices.Contains(a.known, name) && !slices.Contains(a.missing, name) {
+				t.Errorf("%s %s is unknown", query, name)
+			}
+		}
+	}
+}
+
+// factotum signs no exchange hash by SHA-1, and makes no such signature.
+func TestNothingBySHA1IsOffered(t *testing.T) {
+	for _, a := range []*algos{&kexAlgos, &hostKeyAlgos, &pubkeyAlgos, &caAlgos} {
+		for _, name := range a.known {
+			if strings.HasSuffix(name, "-sha1") || name == "ssh-rsa" || strings.HasPrefix(name, "ssh-rsa-cert") {
+				t.Errorf("%s is offered", name)
+			}
+		}
+	}
+}
