@@ -89,6 +89,9 @@ func run(args []string) error {
 	case *test:
 		return daemon.Check(*file, os.Stderr)
 	}
+	// Before factotum says in the log that it is ready: SIGHUP would end it.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	s, err := daemon.Start(*file)
 	if err != nil {
 		return err
@@ -97,14 +100,12 @@ func run(args []string) error {
 	if err := rights.Enter(slog.Default()); err != nil {
 		return fmt.Errorf("give up rights: %w", err)
 	}
-	return serve(s)
+	return serve(s, signals)
 }
 
 // serve serves until a signal ends it: SIGHUP has the configuration read again,
 // SIGTERM and SIGINT end factotum, and not the sessions.
-func serve(s *daemon.Server) error {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+func serve(s *daemon.Server, signals <-chan os.Signal) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve() }()
 	sd.SdNotify(false, sd.SdNotifyReady)
