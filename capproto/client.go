@@ -54,12 +54,20 @@ func (c *Client) Close() error { return c.c.Close() }
 
 // rpc sends one request and returns the reply if it is ok or done.
 func (c *Client) rpc(m Msg, files ...*os.File) (Msg, error) {
+	p, err := c.rpcFiles(m, files...)
+	p.Close()
+	return p.Msg, err
+}
+
+// rpcFiles is rpc where the reply may carry descriptors, which are the caller's to
+// close.
+func (c *Client) rpcFiles(m Msg, files ...*os.File) (Packet, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// factotum may have ended the conversation before the request came; then
 	// its reason waits to be received.
 	if err := c.c.Send(m, files...); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
-		return Msg{}, fmt.Errorf("%s: %w", m.Verb, err)
+		return Packet{}, fmt.Errorf("%s: %w", m.Verb, err)
 	}
 	if !c.answered {
 		c.c.c.SetReadDeadline(time.Now().Add(patience))
@@ -67,27 +75,28 @@ func (c *Client) rpc(m Msg, files ...*os.File) (Msg, error) {
 	p, err := c.c.Recv()
 	if err != nil {
 		if errors.Is(err, io.EOF) {
-			return Msg{}, errGone
+			return Packet{}, errGone
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return Msg{}, errors.New("factotum does not answer; the administrator must see why it does not start")
+			return Packet{}, errors.New("factotum does not answer; the administrator must see why it does not start")
 		}
-		return Msg{}, fmt.Errorf("%s: %w", m.Verb, err)
+		return Packet{}, fmt.Errorf("%s: %w", m.Verb, err)
 	}
-	p.Close() // replies carry no files
 	if !c.answered {
 		c.answered = true
 		c.c.c.SetReadDeadline(time.Time{})
 	}
-	switch p.Verb {
-	case VerbOK, VerbDone:
-		return p.Msg, nil
-	case VerbMore:
-		return Msg{}, &Partial{splitMethods(p.Msg)}
-	case VerbError:
-		return Msg{}, &Error{Code: p.Get("code"), Text: p.Get("text"), Methods: splitMethods(p.Msg)}
+	if p.Verb == VerbOK || p.Verb == VerbDone {
+		return p, nil
 	}
-	return Msg{}, fmt.Errorf("%w: reply %s to %s", ErrPacket, p.Verb, m.Verb)
+	p.Close()
+	switch p.Verb {
+	case VerbMore:
+		return Packet{}, &Partial{splitMethods(p.Msg)}
+	case VerbError:
+		return Packet{}, &Error{Code: p.Get("code"), Text: p.Get("text"), Methods: splitMethods(p.Msg)}
+	}
+	return Packet{}, fmt.Errorf("%w: reply %s to %s", ErrPacket, p.Verb, m.Verb)
 }
 
 func splitMethods(m Msg) []string {
@@ -108,8 +117,11 @@ type Start struct {
 	TTY     *os.File // the terminal, or nil
 }
 
-// Start begins to authenticate a user by PAM.
-func (c *Client) Start(s Start) error {
+// Start begins to authenticate a user by PAM. If it passes a terminal, factotum may
+// hang that up, so that nobody has it open who had it before, and returns a fresh
+// descriptor; the caller ignores SIGHUP meanwhile, and makes this one its
+// controlling terminal. It is nil where the terminal stays as it is.
+func (c *Client) Start(s Start) (fresh *os.File, err error) {
 	m := NewMsg(VerbStart, "proto", "pam", "version", strconv.Itoa(Version))
 	if s.User != "" {
 		m.Add("user", s.User)
@@ -124,24 +136,29 @@ func (c *Client) Start(s Start) error {
 	if s.TTY != nil {
 		files = append(files, s.TTY)
 	}
-	_, err := c.start(m, files...)
-	return err
+	reply, err := c.start(m, files...)
+	if len(reply.Files) == 1 && s.TTY != nil {
+		return reply.Files[0], nil
+	}
+	reply.Close()
+	return nil, err
 }
 
 // start sends a start request, and makes sure that factotum is of our version.
-func (c *Client) start(m Msg, files ...*os.File) (Msg, error) {
-	reply, err := c.rpc(m, files...)
+func (c *Client) start(m Msg, files ...*os.File) (Packet, error) {
+	reply, err := c.rpcFiles(m, files...)
 	theirs := 0
 	switch {
 	case CodeOf(err) == CodeProtocol && strings.Contains(err.Error(), "version="):
 		// A factotum from before there were versions does not know the attribute.
 	case err != nil:
-		return Msg{}, err
+		return Packet{}, err
 	default:
 		theirs, _ = strconv.Atoi(reply.Get("version"))
 	}
 	if theirs != Version {
-		return Msg{}, &VersionError{Proto: m.Get("proto"), FrontEnd: Version, Factotum: theirs}
+		reply.Close()
+		return Packet{}, &VersionError{Proto: m.Get("proto"), FrontEnd: Version, Factotum: theirs}
 	}
 	return reply, nil
 }

@@ -4,7 +4,7 @@
 // A front end that asks PAM calls
 //
 //	c, err := capproto.Dial("/run/factotum/rpc")
-//	err = c.Start(capproto.Start{User: name, TTY: os.Stdin})
+//	tty, err := c.Start(capproto.Start{User: name, TTY: os.Stdin}) // a fresh one
 //	err = c.Converse(ask)       // until factotum is convinced, or not
 //	err = c.Session()           // opens the PAM session for this process
 //	err = c.Converse(ask)

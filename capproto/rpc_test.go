@@ -238,7 +238,7 @@ func TestAFactotumThatNeverAnswersIsNotWaitedForForEver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.Start(Start{User: "alice"}); err == nil || !strings.Contains(err.Error(), "factotum does not answer") {
+	if _, err := c.Start(Start{User: "alice"}); err == nil || !strings.Contains(err.Error(), "factotum does not answer") {
 		t.Errorf("start: %v", err)
 	}
 }

@@ -48,11 +48,12 @@ func (c *Client) StartSSH(conn *os.File) (*SSHServer, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.Close()
 	s := new(SSHServer)
 	if s.Settings, err = UnB64(m.Get("settings")); err != nil {
 		return nil, err
 	}
-	if s.Nonce, err = nonceOf(m); err != nil {
+	if s.Nonce, err = nonceOf(m.Msg); err != nil {
 		return nil, err
 	}
 	for _, k := range m.All("hostkey") {

@@ -48,7 +48,7 @@ func TestAClientRefusesAFactotumOfAnotherVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 		replies <- c.reply
-		err = client.Start(Start{User: "alice"})
+		_, err = client.Start(Start{User: "alice"})
 		if err == nil && c.want != "" || err != nil && err.Error() != c.want {
 			t.Errorf("%v: %v", c.reply, err)
 		}

@@ -31,7 +31,7 @@ func TestRedeemHelper(t *testing.T) {
 	}
 	answer := func(capproto.Prompt) (string, error) { return password, nil }
 	for _, step := range []func() error{
-		func() error { return c.Start(capproto.Start{User: "bob"}) },
+		func() error { _, err := c.Start(capproto.Start{User: "bob"}); return err },
 		func() error { return c.Converse(answer) },
 		c.Session,
 		func() error { return c.Converse(answer) },

@@ -323,6 +323,60 @@ func TestThePromptAndTheNameThatIsKept(t *testing.T) {
 	}
 }
 
+func TestATerminalIsRootsUntilItIsTheUsers(t *testing.T) {
+	b := testbed.Up(t)
+	term := b.Start(t, append([]string{"sh", "-c", "chown _login $(tty); chmod 620 $(tty); exec \"$@\"", "sh"}, testbed.As("_login", b.Bin("login"), "alice")...)...)
+	stat := func() string { return b.Sh(t, "stat -c '%U %a' "+term.TTY()) }
+	for range 2 {
+		term.Expect("Password: ")
+		if got := stat(); got != "root 600" {
+			t.Errorf("while the password is asked for it is %s", got)
+		}
+		term.Send("wrong\n")
+		term.Expect("Login incorrect")
+		term.Expect("login: ")
+		if got := stat(); got != "_login 620" {
+			t.Errorf("after a wrong password it is %s", got)
+		}
+		term.Send("alice\n")
+	}
+	term.Expect("Password: ")
+	tty := term.TTY()
+	term.Cmd.Process.Kill()
+	if !testbed.Eventually(func() bool { return b.Sh(t, "stat -c '%U %a' "+tty) == "_login 620" }) {
+		t.Errorf("after a login that was killed it is %s", b.Sh(t, "stat -c '%U %a' "+tty))
+	}
+}
+
+func TestALineThatIsHungUpEndsLogin(t *testing.T) {
+	b := testbed.Up(t)
+	for _, argv := range [][]string{{b.Bin("login")}, {b.Bin("login"), "alice"}, {"sh", "-c", "trap '' HUP; exec " + b.Bin("login") + " alice"}} {
+		term := b.Start(t, argv...)
+		term.Expect(`(login|Password): $`)
+		term.Hangup()
+		if err := term.Wait(); err == nil {
+			t.Errorf("%q: exit status 0", argv)
+		}
+	}
+	b.WantLog(t, "factotum is ready")
+}
+
+func TestByHandLoginLeavesRootsShellItsTerminal(t *testing.T) {
+	b := testbed.Up(t)
+	term := b.Start(t, "/bin/bash", "--norc")
+	term.Expect(`# $`)
+	term.Send(b.Bin("login") + " alice\n")
+	in(t, term)
+	if got := term.Run("id -un"); got != "alice" {
+		t.Errorf("this is %s", got)
+	}
+	term.Send("exit\n")
+	term.Expect(`# $`)
+	if got := term.Run("id -un; stat -c %U $(tty)"); got != "root\nroot" {
+		t.Errorf("root's shell says %q", got)
+	}
+}
+
 func TestPreauthIsForRootOnly(t *testing.T) {
 	b := testbed.Up(t)
 	term := b.Start(t, b.Bin("login"), "-f", "alice")

@@ -144,11 +144,9 @@ func login(o options) error {
 	// Caught and dropped rather than ignored: what is ignored stays so in the
 	// shell.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP)
-	// Who started us may ignore this one (nohup); neither we nor the shell do.
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
+	signal.Notify(hangups, syscall.SIGHUP)
 	go func() {
-		<-hup
+		<-hangups
 		os.Exit(1)
 	}()
 	defs, err := logindefs.Read(o.defs)
@@ -215,7 +213,7 @@ func authenticate(client *capproto.Client, t *tty, o options, defs logindefs.Def
 			}
 			name = strings.TrimSpace(name)
 		}
-		err := client.Start(capproto.Start{User: name, Host: o.host, Preauth: o.preauth, TTY: os.Stdin})
+		err := start(client, capproto.Start{User: name, Host: o.host, Preauth: o.preauth, TTY: os.Stdin})
 		if err == nil {
 			err = client.Converse(t.say)
 		}
@@ -244,6 +242,34 @@ func authenticate(client *capproto.Client, t *tty, o options, defs logindefs.Def
 		t.flush()
 	}
 }
+
+// start begins to authenticate. Factotum takes the terminal from all who have it
+// open, us too, and gives us a fresh descriptor, which is our standard input, output
+// and error from then on, and our controlling terminal.
+func start(client *capproto.Client, s capproto.Start) error {
+	// The hang-up is for the others. What is ignored stays so in the shell, so this
+	// is for the moment.
+	signal.Ignore(syscall.SIGHUP)
+	defer signal.Notify(hangups, syscall.SIGHUP)
+	fresh, err := client.Start(s)
+	if err != nil || fresh == nil {
+		return err
+	}
+	defer fresh.Close()
+	for fd := range 3 {
+		if err := unix.Dup3(int(fresh.Fd()), fd, 0); err != nil {
+			return fmt.Errorf("the fresh terminal: %w", err)
+		}
+	}
+	if err := unix.IoctlSetInt(0, unix.TIOCSCTTY, 0); err != nil {
+		return fmt.Errorf("the fresh terminal: TIOCSCTTY: %w", err)
+	}
+	return nil
+}
+
+// hangups has SIGHUP, which ends the process, also if whoever started us ignores it
+// (nohup): neither we nor the shell do.
+var hangups = make(chan os.Signal, 1)
 
 func prompt(plain bool) string {
 	if plain {

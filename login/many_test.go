@@ -73,7 +73,7 @@ func TestGreedyHelper(t *testing.T) {
 	}
 	answer := func(p capproto.Prompt) (string, error) { return password, nil }
 	for _, step := range []func() error{
-		func() error { return c.Start(capproto.Start{User: "alice"}) },
+		func() error { _, err := c.Start(capproto.Start{User: "alice"}); return err },
 		func() error { return c.Converse(answer) },
 		c.Session,
 		func() error { return c.Converse(answer) },

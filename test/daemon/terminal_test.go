@@ -1,6 +1,9 @@
 package daemon
 
 import (
+	"fmt"
+	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -61,5 +64,54 @@ func TestWhoHasLoggedOutDoesNotKeepTheTerminal(t *testing.T) {
 	}
 	if k, err := strconv.Atoi(alive); err != nil || k != 0 {
 		t.Errorf("a program of a user who has logged out has the terminal open: %s descriptors of %s", alive, n)
+	}
+}
+
+// A pty outlives a session where a container's getty prompts there again at once. What
+// the last user has left behind there must not read what the next one types, and
+// the end of the last session must not end the next prompt.
+func TestTheNextPromptOnAPtyStaysAndIsTheNextUsersAlone(t *testing.T) {
+	b := up(t)
+	b.Sh(t, "rm -f /home/alice/got; install -o alice -m 600 /dev/null /home/alice/got")
+	// sleep keeps the line open until the first login.
+	term := b.Start(t, "sleep", "1000")
+	tty := term.TTY()
+	next := func(user string) *exec.Cmd {
+		line, err := os.OpenFile(tty, os.O_RDWR|syscall.O_NOCTTY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer line.Close()
+		cmd := b.Command(b.Bin("login"), user)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = line, line, line
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		term.Expect("Password: ")
+		term.Send(testbed.Password + "\n")
+		testbed.Shell(t, term, user)
+		return cmd
+	}
+	// The session of sleep gives the terminal up: login leads the one that has it then.
+	b.Sh(t, fmt.Sprintf("kill -9 %d", term.PID()))
+	term.Cmd.Wait()
+	cmd := next("alice")
+	term.Send("setsid -f sh -c 'sleep 0.2; exec cat' <$(tty) >/home/alice/got; exit\n")
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	cmd = next("bob") // sooner than the last session's worker hangs the line up
+	b.Sh(t, "sleep 1")
+	for range 10 {
+		term.Run("echo a-secret-of-bobs")
+	}
+	if got := b.Sh(t, "cat /home/alice/got"); strings.Contains(got, "secret") || strings.Contains(got, testbed.Password) {
+		t.Errorf("alice's program has read what bob typed: %q", got)
+	}
+	term.Send("exit\n")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("bob's session ended with %v", err)
 	}
 }

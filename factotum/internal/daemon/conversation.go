@@ -116,6 +116,7 @@ type conversation struct {
 	userInLog string // user name for the log; "UNKNOWN" for names that do not exist, which may be mistyped passwords
 	rhost     string
 	tty       *tty
+	fresh     *os.File // the terminal's descriptor that goes along with the next reply
 	user      *person
 	worker    Worker
 	session   *session
@@ -149,7 +150,14 @@ func (c *conversation) reply(m capproto.Msg) error {
 	if err := c.wire.SetWriteDeadline(time.Now().Add(replyTime)); err != nil {
 		return err
 	}
-	return c.wire.Send(m)
+	f := c.fresh
+	c.fresh = nil
+	if f == nil {
+		return c.wire.Send(m)
+	}
+	// A line that does not drain makes the last one who closes it wait.
+	defer c.leaving.Go(func() { f.Close() })
+	return c.wire.Send(m, f)
 }
 
 // fail tells the front end of an error. It returns whether the conversation
@@ -247,6 +255,10 @@ func (c *conversation) begin(b pamwire.Begin) error {
 	if begun.LogName != "" {
 		c.userInLog = begun.LogName
 	}
+	if b.Take != (begun.TTY != nil) {
+		return c.workerFailed(errors.New("it has a fresh terminal where none was wanted, or none"))
+	}
+	c.fresh = begun.TTY
 	return nil
 }
 

@@ -46,6 +46,7 @@ type fakeWire struct {
 	out    chan capproto.Msg
 	closed chan struct{}
 	once   sync.Once
+	files  int // that went along with the replies
 }
 
 func newFakeWire() *fakeWire {
@@ -64,7 +65,8 @@ func (w *fakeWire) Recv() (capproto.Packet, error) {
 	}
 }
 
-func (w *fakeWire) Send(m capproto.Msg, _ ...*os.File) error {
+func (w *fakeWire) Send(m capproto.Msg, files ...*os.File) error {
+	w.files += len(files)
 	if _, err := m.Encode(); err != nil {
 		return err
 	}
@@ -162,7 +164,11 @@ func (w *fakeWorker) say(e pamwire.Event) {
 		return
 	}
 	// Over the wire and back: what cannot be said is not.
-	d, err := pamwire.DecodeEvent(e.Encode())
+	var files []*os.File
+	if b, ok := e.(pamwire.Begun); ok && b.TTY != nil {
+		files = append(files, b.TTY)
+	}
+	d, err := pamwire.DecodeEvent(e.Encode(), files...)
 	if err != nil {
 		return
 	}
@@ -276,7 +282,11 @@ func obliging(_ *fakeWorker, r pamwire.Request) []pamwire.Event {
 	case pamwire.KeyQuery:
 		return []pamwire.Event{pamwire.KeyAllowed{Options: optionsText(authkeys.Options{PTY: true, Tunnel: -1}), Notes: []string{"a note"}}}
 	case pamwire.Begin:
-		return []pamwire.Event{pamwire.Begun{LogName: r.User}}
+		b := pamwire.Begun{LogName: r.User}
+		if r.Take {
+			b.TTY, _ = os.Open(os.DevNull)
+		}
+		return []pamwire.Event{b}
 	case pamwire.Authenticate:
 		return []pamwire.Event{pamwire.Prompt{Style: capproto.EchoOff, Text: "Password: "}}
 	case pamwire.Answer:

@@ -82,7 +82,7 @@ func TestFactotumAnswersItselfWhateverOthersDo(t *testing.T) {
 	c, err := capproto.Dial(conf.Socket)
 	must(err)
 	defer c.Close()
-	if err := c.Start(capproto.Start{User: "alice"}); capproto.CodeOf(err) != capproto.CodeProtocol {
+	if _, err := c.Start(capproto.Start{User: "alice"}); capproto.CodeOf(err) != capproto.CodeProtocol {
 		t.Errorf("from itself factotum takes more than attr: %v", err)
 	}
 	if isSelf(&unix.Ucred{Uid: 0, Pid: int32(os.Getppid())}) || isSelf(&unix.Ucred{Uid: 1, Pid: int32(os.Getpid())}) {

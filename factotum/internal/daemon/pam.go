@@ -42,12 +42,12 @@ func (l *pamProto) start(p capproto.Packet) (capproto.Msg, error) {
 	}
 	l.setTTY(nil)
 	if len(p.FDs) > 0 {
-		t, err := checkTTY(p.FDs[0], int(p.Cred.Pid))
+		t, err := checkTTY(p.FDs[0], int(p.Cred.Pid), p.Cred.Uid)
 		if err != nil {
 			return capproto.Msg{}, violation("%v", err)
 		}
 		l.setTTY(t)
-		b.TTY = t.name
+		b.TTY, b.Take = t.name, !t.byHand
 	}
 	if err := l.startWorker(); err != nil {
 		return capproto.Msg{}, err

@@ -57,7 +57,8 @@ func TestAClientLogsInOverTheSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	say := func(p capproto.Prompt) (string, error) { return typed, nil }
-	must(c.Start(capproto.Start{User: "alice"}))
+	_, err = c.Start(capproto.Start{User: "alice"})
+	must(err)
 	must(c.Converse(say))
 	must(c.Session())
 	must(c.Converse(say))
@@ -228,11 +229,11 @@ func TestATerminalIsTheSendersOwn(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	must(cmd.Start())
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	got, err := checkTTY(int(slave.Fd()), cmd.Process.Pid)
+	got, err := checkTTY(int(slave.Fd()), cmd.Process.Pid, uidLogin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if "/dev/"+got.name != path || got.owner.UID != uint32(os.Getuid()) || !got.isOf(cmd.Process.Pid) || got.isOf(os.Getpid()) {
+	if "/dev/"+got.name != path || got.owner.UID != uint32(os.Getuid()) || !got.isOf(cmd.Process.Pid) || got.byHand || got.isOf(os.Getpid()) {
 		t.Errorf("%+v", got)
 	}
 	got.f.Close()
@@ -245,22 +246,53 @@ func TestATerminalIsTheSendersOwn(t *testing.T) {
 	must(err)
 	closed.Close()
 	for name, f := range map[string]*os.File{"another device": null, "a pipe": r, "the other end": master, "a descriptor that is closed": closed} {
-		if _, err := checkTTY(int(f.Fd()), cmd.Process.Pid); err == nil {
+		if _, err := checkTTY(int(f.Fd()), cmd.Process.Pid, uidLogin); err == nil {
 			t.Errorf("%s is taken for the terminal", name)
 		}
 	}
-	if _, err := checkTTY(int(slave.Fd()), os.Getpid()); err == nil {
+	if _, err := checkTTY(int(slave.Fd()), os.Getpid(), uidLogin); err == nil {
 		t.Error("the terminal of another process is taken")
 	}
-	if _, err := checkTTY(int(slave.Fd()), 1<<22+1); err == nil {
+	if _, err := checkTTY(int(slave.Fd()), 1<<22+1, uidLogin); err == nil {
 		t.Error("the terminal of no process is taken")
 	}
+	// A process that does not lead the session could not have it again.
+	child := exec.Command("sh", "-c", "sleep 60 & echo $!; wait")
+	child.Stdin = slave
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	unix.Kill(cmd.Process.Pid, unix.SIGKILL)
+	cmd.Wait()
+	out, err := child.StdoutPipe()
+	must(err)
+	must(child.Start())
+	defer func() { child.Process.Kill(); child.Wait() }()
+	var pid int
+	_, err = fmt.Fscan(out, &pid)
+	must(err)
+	defer unix.Kill(pid, unix.SIGKILL)
+	if got, err := checkTTY(int(slave.Fd()), pid, got.owner.UID); err == nil {
+		t.Errorf("a child's terminal that is the front end's: %+v", got)
+	}
+	got, err = checkTTY(int(slave.Fd()), pid, uidLogin)
+	if byRoot := os.Getuid() == 0; byRoot && (err != nil || !got.byHand) || !byRoot && err == nil {
+		t.Errorf("a child's terminal, of a session that uid %d leads: %+v, %v", os.Getuid(), got, err)
+	}
+	unix.Kill(pid, unix.SIGKILL)
+	child.Process.Kill()
+	child.Wait()
+	cmd = exec.Command("sleep", "60")
+	cmd.Stdin = slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	must(cmd.Start())
 	// A login keeps it until its worker is done with it.
 	b := newBench(host().gen)
 	f := b.dial(t, uidLogin, uidLogin, int32(cmd.Process.Pid))
 	dup, err := unix.FcntlInt(slave.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	must(err)
 	f.want("ok", startMsg("pam", "user", "alice"), os.NewFile(uintptr(dup), "tty"))
+	if f.w.files != 1 {
+		t.Errorf("start is answered with %d descriptors", f.w.files)
+	}
 	if w := b.workers[0]; w.tty == nil || "/dev/"+w.tty.name != path {
 		t.Errorf("the worker has %+v", w.tty)
 	}

@@ -15,17 +15,18 @@ import (
 
 // A tty is a terminal that a front end passed, after the kernel was asked.
 type tty struct {
-	f     *os.File      // O_PATH: does not keep the line open after a hangup
-	name  string        // as PAM_TTY has it: "tty1", "pts/3"
-	owner pamwire.Owner // before the session
-	rdev  uint64        // the device
-	taken bool          // a worker has it, and closes it
+	f      *os.File      // O_PATH: does not keep the line open after a hangup
+	name   string        // as PAM_TTY has it: "tty1", "pts/3"
+	owner  pamwire.Owner // before the session
+	rdev   uint64        // the device
+	byHand bool          // root leads its session: login was started there by hand
+	taken  bool          // a worker has it, and closes it
 }
 
 // checkTTY accepts a descriptor only if it is the controlling terminal of the
-// process that sent it, and has a name in /dev that leads to the same device.
-// It asks no file system that a front end could have made.
-func checkTTY(fd, pid int) (*tty, error) {
+// process that sent it, which has that uid, and has a name in /dev that leads to the
+// same device. It asks no file system that a front end could have made.
+func checkTTY(fd, pid int, uid uint32) (*tty, error) {
 	st, err := statx(fd, "")
 	if err != nil {
 		return nil, fmt.Errorf("tty: statx: %w", err)
@@ -39,6 +40,16 @@ func checkTTY(fd, pid int) (*tty, error) {
 	}
 	if ps.TTY == 0 || uint64(ps.TTY) != rdev(st) {
 		return nil, errors.New("tty: not the controlling terminal of its sender")
+	}
+	// A terminal is taken from whoever has it open, and only the process that leads
+	// its session can have it again. Where that is a shell of root's, the terminal
+	// stays root's: login was started there by hand.
+	byHand := ps.Session != pid
+	if byHand {
+		leader, err := proc.ReadStatus(ps.Session)
+		if err != nil || leader.UID != 0 || st.Uid == uid {
+			return nil, errors.New("tty: its sender does not lead the session of the terminal")
+		}
 	}
 	// An ioctl may mean anything to another device: this one the kernel has as a
 	// terminal.
@@ -69,7 +80,7 @@ func checkTTY(fd, pid int) (*tty, error) {
 	}
 	return &tty{
 		f: os.NewFile(uintptr(pfd), path), name: name,
-		owner: pamwire.Owner{UID: st.Uid, GID: st.Gid, Mode: uint32(st.Mode) & 0o7777}, rdev: rdev(st),
+		owner: pamwire.Owner{UID: st.Uid, GID: st.Gid, Mode: uint32(st.Mode) & 0o7777}, rdev: rdev(st), byHand: byHand,
 	}, nil
 }
 

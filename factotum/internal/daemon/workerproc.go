@@ -216,7 +216,6 @@ func (w *workerProc) listen(p process, pass bool) error {
 		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 			return nil
 		}
-		packet.Close()
 		var e pamwire.Event
 		switch {
 		case err != nil:
@@ -224,8 +223,11 @@ func (w *workerProc) listen(p process, pass bool) error {
 			err = pamwire.CheckWorker(packet.Msg)
 			greeted = true
 		default:
-			e, err = pamwire.DecodeEvent(packet.Msg)
+			if e, err = pamwire.DecodeEvent(packet.Msg, packet.Files...); err == nil {
+				packet.Files = nil // they are the event's
+			}
 		}
+		packet.Close()
 		if err == nil && e != nil && !w.note(e) && pass { // what modules say at the end of a session is for nobody
 			select {
 			case w.events <- e:

@@ -2,6 +2,7 @@ package pamwire
 
 import (
 	"fmt"
+	"os"
 
 	"p9auth/capproto"
 )
@@ -23,8 +24,9 @@ func DecodeRequest(m capproto.Msg, files int) (Request, error) {
 	return req, nil
 }
 
-// DecodeEvent reads an event. Events carry no descriptors.
-func DecodeEvent(m capproto.Msg) (Event, error) {
+// DecodeEvent reads an event that came with these descriptors, which only Begun
+// may. On an error they stay the caller's.
+func DecodeEvent(m capproto.Msg, files ...*os.File) (Event, error) {
 	decode, ok := events[m.Verb]
 	if !ok {
 		return nil, fmt.Errorf("%w: unknown event %s", ErrWire, m.Verb)
@@ -34,5 +36,13 @@ func DecodeEvent(m capproto.Msg) (Event, error) {
 	if err := r.finish(); err != nil {
 		return nil, err
 	}
-	return ev, nil
+	if len(files) == 0 {
+		return ev, nil
+	}
+	b, ok := ev.(Begun)
+	if !ok || len(files) > 1 {
+		return nil, fmt.Errorf("%w: %s with %d descriptors", ErrWire, m.Verb, len(files))
+	}
+	b.TTY = files[0]
+	return b, nil
 }

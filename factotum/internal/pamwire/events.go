@@ -2,6 +2,7 @@ package pamwire
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -94,8 +95,13 @@ func (r *reader) notes() []string { return r.list("note", MaxNotes, MaxNote) }
 
 // Begun says that the PAM transaction has begun. LogName is how logs may name the
 // user: "UNKNOWN" for a name that does not exist, which may be a mistyped
-// password. It is empty if no name was given, and for an SSH login.
-type Begun struct{ LogName string }
+// password. It is empty if no name was given, and for an SSH login. TTY is the
+// fresh descriptor of a terminal that was taken, or nil; it comes along with the
+// packet.
+type Begun struct {
+	LogName string
+	TTY     *os.File
+}
 
 func (b Begun) Encode() capproto.Msg {
 	m := capproto.NewMsg("ok")

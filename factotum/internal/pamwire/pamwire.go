@@ -7,7 +7,7 @@
 //	Hello                  Hello
 //	Lookup                 Account or NoUser
 //	KeyQuery               KeyAllowed or KeyDenied
-//	Begin [+ terminal]     Begun
+//	Begin [+ terminal]     Begun [+ fresh terminal]
 //	Authenticate           Prompt..., then Proven or Refused
 //	Answer                 (to a Prompt that is a question) the next event
 //	CheckAccount           Prompt..., then AccountValid or Refused

@@ -28,7 +28,7 @@ var everyRequest = []struct {
 	{KeyQuery{Key: []byte("\x00key"), Settings: "{}", Host: "host.example", Addr: v6, Ends: "::1 22 ::1 1"}, 0},
 	{KeyQuery{Key: []byte("k"), Settings: "{}", Addr: netip.MustParseAddr("192.0.2.1"), Ends: "x"}, 0},
 	{Begin{Service: "login"}, 0},
-	{Begin{"sshd", "alice", "ssh", "192.0.2.1", "/etc/x", []string{"SSH_CONNECTION=a b", "EMPTY="}, true}, 1},
+	{Begin{"sshd", "alice", "ssh", "192.0.2.1", "/etc/x", []string{"SSH_CONNECTION=a b", "EMPTY="}, true, true}, 1},
 	{Authenticate{}, 0},
 	{Authenticate{NoEmpty: true}, 0},
 	{Answer{}, 0},
@@ -138,7 +138,7 @@ func TestADoubledAttributeIsRefused(t *testing.T) {
 
 func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
-		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog", "authenticate": "null",
+		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog take", "authenticate": "null",
 		"adopt": "tty rhost confdir env owner", "account": "badshell group nogroups host", "nouser": "host", "allowed": "note",
 		"denied": "note", "ok": "log", "session": "root", "opened": "env login umask nofile nproc nohome hush",
 	}

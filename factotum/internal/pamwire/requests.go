@@ -69,7 +69,8 @@ func decodeKeyQuery(r *reader) Request {
 }
 
 // Begin starts the PAM transaction: see pam_start(3). A terminal, if there is
-// one, comes along as a descriptor.
+// one, comes along as a descriptor. With Take the worker takes it from everybody
+// who has it open, and returns a fresh descriptor with Begun.
 type Begin struct {
 	Service string
 	User    string // "" lets PAM ask for it
@@ -78,6 +79,7 @@ type Begin struct {
 	ConfDir string // instead of /etc/pam.d
 	Env     []string
 	LastLog bool // the user is told of their last login (PrintLastLog)
+	Take    bool // of the terminal
 }
 
 func (b Begin) Encode() capproto.Msg {
@@ -87,13 +89,14 @@ func (b Begin) Encode() capproto.Msg {
 	add(&m, "confdir", b.ConfDir)
 	addAll(&m, "env", b.Env)
 	addFlag(&m, "lastlog", "yes", b.LastLog)
+	addFlag(&m, "take", "yes", b.Take)
 	return m
 }
 
 func decodeBegin(r *reader) Request {
 	return Begin{
 		Service: r.some("service", maxName), User: r.text("user", maxName), TTY: r.optional("tty", maxName),
-		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env("env"), LastLog: r.flag("lastlog", "yes"),
+		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env("env"), LastLog: r.flag("lastlog", "yes"), Take: r.flag("take", "yes"),
 	}
 }
 

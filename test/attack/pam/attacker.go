@@ -71,6 +71,7 @@ var attacks = map[string]func(args []string){
 	"reaches":         reaches,
 	"bound":           bound,
 	"environment":     environment,
+	"taps":            taps,
 }
 
 // violations counts the protocol violations that factotum must have logged.
@@ -317,11 +318,8 @@ func noTerminal([]string) {
 		t.violate(capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice"), f)
 	}
 	// Its own is accepted: what was refused above was refused for what it is.
-	t := dial()
-	must(t.Send(capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice"), os.Stdin))
-	if m := t.hear(); m.Verb != capproto.VerbOK {
-		panic("its own terminal: " + m.Get("text"))
-	}
+	signal.Ignore(syscall.SIGHUP)
+	dial().startHere()
 }
 
 // preauth wants to be let in without a password.
@@ -622,14 +620,28 @@ func attempts(args []string) {
 	t.wantEnd("one more", capproto.CodeLimit)
 }
 
+// startHere begins to log alice in at the attacker's own terminal. factotum hangs it
+// up and returns a fresh descriptor, which takes the place of the others here.
+// SIGHUP is to be ignored.
+func (t *talk) startHere() {
+	must(t.Send(capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice"), os.Stdin))
+	p, err := t.Recv()
+	must(err)
+	if p.Verb != capproto.VerbOK || len(p.Files) != 1 {
+		panic(fmt.Sprintf("its own terminal: %s %q, %d descriptors", p.Verb, p.Get("text"), len(p.Files)))
+	}
+	for fd := range 3 {
+		must(unix.Dup3(int(p.Files[0].Fd()), fd, 0))
+	}
+	p.Close()
+	must(unix.IoctlSetInt(0, unix.TIOCSCTTY, 0))
+}
+
 // losesTerminal logs in on its terminal and gives it up before the session.
 func losesTerminal([]string) {
 	signal.Ignore(syscall.SIGHUP) // the kernel's, to a session that loses it
 	t := dial()
-	must(t.Send(capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice"), os.Stdin))
-	if m := t.hear(); m.Verb != capproto.VerbOK {
-		panic(m.Get("text"))
-	}
+	t.startHere()
 	t.ask("read")
 	t.ask("write", "data", testbed.Password)
 	t.ask("read")
@@ -757,10 +769,7 @@ func converse([]string) {
 func proves() *talk {
 	signal.Ignore(syscall.SIGHUP) // the kernel's, to a session that loses its terminal
 	t := dial()
-	must(t.Send(capproto.NewMsg("start", "version", version, "proto", "pam", "user", "alice"), os.Stdin))
-	if m := t.hear(); m.Verb != capproto.VerbOK {
-		panic(m.Get("text"))
-	}
+	t.startHere()
 	t.ask("read")
 	t.ask("write", "data", testbed.Password)
 	t.ask("read")

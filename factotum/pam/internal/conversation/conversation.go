@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 
 	"github.com/msteinert/pam/v2"
@@ -80,13 +81,30 @@ func (c *Conversation) receive() (pamwire.Request, []*os.File, error) {
 	return r, p.Files, nil
 }
 
-func (c *Conversation) say(e pamwire.Event) error { return c.conn.Send(e.Encode()) }
+// say says something, with the descriptor that goes along, which it closes.
+func (c *Conversation) say(e pamwire.Event) error {
+	if b, ok := e.(pamwire.Begun); ok && b.TTY != nil {
+		defer b.TTY.Close()
+		return c.conn.Send(e.Encode(), b.TTY)
+	}
+	return c.conn.Send(e.Encode())
+}
+
+// untake gives a terminal back that was taken for a login which has failed.
+func (c *Conversation) untake() {
+	if c.terminal != nil {
+		if err := c.terminal.Untake(); err != nil {
+			slog.Warn("the terminal is not given back", "error", err.Error())
+		}
+	}
+}
 
 // report tells factotum of an error. It returns nil for PAM's no, after which
 // factotum may ask again.
 func (c *Conversation) report(err error) error {
 	var no pamwire.Refused
 	if errors.As(err, &no) {
+		c.untake() // before the next login is tried there
 		return c.say(no)
 	}
 	if !errors.Is(err, io.EOF) {

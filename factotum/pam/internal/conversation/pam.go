@@ -34,7 +34,17 @@ func (c *Conversation) begin(b pamwire.Begin, files []*os.File) (pamwire.Event, 
 	if b.TTY == records.SSHTTY {
 		return pamwire.Begun{}, nil
 	}
-	return pamwire.Begun{LogName: nameForLog(b.User)}, nil
+	e := pamwire.Begun{LogName: nameForLog(b.User)}
+	if b.Take {
+		if c.terminal == nil {
+			return nil, errors.New("begin: there is no terminal to take")
+		}
+		var err error
+		if e.TTY, err = c.terminal.Take(); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
 }
 
 // transaction calls pam_start(3) and sets what PAM is to know of the login.

@@ -14,6 +14,7 @@ import (
 // conversation.
 func (c *Conversation) Run() error {
 	defer c.end()
+	defer c.untake()
 	if err := c.greet(); err != nil {
 		return err
 	}

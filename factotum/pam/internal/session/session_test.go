@@ -349,6 +349,80 @@ func TestATerminalIsGivenAndGivenBack(t *testing.T) {
 	}
 }
 
+func TestATerminalIsTakenFromWhoHasItOpen(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to hang up a terminal")
+	}
+	tty, slave := pty(t)
+	if err := tty.set(pamwire.Owner{UID: 1, GID: 2, Mode: 0o640}); err != nil {
+		t.Fatal(err)
+	}
+	tty, err := OpenTerminal(slave)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := int(slave.Fd())
+	set, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set.Lflag &^= unix.ECHO
+	set.Cflag |= unix.HUPCL
+	if err := errors.Join(unix.IoctlSetTermios(fd, unix.TCSETS, set), unix.IoctlSetInt(fd, unix.TIOCEXCL, 0)); err != nil {
+		t.Fatal(err)
+	}
+	state := func() string {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%d:%d %o", st.Uid, st.Gid, st.Mode&0o7777)
+	}
+	for range 2 { // a second try at the same terminal
+		fresh, err := tty.Take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := slave.Write([]byte("x")); !errors.Is(err, unix.EIO) {
+			t.Errorf("the old descriptor writes: %v", err)
+		}
+		now, err := unix.IoctlGetTermios(int(fresh.Fd()), unix.TCGETS)
+		if err != nil || *now != *set {
+			t.Errorf("the settings are %+v, not %+v: %v", now, set, err)
+		}
+		if n, err := unix.IoctlGetInt(int(fresh.Fd()), unix.TIOCGEXCL); err != nil || n != 0 {
+			t.Errorf("it is for one program alone: %d, %v", n, err)
+		}
+		if fl, err := unix.FcntlInt(fresh.Fd(), unix.F_GETFL, 0); err != nil || fl&unix.O_NONBLOCK != 0 {
+			t.Errorf("flags %#x, %v", fl, err)
+		}
+		if _, err := fresh.Write([]byte("x")); err != nil {
+			t.Error(err)
+		}
+		if s := state(); s != "0:0 600" {
+			t.Errorf("it is %s", s)
+		}
+		if err := tty.Untake(); err != nil || state() != "1:2 640" {
+			t.Errorf("given back: %v, %s", err, state())
+		}
+		slave = fresh
+		fd = int(fresh.Fd())
+	}
+	// Once: another may have it by now.
+	if err := errors.Join(tty.set(pamwire.Owner{Mode: 0o600}), tty.Untake()); err != nil || state() != "0:0 600" {
+		t.Errorf("given back twice: %v, %s", err, state())
+	}
+	fresh, err := tty.Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.Close()
+	time.Sleep(50 * time.Millisecond) // the kernel's clock for files is coarse
+	if err := errors.Join(tty.set(pamwire.Owner{Mode: 0o600}), tty.Untake()); err != nil || state() != "0:0 600" {
+		t.Errorf("given back, where the next login has taken it: %v, %s", err, state())
+	}
+}
+
 func TestWhatIsNotATerminalIsRefused(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
