@@ -4,11 +4,13 @@
 package loglimit
 
 import (
+	"cmp"
 	"sync"
 	"time"
 )
 
-// How many lines a second are logged of one user, and of all together.
+// How many lines a second are logged of one user, and of all together, unless a
+// Limiter says otherwise.
 const (
 	PerUID = 20
 	InAll  = 200
@@ -16,6 +18,8 @@ const (
 
 // A Limiter counts lines. Its zero value is ready.
 type Limiter struct {
+	PerUID, InAll int // 0: the constants of that name
+
 	mu      sync.Mutex
 	second  time.Time
 	n       map[uint32]int // lines in this second, by uid
@@ -31,7 +35,7 @@ func (l *Limiter) Allow(uid uint32, now time.Time) (ok bool, dropped int) {
 	if s := now.Truncate(time.Second); l.n == nil || !s.Equal(l.second) {
 		l.second, l.n, l.all = s, map[uint32]int{}, 0
 	}
-	if l.all >= InAll || l.n[uid] >= PerUID {
+	if l.all >= cmp.Or(l.InAll, InAll) || l.n[uid] >= cmp.Or(l.PerUID, PerUID) {
 		l.dropped++
 		return false, 0
 	}

@@ -25,6 +25,21 @@ func TestOneUserFillsNothingAndHidesNobody(t *testing.T) {
 	}
 }
 
+func TestALimiterMayHaveLimitsOfItsOwn(t *testing.T) {
+	l := Limiter{PerUID: 30, InAll: 40}
+	for uid, want := range []int{30, 10, 0} {
+		logged := 0
+		for range 100 {
+			if ok, _ := l.Allow(uint32(uid), time.Unix(1000, 0)); ok {
+				logged++
+			}
+		}
+		if logged != want {
+			t.Errorf("%d lines of user %d", logged, uid)
+		}
+	}
+}
+
 func TestManyUsersFillNothing(t *testing.T) {
 	var l Limiter
 	logged := 0

@@ -43,6 +43,9 @@ type Config struct {
 	MaxCapabilities        int
 	MaxSessions            int
 	MaxSessionsPerUser     int // 0: as many as there are
+	MaxStartups            int // conversations of a uid with a worker and without a proof
+	MaxStartupsPerSource   int
+	MaxGuesses             int // wrong passwords of a source in a minute
 	MaxAuthTries           int
 	LoginGraceTime         time.Duration
 	CapabilityLifetime     time.Duration
@@ -75,6 +78,9 @@ func Default() Config {
 		MaxConversationsPerUID: 512,
 		MaxCapabilities:        1024,
 		MaxSessions:            8192,
+		MaxStartups:            256,
+		MaxStartupsPerSource:   100,
+		MaxGuesses:             60,
 		MaxAuthTries:           6,
 		LoginGraceTime:         2 * time.Minute,
 		CapabilityLifetime:     2 * time.Minute,
@@ -101,6 +107,9 @@ var keywords = map[string]func(*Config, string) error{
 	"maxcapabilities":        number(1, 65536, func(c *Config) *int { return &c.MaxCapabilities }),
 	"maxsessions":            number(1, 1<<20, func(c *Config) *int { return &c.MaxSessions }),
 	"maxsessionsperuser":     numberOrNone(1<<20, func(c *Config) *int { return &c.MaxSessionsPerUser }),
+	"maxstartups":            number(1, 65536, func(c *Config) *int { return &c.MaxStartups }),
+	"maxstartupspersource":   number(1, 65536, func(c *Config) *int { return &c.MaxStartupsPerSource }),
+	"maxguesses":             number(1, 65536, func(c *Config) *int { return &c.MaxGuesses }),
 	"maxauthtries":           number(1, 100, func(c *Config) *int { return &c.MaxAuthTries }),
 	"logingracetime":         seconds(1, 3600, func(c *Config) *time.Duration { return &c.LoginGraceTime }),
 	"capabilitylifetime":     seconds(1, 120, func(c *Config) *time.Duration { return &c.CapabilityLifetime }),

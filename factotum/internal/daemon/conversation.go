@@ -18,6 +18,7 @@ import (
 	"p9auth/factotum/internal/sshauth"
 	"p9auth/factotum/internal/status"
 	"p9auth/internal/becomerecord"
+	"p9auth/internal/loglimit"
 	"p9auth/internal/proc"
 )
 
@@ -36,6 +37,9 @@ type core struct {
 	caps      *capabilities
 	sessions  sessions
 	handovers handovers
+	lines     loglimit.Limiter // of the log, about conversations that a front end has spoiled
+	startups  places           // conversations with a worker and without a proof
+	guesses   guesses
 	delays    sshauth.Delays
 	sleep     func(time.Duration)
 	hire      func(config.Config, status.Log, *tty) (Worker, error) // starts a worker
@@ -99,7 +103,8 @@ type conversation struct {
 	peer *unix.Ucred // who made the connection
 	log  status.Log
 
-	place *place // among the conversations
+	place   *place // among the conversations
+	startup *place // from the first worker to a proof
 
 	requests chan capproto.Packet
 	gone     chan error // why no more requests come
@@ -176,17 +181,18 @@ func (c *conversation) fail(err error) bool {
 		e = errInternal
 	}
 	goesOn := false
+	log := c.spoiled(e.Code)
 	switch e.Code {
 	case capproto.CodeProtocol:
-		c.log.Event(status.Violation, "reason", e.Text)
+		log.Event(status.Violation, "reason", e.Text)
 	case capproto.CodeVersion:
-		c.log.Warn("conversation ended: another version", "reason", e.Text)
+		log.Warn("conversation ended: another version", "reason", e.Text)
 	case capproto.CodeTimeout:
-		c.log.Warn("conversation ended: timeout", "user", c.userInLog)
+		log.Warn("conversation ended: timeout", "user", c.userInLog)
 	case capproto.CodeLimit:
 		// An open conversation keeps what it has.
 		if goesOn = c.state == open; !goesOn {
-			c.log.Warn("conversation ended: limit", "user", c.userInLog, "reason", e.Text)
+			log.Warn("conversation ended: limit", "user", c.userInLog, "reason", e.Text)
 		}
 	case capproto.CodeDenied, capproto.CodeAccount:
 		goesOn = true
@@ -199,6 +205,9 @@ func (c *conversation) fail(err error) bool {
 
 // startWorker starts a worker. It has the terminal from then on.
 func (c *conversation) startWorker() error {
+	if err := c.startUp(); err != nil {
+		return err
+	}
 	w, err := c.hire(c.gen.conf, c.log, c.tty)
 	if err != nil {
 		return c.workerFailed(err)
@@ -329,6 +338,10 @@ func (c *conversation) end() {
 	if c.state != open {
 		c.dropWorker()
 	}
+	go func() {
+		c.leaving.Wait()
+		c.startup.leave()
+	}()
 	c.setTTY(nil)
 }
 

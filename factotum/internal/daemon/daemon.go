@@ -11,7 +11,7 @@
 //	hostkeys, netns, generation                              the configuration at one moment
 //	worker, sessions, places, capabilities, handover,        what is shared, with its locks
 //	workerproc
-//	conversation                                             one conversation: state, worker, replies
+//	conversation, strangers                                  one conversation: state, worker, replies; its limits
 //	pam; ssh, sshuser, sshpam, sshproof; opened              the protocols, and what follows them
 //	verbs                                                    the table of what may be asked when
 //	serve, server, daemon                                    who is served

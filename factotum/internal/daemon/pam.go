@@ -49,6 +49,9 @@ func (l *pamProto) start(p capproto.Packet) (capproto.Msg, error) {
 		l.setTTY(t)
 		b.TTY, b.Take = t.name, !t.byHand
 	}
+	if err := l.mayGuess(); err != nil {
+		return capproto.Msg{}, err
+	}
 	if err := l.startWorker(); err != nil {
 		return capproto.Msg{}, err
 	}
@@ -105,11 +108,15 @@ func (l *pamProto) heard(e pamwire.Event) (*capproto.Msg, error) {
 			return nil, l.unexpected(e)
 		}
 		l.user = &person{name: e.User, uid: e.UID}
+		l.startup.leave()
 		l.state = proven
 		l.log.Event(status.Authenticated, "user", l.user.name, "rhost", l.rhost, "tty", l.ttyName())
 		m := capproto.NewMsg(capproto.VerbDone)
 		return &m, nil
 	case pamwire.Refused:
+		if e.Code == capproto.CodeDenied {
+			l.guessedWrong()
+		}
 		l.log.Event(status.Refused, "user", l.userInLog, "reason", e.Text, "code", e.Code, "rhost", l.rhost, "tty", l.ttyName(), "attempt", l.attempts)
 		l.dropWorker()
 		l.state, l.user = idle, nil // the front end can start again

@@ -1,42 +1,49 @@
 package daemon
 
-import (
-	"sync"
+import "sync"
 
-	"p9auth/capproto"
-	"p9auth/factotum/internal/config"
-)
-
-// places counts the conversations, of all and by the uid of who made them. Its zero
-// value is ready.
+// places counts what each of several keys may have a number of. Its zero value is
+// ready.
 type places struct {
-	mu    sync.Mutex
-	all   int
-	byUID map[uint32]int
+	mu sync.Mutex
+	n  map[any]int
 }
 
-// A place is that of one conversation. The nil place is none.
+// A bound is how many places there are of a key at most.
+type bound struct {
+	key  any
+	most int
+}
+
+// everybody is the key of all together.
+type everybody struct{}
+
+// A place is one of each of its keys. The nil place is none.
 type place struct {
 	of   *places
-	uid  uint32
+	keys []any
 	once sync.Once
 }
 
-var errTooMany = &capproto.Error{Code: capproto.CodeLimit, Text: "too many logins at once; try again later"}
-
-// take gives a conversation its place, if uid may have one more.
-func (p *places) take(uid uint32, c config.Config) (*place, *capproto.Error) {
+// take takes a place of each key, or none if there is one key that has no more. That
+// one it returns.
+func (p *places) take(bounds ...bound) (x *place, full any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.all >= c.MaxConversations || p.byUID[uid] >= c.MaxConversationsPerUID {
-		return nil, errTooMany
+	for _, b := range bounds {
+		if p.n[b.key] >= b.most {
+			return nil, b.key
+		}
 	}
-	if p.byUID == nil {
-		p.byUID = map[uint32]int{}
+	if p.n == nil {
+		p.n = map[any]int{}
 	}
-	p.all++
-	p.byUID[uid]++
-	return &place{of: p, uid: uid}, nil
+	x = &place{of: p}
+	for _, b := range bounds {
+		p.n[b.key]++
+		x.keys = append(x.keys, b.key)
+	}
+	return x, nil
 }
 
 // leave frees the place, once.
@@ -47,17 +54,19 @@ func (x *place) leave() {
 	x.once.Do(func() {
 		x.of.mu.Lock()
 		defer x.of.mu.Unlock()
-		x.of.all--
-		if x.of.byUID[x.uid]--; x.of.byUID[x.uid] <= 0 {
-			delete(x.of.byUID, x.uid)
+		for _, k := range x.keys {
+			if x.of.n[k]--; x.of.n[k] <= 0 {
+				delete(x.of.n, k)
+			}
 		}
 	})
 }
 
-func (p *places) count() int {
+// count is how many a key has.
+func (p *places) count(key any) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.all
+	return p.n[key]
 }
 
 // A speaker is the conversation of the process that speaks SSH for a login that it

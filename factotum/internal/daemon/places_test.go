@@ -77,10 +77,7 @@ func TestAnOpenSessionHoldsNoConversationsPlace(t *testing.T) {
 	var places places
 	enter := func(f *front) {
 		t.Helper()
-		var refusal *capproto.Error
-		if f.c.place, refusal = places.take(uidSSH, b.gen.conf); refusal != nil {
-			t.Fatal(refusal)
-		}
+		f.c.place, _ = places.take(bound{everybody{}, 3})
 	}
 	leave := func(f *front) {
 		f.hangUp()
@@ -88,8 +85,8 @@ func TestAnOpenSessionHoldsNoConversationsPlace(t *testing.T) {
 	}
 	want := func(what string, conversations, sessions int) {
 		t.Helper()
-		if _, n := b.sessions.list(); places.count() != conversations || n != sessions {
-			t.Errorf("%s: %d conversations and %d sessions, not %d and %d", what, places.count(), n, conversations, sessions)
+		if _, n := b.sessions.list(); places.count(everybody{}) != conversations || n != sessions {
+			t.Errorf("%s: %d conversations and %d sessions, not %d and %d", what, places.count(everybody{}), n, conversations, sessions)
 		}
 	}
 	f := admitBySSH(t, b, "alice")
@@ -135,7 +132,7 @@ func TestAnOpenSessionHoldsNoConversationsPlace(t *testing.T) {
 
 	// A session that has ended before the speaker was told takes no place over.
 	x := &session{of: &b.sessions, over: true}
-	place, _ := places.take(uidSSH, b.gen.conf)
+	place, _ := places.take(bound{everybody{}, 3})
 	lone := &speaker{place: place}
 	lone.joins(x)
 	want("joined too late", 1, 0)

@@ -51,6 +51,7 @@ func newServer(gen *generation, log *slog.Logger) *Server {
 	rand.Read(secret[:])
 	s.log = status.NewLog(log, &s.stats)
 	s.caps = newCapabilities(gen.conf.MaxCapsPerUID(), func(err error) { s.log.Error("revoke a capability", "error", err.Error()) })
+	s.lines = loglimit.Limiter{PerUID: 200, InAll: 500}
 	s.delays = sshauth.NewDelays(secret)
 	s.sleep = time.Sleep
 	s.hire = func(c config.Config, log status.Log, t *tty) (Worker, error) {
@@ -114,7 +115,7 @@ func (s *Server) accept(w wire, peer *unix.Ucred) {
 }
 
 // admit gives a conversation its place, if there may be one more of its peer.
-func (s *Server) admit(c *conversation) (refusal *capproto.Error) {
+func (s *Server) admit(c *conversation) *capproto.Error {
 	uid := c.peer.Uid
 	_, isFrontEnd := c.gen.fronts[uid]
 	s.mu.Lock()
@@ -129,10 +130,12 @@ func (s *Server) admit(c *conversation) (refusal *capproto.Error) {
 		s.convs[c] = true
 		return nil
 	}
-	if c.place, refusal = s.places.take(uid, c.gen.conf); refusal == nil {
-		s.convs[c] = true
+	c.place, _ = s.places.take(bound{everybody{}, c.gen.conf.MaxConversations}, bound{uid, c.gen.conf.MaxConversationsPerUID})
+	if c.place == nil {
+		return errTooMany
 	}
-	return refusal
+	s.convs[c] = true
+	return nil
 }
 
 // turnAway refuses a conversation. Anybody may cause that, so not every one is
@@ -164,7 +167,7 @@ func (s *Server) forget(c *conversation) {
 // now is the numbers of the moment.
 func (s *Server) now() status.Now {
 	open, sessions := s.sessions.list()
-	return status.Now{Conversations: s.places.count(), Sessions: sessions, Workers: int(s.workers.Load()), Capabilities: s.caps.count(), Open: open}
+	return status.Now{Conversations: s.places.count(everybody{}), Sessions: sessions, Workers: int(s.workers.Load()), Capabilities: s.caps.count(), Open: open}
 }
 
 // view opens the sockets for the status and the metrics that the configuration

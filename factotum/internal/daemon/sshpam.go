@@ -41,6 +41,9 @@ func (l *sshProto) needPAM() error {
 
 // authenticate has PAM ask for its proof.
 func (l *sshProto) authenticate() error {
+	if err := l.mayGuess(); err != nil {
+		return err
+	}
 	if err := l.needPAM(); err != nil {
 		return err
 	}
@@ -165,6 +168,7 @@ func (l *sshProto) refused(method string, d sshauth.Detail, r pamwire.Refused) (
 		return capproto.Msg{}, l.accountRefused(r.Text)
 	}
 	l.dropPAM()
+	l.guessedWrong()
 	if method == sshauth.Interactive {
 		// For a valid user, sshd logs it in these words alone.
 		illegal := ""
@@ -234,6 +238,7 @@ func (l *sshProto) admit(v pamwire.AccountValid) (capproto.Msg, error) {
 	}
 	l.user = &person{name: l.account.Name, uid: l.account.UID, root: l.conf.ChrootDirectory, ptys: l.terminals(), restricted: restricts(l.conf, l.keyOptions)}
 	l.state = admitted
+	l.startup.leave()
 	l.log.Event(status.Authenticated, "user", l.user.name, "rhost", l.host, "methods", joinMethods(l.methods.Done()))
 	return capproto.NewMsg(capproto.VerbDone), nil
 }

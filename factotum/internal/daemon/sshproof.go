@@ -78,6 +78,7 @@ func (l *sshProto) giveUpQuestions() error {
 		return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "the expired password was not changed"}}
 	}
 	l.dropPAM()
+	l.guessedWrong()
 	if _, err := l.failed(byInteractive); capproto.CodeOf(err) == capproto.CodeLimit {
 		return err
 	}

@@ -23,6 +23,9 @@ type tty struct {
 	taken  bool          // a worker has it, and closes it
 }
 
+// isPTY reports whether the terminal is one that anybody can make.
+func (t *tty) isPTY() bool { return strings.HasPrefix(t.name, "pts/") }
+
 // checkTTY accepts a descriptor only if it is the controlling terminal of the
 // process that sent it, which has that uid, and has a name in /dev that leads to the
 // same device. It asks no file system that a front end could have made.

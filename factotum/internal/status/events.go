@@ -84,6 +84,9 @@ func (l Log) Event(e Event, args ...any) {
 	l.Log(context.Background(), events[e].level, events[e].line, args...)
 }
 
+// Muted returns a Log that counts and logs nothing.
+func (l Log) Muted() Log { return Log{slog.New(slog.DiscardHandler), l.stats} }
+
 // Unlogged counts an event of which the log is to have no line, as there are too
 // many.
 func (l Log) Unlogged(e Event) { l.stats.Count(e) }

@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
-	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
 	"p9auth/test/testbed"
@@ -157,42 +155,6 @@ func (x *inside) rights() uint64 {
 	b = binary.LittleEndian.AppendUint64(b, 1)
 	b = append(b, make([]byte, 160-144)...)
 	return x.put(append(b, control...))
-}
-
-func (b *bed) port(t *testing.T) string {
-	t.Helper()
-	port, err := os.ReadFile(filepath.Join(b.Dir, "ssh_port"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(string(port))
-}
-
-// wantLogin has alice log in by ssh and run a program.
-func (b *bed) wantLogin(t *testing.T) {
-	t.Helper()
-	c, err := ssh.Dial("tcp", "127.0.0.1:"+b.port(t), &ssh.ClientConfig{
-		User: "alice", Auth: []ssh.AuthMethod{ssh.Password(password)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: testbed.Patience,
-	})
-	if err != nil {
-		t.Errorf("alice cannot log in: %v", err)
-		return
-	}
-	defer c.Close()
-	s, err := c.NewSession()
-	if err != nil {
-		t.Errorf("alice has no session: %v", err)
-		return
-	}
-	if out, err := s.Output("id -un"); string(out) != "alice\n" {
-		t.Errorf("alice ran id: %q, %v", out, err)
-	}
-}
-
-// sshfrontLogged counts a text in the listener's log.
-func (b *bed) sshfrontLogged(text string) int {
-	log, _ := os.ReadFile(filepath.Join(b.Dir, "log", "sshfront"))
-	return strings.Count(string(log), text)
 }
 
 // TestFromInsideTheSandboxNobodyIsLockedOut takes connection processes over, before
