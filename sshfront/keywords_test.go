@@ -45,6 +45,8 @@ func TestKeywordsOfTheConnectionAreSeenFromOutside(t *testing.T) {
 		{"HostKeyAlgorithms rsa-sha2-256", verbose, `host key algorithm: rsa-sha2-256`},
 		{"KexAlgorithms ecdh-sha2-nistp384", verbose, `kex: algorithm: ecdh-sha2-nistp384`},
 		{"Ciphers aes192-ctr\nMACs hmac-sha2-512", verbose, `cipher: aes192-ctr MAC: hmac-sha2-512 `},
+		{"Ciphers aes256-gcm@openssh.com\nMACs -*", verbose, `cipher: aes256-gcm@openssh\.com MAC: <implicit>`},
+		{"MACs -*", "ssh -n -c aes128-ctr -p $port ${options/-o LogLevel=ERROR/} alice@127.0.0.1 true 2>&1 || true", `no matching MAC found`},
 		{"Ciphers aes256-gcm@openssh.com", verbose, `cipher: aes256-gcm@openssh\.com`},
 		{"TCPKeepAlive yes", end, `timer:\(keepalive,(119|120)min`}, // as tcp(7) has it
 		{"TCPKeepAlive no", end, `!timer:\(keepalive`},

@@ -13,7 +13,10 @@ import (
 // algos is what a list keyword chooses from: the names that are offered here, those
 // that OpenSSH has and that are not, and those taken when the keyword is absent or
 // begins with +, - or ^.
-type algos struct{ known, missing, defaults []string }
+type algos struct {
+	known, missing, defaults []string
+	dispensable              bool // a list with '-' may leave none
+}
 
 const curve25519LibSSH = "curve25519-sha256@libssh.org" // RFC 8731: the older name
 
@@ -22,11 +25,14 @@ var (
 	insecure  = ssh.InsecureAlgorithms()
 
 	cipherAlgos = algos{
-		known:    slices.Concat(supported.Ciphers, insecure.Ciphers),
-		missing:  []string{"aes192-cbc", "aes256-cbc"},
-		defaults: supported.Ciphers,
+		known:   slices.Concat(supported.Ciphers, insecure.Ciphers),
+		missing: []string{"aes192-cbc", "aes256-cbc"},
+		defaults: only(supported.Ciphers, ssh.CipherChaCha20Poly1305, ssh.CipherAES128GCM, ssh.CipherAES256GCM,
+			ssh.CipherAES128CTR, ssh.CipherAES192CTR, ssh.CipherAES256CTR),
 	}
 	macAlgos = algos{
+		dispensable: true, // for the ciphers that have their own
+
 		known: slices.Concat(supported.MACs, insecure.MACs),
 		missing: []string{"umac-64-etm@openssh.com", "umac-128-etm@openssh.com", "umac-64@openssh.com", "umac-128@openssh.com",
 			"hmac-sha1-etm@openssh.com", "hmac-sha1-96-etm@openssh.com", "hmac-md5", "hmac-md5-96", "hmac-md5-etm@openssh.com", "hmac-md5-96-etm@openssh.com"},
@@ -68,7 +74,7 @@ const webauthn = "webauthn-sk-ecdsa-sha2-nistp256@openssh.com"
 // entry is not the list that was asked for.
 func (a algos) resolve(arg string) (list, absent []string, err error) {
 	list, absent, err = a.expand(arg)
-	if err == nil && len(list) == 0 {
+	if err == nil && len(list) == 0 && !(a.dispensable && arg[0] == '-') {
 		err = fmt.Errorf("%q leaves no algorithm", clip(arg))
 	}
 	return list, absent, err

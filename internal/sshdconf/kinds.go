@@ -242,17 +242,56 @@ func accepted(why string, values ...string) kind {
 	}
 }
 
-func unused(method string, values ...string) kind {
+// silent is a kind that Dump leaves out.
+func silent(k kind) kind {
+	k.show = nil
+	return k
+}
+
+// unused is a keyword that only matters for a method that is off. Where Dump prints it,
+// which is where name is given, it has the value that was given, or the first.
+func unused(name, method string, values ...string) kind {
 	return kind{
 		status: Accepted,
 		why:    "it has no effect while " + method + " is no",
-		set: func(_ *Settings, a *args) error {
+		set: func(s *Settings, a *args) error {
+			read := a.next
 			if len(values) > 0 {
-				_, err := a.oneOf(values...)
+				read = func() (string, error) { return a.oneOf(values...) }
+			}
+			v, err := read()
+			if len(values) > 0 && v == values[0] {
 				return err
 			}
-			_, err := a.next()
+			if s.Unused == nil {
+				s.Unused = map[string]string{}
+			}
+			s.Unused[name] = v
 			return err
+		},
+		show: func(s *Settings) []string {
+			switch v, given := s.Unused[name]; {
+			case name == "":
+				return nil
+			case given:
+				return one(v)
+			case len(values) > 0:
+				return one(values[0])
+			}
+			return nil
+		},
+	}
+}
+
+// obsolete is a keyword that OpenSSH does not have any more, and takes with every value.
+func obsolete(why string) kind {
+	return kind{
+		status: Accepted,
+		why:    why,
+		set: func(_ *Settings, a *args) error {
+			a.rest = nil
+			a.note = "deprecated option, without effect: " + why
+			return nil
 		},
 	}
 }

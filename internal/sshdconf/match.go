@@ -87,6 +87,9 @@ func ParseTestSpec(spec string) (ConnInfo, error) {
 	for f := range strings.SplitSeq(spec, ",") {
 		k, v, has := strings.Cut(f, "=")
 		var err error
+		if f == "" && spec != "" {
+			break // where sshd(8) stops
+		}
 		switch {
 		case k == "invalid-user" && !has:
 			ci.InvalidUser = true

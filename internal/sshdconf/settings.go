@@ -17,6 +17,9 @@ import (
 // the process that has read the file; other processes get parts of it: see
 // Listen, Transport, Connection, Auth, Session.
 type Settings struct {
+	// Unused are values of keywords without effect, for Dump.
+	Unused map[string]string
+
 	// The listener.
 	Ports                 []int
 	ListenAddresses       []HostPort // Port 0: each of Ports; Listen combines them

@@ -474,6 +474,9 @@ func TestTheTestSpecificationIsThatOfSshd(t *testing.T) {
 	if err != nil || ci.User != "alice" || ci.Host != "h" || ci.LocalPort != 22 || !ci.InvalidUser || ci.LocalAddr.String() != "::1" {
 		t.Errorf("got %+v, %v", ci, err)
 	}
+	if ci, err := ParseTestSpec("user=alice,,host=h"); err != nil || ci.User != "alice" || ci.Host != "" {
+		t.Errorf("behind an empty attribute, where sshd stops: %+v, %v", ci, err)
+	}
 	for _, s := range []string{"", "user", "addr=x", "lport=0", "colour=red"} {
 		if _, err := ParseTestSpec(s); err == nil {
 			t.Errorf("%q passed", s)

@@ -22,7 +22,7 @@ const (
 
 var rootNames = names[RootLogin]{
 	{"no", RootNo}, {"forced-commands-only", RootForcedCommands},
-	{"prohibit-password", RootNoPassword}, {"without-password", RootNoPassword}, {"yes", RootYes},
+	{"without-password", RootNoPassword}, {"prohibit-password", RootNoPassword}, {"yes", RootYes},
 }
 
 func (r RootLogin) String() string { return rootNames.of(r) }

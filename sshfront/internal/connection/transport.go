@@ -29,6 +29,9 @@ func (c *connection) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig
 			return c.greeting
 		},
 	}
+	if len(s.MACs) == 0 {
+		sc.MACs = []string{"none"} // which the library leaves out; of an empty list it would make its own
+	}
 	shown := map[string]bool{} // types of keys
 	for _, blob := range server.HostKeys {
 		key, err := ssh.ParsePublicKey(blob)

@@ -172,11 +172,23 @@ func TestNotifyAndPidFile(t *testing.T) {
 	r.cmd.Process.Signal(syscall.SIGHUP)
 	next("RELOADING=1\nMONOTONIC_USEC=")
 	next("READY=1")
+	// As with sshd, whose listener begins anew.
+	moved := filepath.Join(dir, "moved")
+	r.configure("PidFile " + moved + "\nListenAddress 127.0.0.1:" + fmt.Sprint(freePort(t)) + "\n")
+	r.cmd.Process.Signal(syscall.SIGHUP)
+	next("RELOADING=1\nMONOTONIC_USEC=")
+	next("READY=1")
+	if b, err := os.ReadFile(moved); err != nil || string(b) != fmt.Sprintln(r.cmd.Process.Pid) {
+		t.Errorf("pid file %q, %v", b, err)
+	}
+	if _, err := os.Stat(pidFile); err == nil {
+		t.Error("the pid file of the old configuration is left")
+	}
 	if err := r.stop(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
 	next("STOPPING=1")
-	if _, err := os.Stat(pidFile); err == nil {
+	if _, err := os.Stat(moved); err == nil {
 		t.Error("the pid file is left")
 	}
 }

@@ -133,7 +133,8 @@ func Run(o Options) error {
 		sshlog.Printf(sshdconf.LogInfo, "Server listening on %s port %d.", a.Addr(), a.Port())
 		go l.accept(s)
 	}
-	defer l.writePid(conf.PidFile)()
+	l.writePid("", conf.PidFile)
+	defer func() { l.writePid(l.conf.PidFile, "") }()
 	daemon.SdNotify(false, daemon.SdNotifyReady)
 	for {
 		select {
@@ -238,7 +239,7 @@ func (l *listener) reload(passed bool) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	old := l.sockets
+	old, pidFile := l.sockets, l.conf.PidFile
 	if !passed {
 		if err := l.open(conf); err != nil {
 			return err
@@ -248,6 +249,7 @@ func (l *listener) reload(passed bool) error {
 		return err
 	}
 	sshlog.Setup(l.opts.logLevel(conf), conf.LogVerbose)
+	l.writePid(pidFile, conf.PidFile)
 	sshlog.Printf(sshdconf.LogInfo, "Received SIGHUP; configuration read again.")
 	for a, s := range l.sockets {
 		if old[a] == nil {
@@ -258,14 +260,20 @@ func (l *listener) reload(passed bool) error {
 	return nil
 }
 
-// writePid writes PidFile. It returns what removes it.
-func (l *listener) writePid(name string) (remove func()) {
-	if name == "" || l.once {
-		return func() {}
+// writePid writes PidFile, after that of the configuration before has been removed: a
+// restarted sshd(8), which is what a SIGHUP makes of it, writes it again too. Either
+// name may be empty.
+func (l *listener) writePid(old, name string) {
+	if l.once {
+		return
+	}
+	if old != "" {
+		os.Remove(old)
+	}
+	if name == "" {
+		return
 	}
 	if err := os.WriteFile(name, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 		sshlog.Printf(sshdconf.LogError, "Couldn't create pid file: %v", err)
-		return func() {}
 	}
-	return func() { os.Remove(name) }
 }
