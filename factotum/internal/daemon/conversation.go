@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -338,16 +337,6 @@ func (c *conversation) end() {
 	if c.state != open {
 		c.dropWorker()
 	}
-	go func() {
-		c.leaving.Wait()
-		c.startup.leave()
-	}()
 	c.setTTY(nil)
-}
-
-// maxUserName bounds the name of an account, in bytes.
-const maxUserName = 256
-
-func possibleName(user string) bool {
-	return len(user) <= maxUserName && !strings.ContainsAny(user, "\n\r")
+	c.leaveStartup()
 }

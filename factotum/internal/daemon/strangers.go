@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,22 @@ func (c *conversation) startUp() error {
 		return &fatal{&capproto.Error{Code: capproto.CodeLimit, Text: "too many logins at once from " + source.String() + "; try again later"}}
 	}
 	return &fatal{errTooMany}
+}
+
+// leaveStartup makes room for another one when the workers have gone: otherwise they
+// could be had without end, by beginning and leaving again.
+func (c *conversation) leaveStartup() {
+	go func() {
+		c.leaving.Wait()
+		c.startup.leave()
+	}()
+}
+
+// maxUserName bounds the name of an account, in bytes.
+const maxUserName = 256
+
+func possibleName(user string) bool {
+	return len(user) <= maxUserName && !strings.ContainsAny(user, "\n\r")
 }
 
 // source is where the person is, as far as the kernel or root says so: a network, a
