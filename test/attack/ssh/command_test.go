@@ -79,7 +79,7 @@ func TestProgramsThatLookUpKeys(t *testing.T) {
 		// What does not count.
 		{keysCommand + "/etc/p9/fails", trial{"it fails", "", ed, "", "denied", `/etc/p9/fails: it failed: exit status 3: \"out of order\"`}},
 		{keysCommand + "/etc/p9/killed", trial{"a signal kills it", "", ed, "", "denied", "it failed: signal: terminated"}},
-		{keysCommand + "/etc/p9/endless", trial{"it never stops printing", "", ed, "", "denied", "it printed more than 1048576 bytes"}},
+		{keysCommand + "/etc/p9/endless", trial{"it never stops printing", "", ed, "", "denied", "it printed more than 16777216 bytes"}},
 		{keysCommand + "/etc/p9/background", trial{"it leaves its output open", "", ed, "", "denied", "it ended, but left its output open to another process"}},
 		{keysCommand + "/etc/p9/fails", trial{"it fails, but the file has the key", other.line(""), other, "", "done", ""}},
 		{keysCommand + "/etc/p9/loose", trial{"its group can write it", "", ed, "", "denied", "/etc/p9/loose: unsafe: bad ownership or modes for file /etc/p9/loose"}},
