@@ -73,7 +73,8 @@ echo locked:open-sesame | chpasswd -c SHA512 -s 1000; passwd -q -l locked`)
 			t.Fatalf("%s does not take the configuration: %s", program, log())
 		}
 	}
-	sshd := b.Command("/usr/sbin/sshd", "-D", "-e", "-f", "/etc/p9/sshd_config")
+	// A signal that is ignored here would be ignored by its users' programs.
+	sshd := b.Command("env", "--default-signal", "/usr/sbin/sshd", "-D", "-e", "-f", "/etc/p9/sshd_config")
 	sshd.Stderr = &p.log
 	if err := sshd.Start(); err != nil {
 		t.Fatal(err)
