@@ -33,7 +33,7 @@ func (u *userProcess) dial(r userlink.Dial) (userlink.Answer, error) {
 	}
 	d := net.Dialer{KeepAlive: -1}
 	d.SetMultipathTCP(false)
-	c, err := d.Dial(network, net.JoinHostPort(r.Host, strconv.Itoa(port)))
+	c, err := u.dialHost(&d, network, r.Host, strconv.Itoa(port))
 	return connected(c, err)
 }
 
