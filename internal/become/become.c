@@ -119,6 +119,23 @@ static void forget_redeemer(const struct plan *p)
 }
 
 /*
+ * The standard descriptors come from the redeemer, so they must be of the very
+ * terminal that the record means: the file in /dev, not only the device, as a
+ * number of a pty stands for another one in another devpts.
+ */
+static void check_terminal(const struct plan *p)
+{
+	u64 stat[32];	/* st_dev and st_ino are the first two */
+	u32 i;
+
+	for (i = 0; i < 3; i++) {
+		must(SYS(fstat, i, stat, 0, 0, 0), "the terminal's descriptors");
+		if (stat[0] != p->r->ttydev || stat[1] != p->r->ttyino)
+			fail("standard input, output and error are not the terminal of this login", "", 0);
+	}
+}
+
+/*
  * Changes the root directory, and returns a descriptor of the program, which is
  * outside of it. The program's descriptor stays open, since nothing in the root
  * leads to the program, and so do the terminals' that the record asks for, as
@@ -234,6 +251,8 @@ void start(u64 *sp)
 		;
 	if (!is_user(aux + 1, record.from))
 		fail("the grant is for another user than runs this", "", 0);
+	if (record.flags & TTY)
+		check_terminal(&p);
 	if (record.flags & BOUND) {
 		p.argv = p.strings;
 	} else {

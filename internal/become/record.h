@@ -29,16 +29,18 @@ struct record {
 	u32 zero;
 	u64 rootdev, rootino;	/* what fstat(2) must say of the root directory */
 	struct { u64 soft, hard; } limit[16];
+	u64 ttydev, ttyino;	/* what fstat(2) must say of descriptors 0, 1 and 2 */
 	u32 rest[];
 };
 
-_Static_assert(sizeof(struct record) == 328, "the layout is becomerecord's");
+_Static_assert(sizeof(struct record) == 344, "the layout is becomerecord's");
 
 enum {
 	BOUND = 1,
 	LOGINUID = 2,		/* the audit login uid is to be set */
 	ROOT = 4,		/* change root to the string root; path is outside of it */
-	FLAGS = 7,
+	TTY = 8,		/* descriptors 0, 1 and 2 must be a terminal */
+	FLAGS = 15,
 
 	MAXSIZE = 1 << 20,
 	MAXGROUPS = 65536,	/* the kernel's NGROUPS_MAX */
@@ -122,6 +124,8 @@ static int check(const void *b, u64 len, struct plan *p)
 		if (p->groups[i] == NOID)
 			return 0;
 	if (!(r->flags & ROOT) && (r->ptys || r->rootdev || r->rootino))
+		return 0;
+	if (!(r->flags & TTY) && (r->ttydev || r->ttyino))
 		return 0;
 
 	if (!(r->flags & BOUND))

@@ -39,6 +39,9 @@ type Bound struct {
 	Umask  uint32        // file mode mask, 0 to 0777
 	Limits map[int]Limit // by RLIMIT_ constant of the kernel; others stay as they are
 
+	// TTY is the terminal that descriptors 0, 1 and 2 must be, nil for anything.
+	TTY *TTY
+
 	// FDs are the descriptors that stay open, ascending. The first three are
 	// 0, 1 and 2; those of the three that are closed are opened to /dev/null.
 	FDs []uint32
@@ -58,6 +61,9 @@ type Root struct {
 	PTYs     uint32 // 0 to MaxPTYs
 }
 
+// TTY is a terminal, by what fstat(2) says of its file in /dev.
+type TTY struct{ Dev, Ino uint64 }
+
 // A Limit is a resource limit, see getrlimit(2); ^uint64(0) is unlimited.
 type Limit struct{ Soft, Hard uint64 }
 
@@ -75,13 +81,14 @@ const (
 // The binary form is that of struct record in become.c: a header of fixed size,
 // little endian, then the groups, the descriptors and the strings.
 const (
-	headerSize = 328
+	headerSize = 344
 	magic      = "p9grant2"
 
 	flagBound    = 1
 	flagLoginUID = 2
 	flagRoot     = 4
-	flags        = 7
+	flagTTY      = 8
+	flags        = 15
 
 	noID = capproto.NoID
 )
@@ -97,6 +104,7 @@ type header struct {
 	PTYs, Zero       uint32
 	RootDev, RootIno uint64
 	Limit            [NumLimits]Limit
+	TTYDev, TTYIno   uint64
 }
 
 var errRecord = errors.New("not the record of a grant")
@@ -117,6 +125,10 @@ func (r Record) Encode() ([]byte, error) {
 		if d := b.Root; d != nil {
 			h.Flags |= flagRoot
 			root, h.RootDev, h.RootIno, h.PTYs = d.Path, d.Dev, d.Ino, d.PTYs
+		}
+		if t := b.TTY; t != nil {
+			h.Flags |= flagTTY
+			h.TTYDev, h.TTYIno = t.Dev, t.Ino
 		}
 		h.NFDs, h.Umask = uint32(len(b.FDs)), b.Umask
 		h.Argc, h.Envc = uint32(len(b.Argv)), uint32(len(b.Env))
@@ -200,6 +212,9 @@ func Parse(b []byte) (Record, error) {
 	if h.Flags&flagRoot == 0 && (h.PTYs != 0 || h.RootDev != 0 || h.RootIno != 0) {
 		return Record{}, errRecord
 	}
+	if h.Flags&flagTTY == 0 && (h.TTYDev != 0 || h.TTYIno != 0) {
+		return Record{}, errRecord
+	}
 	text := b[headerSize+4*(h.NGroups+h.NFDs):]
 	if h.Flags&flagBound == 0 {
 		if h.Flags&^flagLoginUID != 0 || h.NFDs != 0 || h.Umask != 0 || h.Limits != 0 || h.Argc != 0 || h.Envc != 0 || len(text) != 0 {
@@ -218,6 +233,9 @@ func Parse(b []byte) (Record, error) {
 			}
 			bound.Limits[n] = l
 		}
+	}
+	if h.Flags&flagTTY != 0 {
+		bound.TTY = &TTY{h.TTYDev, h.TTYIno}
 	}
 	if h.Flags&flagRoot != 0 {
 		bound.Root = &Root{Dev: h.RootDev, Ino: h.RootIno, PTYs: h.PTYs}

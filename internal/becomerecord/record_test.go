@@ -26,6 +26,7 @@ func samples() []Record {
 	rooted.Root, rooted.Dir, rooted.Env = &Root{"/srv/sftp", 1<<63 + 5, 12, MaxPTYs}, "/", nil
 	rooted.FDs = []uint32{0, 1, 2, 3, 4}
 	passed.FDs = []uint32{0, 1, 2, 3, 7, 1<<31 - 1}
+	limited.TTY = &TTY{1<<63 + 7, 3}
 	return []Record{
 		{From: 990, UID: 1000, Groups: []uint32{1000, 27}, LoginUID: true},
 		{From: 0, UID: 0, Groups: []uint32{0}},
@@ -125,7 +126,7 @@ func TestParseRefusesBytesThatNoRecordEncodesTo(t *testing.T) {
 	}
 	for _, b := range [][]byte{
 		nil, good[1:], good[:len(good)-1], good[:headerSize], append(slices.Clone(good), 0),
-		change(0, 0), change(8, 0), change(12, 1<<3|1), change(52, 1), change(48, 7), change(56, 1), change(72+16, 1), change(72+24, 1),
+		change(0, 0), change(8, 0), change(12, 1<<4|1), change(52, 1), change(48, 7), change(56, 1), change(72+16, 1), change(72+24, 1), change(12, 1|2),
 	} {
 		if r, err := Parse(b); err == nil {
 			t.Errorf("%x is %+v", b, r)

@@ -351,12 +351,16 @@ func steps(t *testing.T, r becomerecord.Record, args ...string) []string {
 	command := image(t, runnable()[0], r)
 	log := filepath.Join(t.TempDir(), "strace")
 	cmd := exec.Command("strace", append([]string{"-f", "-o", log, command[0]}, args...)...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	b, err := os.ReadFile(log)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
+	}
+	defer null.Close()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = null, null, null
+	runErr := cmd.Run()
+	b, err := os.ReadFile(log)
+	if err != nil || runErr != nil {
+		t.Fatalf("%v, %v: %s", runErr, err, b)
 	}
 	var list []string
 	last, n := "", 0
@@ -416,6 +420,8 @@ func TestTheSystemCallsAreThoseOfCapuse4(t *testing.T) {
 			unbound = append(unbound, call)
 		case strings.HasPrefix(when, "bound"):
 			bound, rooted = append(bound, call), append(rooted, call)
+		case strings.HasPrefix(when, "terminal"):
+			bound = append(bound, call)
 		case strings.HasPrefix(when, "no root"):
 			unbound, bound = append(unbound, call), append(bound, call)
 		case strings.HasPrefix(when, "root"):
@@ -436,11 +442,13 @@ func TestTheSystemCallsAreThoseOfCapuse4(t *testing.T) {
 	}
 	r.Bound = shell("exit 0")
 	r.Bound.Limits = map[int]becomerecord.Limit{unix.RLIMIT_NPROC: {Soft: 1000, Hard: 1000}}
+	null := rootAt(t, os.DevNull) // stands for a terminal
+	r.Bound.TTY = &becomerecord.TTY{Dev: null.Dev, Ino: null.Ino}
 	if got := steps(t, r); !slices.Equal(got, bound) {
 		t.Errorf("bound: got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(bound, "\n"))
 	}
 	dir, look := jail(t)
-	r.Bound.Root, r.Bound.Path = rootAt(t, dir), look
+	r.Bound.Root, r.Bound.Path, r.Bound.TTY = rootAt(t, dir), look, nil
 	r.Bound.Root.PTYs = 2
 	if got := steps(t, r); !slices.Equal(got, rooted) {
 		t.Errorf("with a root directory: got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(rooted, "\n"))

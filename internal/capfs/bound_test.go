@@ -15,6 +15,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
@@ -340,5 +341,98 @@ func TestTooManyKeysDoNotKeepAUserOut(t *testing.T) {
 	}
 	if got := s.execute("with keys bound", 1500, s.bind(1500, shell("id -u"), user, user).Reveal()); got != line+fmt.Sprint(user) {
 		t.Errorf("bound: got %s", got)
+	}
+}
+
+// A login at a terminal is executed there, whatever the redeemer has as its standard
+// descriptors: not even at a pty of the same number in another devpts.
+func TestTheStandardDescriptorsOfABoundGrantAreItsTerminal(t *testing.T) {
+	s := serve(t, Options{})
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	defer slave.Close()
+	_, other, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	twin := twinOf(t, slave)
+	at := rootAt(t, slave.Name())
+	for name, c := range map[string]struct {
+		files [3]*os.File
+		want  string
+	}{
+		"the terminal":                   {[3]*os.File{slave, slave, slave}, "it is me"},
+		"/dev/null as standard input":    {[3]*os.File{null, slave, slave}, "not the terminal of this login"},
+		"/dev/null as standard output":   {[3]*os.File{slave, null, slave}, "not the terminal of this login"},
+		"another pty as standard input":  {[3]*os.File{other, slave, slave}, "not the terminal of this login"},
+		"its number in another devpts":   {[3]*os.File{twin, twin, slave}, "not the terminal of this login"},
+		"standard input that was closed": {[3]*os.File{nil, slave, slave}, "not the terminal of this login"},
+	} {
+		b := shell("echo it is me; sleep 0.1")
+		b.TTY = &becomerecord.TTY{Dev: at.Dev, Ino: at.Ino}
+		cmd := s.command("bound", 1500, s.bind(1500, b, 2000, 2000).Reveal())
+		cmd.Stdout, cmd.Stderr = c.files[1], c.files[2]
+		if c.files[0] != nil {
+			cmd.Stdin = c.files[0]
+		}
+		said := make(chan string)
+		go func() {
+			text, b := "", make([]byte, 1000)
+			for n, err := 0, error(nil); err == nil && !strings.Contains(text, "it is me") && !strings.Contains(text, "this login"); text += string(b[:n]) {
+				n, err = master.Read(b)
+			}
+			said <- text
+		}()
+		err := cmd.Run()
+		if got := <-said; !strings.Contains(got, c.want) || (err == nil) != (name == "the terminal") {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
+// twinOf is a pty of the same device number in a devpts of its own, which any user can
+// have in a namespace.
+func twinOf(t *testing.T, slave *os.File) *os.File {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("devpts", dir, "devpts", 0, "newinstance,ptmxmode=0666"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	for {
+		m, err := os.OpenFile(filepath.Join(dir, "ptmx"), os.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { m.Close() })
+		if err := unix.IoctlSetPointerInt(int(m.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+			t.Fatal(err)
+		}
+		n, err := unix.IoctlGetInt(int(m.Fd()), unix.TIOCGPTN)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint("/dev/pts/", n) != slave.Name() {
+			continue
+		}
+		twin, err := os.OpenFile(filepath.Join(dir, fmt.Sprint(n)), os.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { twin.Close() })
+		var a, b unix.Stat_t
+		if err := errors.Join(unix.Fstat(int(twin.Fd()), &a), unix.Fstat(int(slave.Fd()), &b)); err != nil || a.Rdev != b.Rdev {
+			t.Fatalf("devices %#x and %#x, %v", a.Rdev, b.Rdev, err)
+		}
+		return twin
 	}
 }

@@ -159,7 +159,7 @@ func (l *pamProto) environment(o *pamwire.Opened) []string {
 // describe has nothing to add.
 func (l *pamProto) describe() []capproto.Attr { return nil }
 
-// bound binds the login to the user's shell, at the descriptors of the terminal.
+// bound binds the login to the user's shell, at the terminal that was taken for it.
 func (l *pamProto) bound(o *pamwire.Opened, _ uint32, _ string) (*becomerecord.Bound, error) {
 	path, argv := loginshell.Command(o.Shell)
 	if !strings.HasPrefix(path, "/") {
@@ -169,6 +169,9 @@ func (l *pamProto) bound(o *pamwire.Opened, _ uint32, _ string) (*becomerecord.B
 	b.Path, b.Argv, b.Env, b.Dir, b.FDs = path, argv, l.environment(o), o.Home, []uint32{0, 1, 2}
 	if o.NoHome != "" || !strings.HasPrefix(o.Home, "/") {
 		b.Dir = "/"
+	}
+	if l.tty != nil && !l.tty.byHand {
+		b.TTY = &l.tty.file
 	}
 	return b, nil
 }

@@ -20,6 +20,7 @@ import (
 	"p9auth/capproto"
 	"p9auth/factotum/internal/config"
 	"p9auth/factotum/internal/status"
+	"p9auth/internal/becomerecord"
 )
 
 // serving is a server at sockets of its own, whose front end for pam is the user
@@ -235,6 +236,10 @@ func TestATerminalIsTheSendersOwn(t *testing.T) {
 	}
 	if "/dev/"+got.name != path || got.owner.UID != uint32(os.Getuid()) || !got.isOf(cmd.Process.Pid) || got.byHand || got.isOf(os.Getpid()) {
 		t.Errorf("%+v", got)
+	}
+	var st unix.Stat_t
+	if must(unix.Fstat(int(slave.Fd()), &st)); got.file != (becomerecord.TTY{Dev: st.Dev, Ino: st.Ino}) {
+		t.Errorf("fstat says %d %d, not %+v", st.Dev, st.Ino, got.file)
 	}
 	got.f.Close()
 	null, err := os.Open("/dev/null")

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/factotum/internal/pamwire"
+	"p9auth/internal/becomerecord"
 	"p9auth/internal/proc"
 )
 
@@ -19,8 +20,9 @@ type tty struct {
 	name   string        // as PAM_TTY has it: "tty1", "pts/3"
 	owner  pamwire.Owner // before the session
 	rdev   uint64        // the device
-	byHand bool          // root leads its session: login was started there by hand
-	taken  bool          // a worker has it, and closes it
+	file   becomerecord.TTY
+	byHand bool // root leads its session: login was started there by hand
+	taken  bool // a worker has it, and closes it
 }
 
 // isPTY reports whether the terminal is one that anybody can make.
@@ -83,7 +85,7 @@ func checkTTY(fd, pid int, uid uint32) (*tty, error) {
 	}
 	return &tty{
 		f: os.NewFile(uintptr(pfd), path), name: name,
-		owner: pamwire.Owner{UID: st.Uid, GID: st.Gid, Mode: uint32(st.Mode) & 0o7777}, rdev: rdev(st), byHand: byHand,
+		owner: pamwire.Owner{UID: st.Uid, GID: st.Gid, Mode: uint32(st.Mode) & 0o7777}, rdev: rdev(st), file: becomerecord.TTY{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino}, byHand: byHand,
 	}, nil
 }
 

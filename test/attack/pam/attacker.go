@@ -71,6 +71,7 @@ var attacks = map[string]func(args []string){
 	"reaches":         reaches,
 	"bound":           bound,
 	"environment":     environment,
+	"elsewhere":       elsewhere,
 	"taps":            taps,
 }
 

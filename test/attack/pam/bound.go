@@ -29,6 +29,23 @@ func bound([]string) {
 	os.Exit(1)
 }
 
+// elsewhere logs alice in at its terminal, and has her shell read from a pipe that
+// the attacker writes to.
+func elsewhere([]string) {
+	t := proves()
+	if m := t.ask("read"); m.Verb != capproto.VerbDone {
+		panic(m.Verb)
+	}
+	capability := t.ask("authinfo").Get("cap")
+	r, w, err := os.Pipe()
+	must(err)
+	w.WriteString("echo escaped as $(id -u)\n")
+	must(unix.Dup3(int(r.Fd()), 0, 0))
+	fmt.Println("redeems")
+	fmt.Println(capuse.Redeem(capuse.DefaultPath, capability))
+	os.Exit(1)
+}
+
 // environment wants variables in the shell's environment that are root's to pass
 // on, and root's connection does not help a login that has read something.
 func environment([]string) {

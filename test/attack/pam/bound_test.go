@@ -55,6 +55,15 @@ func TestTheOwnerOfLoginsUIDGetsTheUsersOwnShellOnly(t *testing.T) {
 		term.Expect("This account is currently not available")
 		term.Wait()
 	})
+	t.Run("at another place than the terminal", func(t *testing.T) {
+		b.Sh(t, "usermod -s /bin/bash alice")
+		term := Start(t, b, "_login", "elsewhere")
+		term.Expect("redeems")
+		term.Expect("standard input, output and error are not the terminal of this login")
+		if term.Wait() == nil || strings.Contains(term.Screen(), "escaped") {
+			t.Errorf("the shell read what the attacker wrote: %s", term.Screen())
+		}
+	})
 	t.Run("an environment of its own", func(t *testing.T) { Attack(t, b, "_login", "environment") })
 	b.WantLog(t, "protocol violation.*environ with .*LD_PRELOAD.*which is root's to pass on")
 	b.WantNoWorker(t)
