@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -32,7 +33,7 @@ func (c *conversation) startUp() error {
 		return nil
 	}
 	if full == source {
-		return &fatal{&capproto.Error{Code: capproto.CodeLimit, Text: "too many logins at once from " + source.String() + "; try again later"}}
+		return &fatal{&capproto.Error{Code: capproto.CodeLimit, Text: fmt.Sprintf("too many logins at once from %s; try again later", source)}}
 	}
 	return &fatal{errTooMany}
 }

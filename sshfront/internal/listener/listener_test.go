@@ -438,6 +438,18 @@ func TestMaxStartupsDropsAndRecovers(t *testing.T) {
 	r.want(`exited MaxStartups throttling after 0\ds, 1 connections dropped\n`)
 }
 
+func TestAProcessThatIsKilledAfterALoginIsInTheLog(t *testing.T) {
+	r := begin(t, "PerSourcePenalties crash:30 min:10\n")
+	c := r.dial()
+	c.say("authenticated alice")
+	fmt.Fprintln(c, "kill 9")
+	c.gone()
+	r.want(`session process \d+ for connection from 127\.0\.0\.1 to 127\.0\.0\.1 killed by signal 9`)
+	if r.dial().say("pid") == "" { // whoever has logged in is known
+		t.Error("the address has a penalty")
+	}
+}
+
 func TestExitStatusesBringPenalties(t *testing.T) {
 	for why, how := range map[string]string{
 		"caused crash":                                   "panic",
