@@ -42,7 +42,7 @@ func (c *connection) name(m ssh.ConnMetadata) {
 	}
 	c.methods, c.greeting, c.invalid = u.Methods, u.Banner, u.Invalid
 	if !c.conf.LogFixed {
-		sshlog.Setup(c.user.LogLevel, c.user.LogVerbose)
+		sshlog.SetupChild(c.user.LogLevel, c.user.LogVerbose)
 	}
 }
 

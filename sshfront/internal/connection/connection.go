@@ -32,7 +32,7 @@ func Main() {
 		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
 		os.Exit(control.ExitFailure)
 	}
-	sshlog.Setup(conf.LogLevel, conf.LogVerbose)
+	sshlog.SetupChild(conf.LogLevel, conf.LogVerbose)
 	status, err := serveConnection(conf)
 	if err != nil {
 		sshlog.Printf(sshdconf.LogFatal, "%v", err)

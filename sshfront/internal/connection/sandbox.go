@@ -117,14 +117,7 @@ const (
 func limitConnection() error {
 	// Signals that are pending are counted for the uid, but against the limit of the
 	// process that they are for; Go's own need no place.
-	limits := []int{unix.RLIMIT_CORE, unix.RLIMIT_MEMLOCK, unix.RLIMIT_MSGQUEUE, unix.RLIMIT_SIGPENDING, unix.RLIMIT_NPROC}
-	var st unix.Stat_t
-	if err := unix.Fstat(2, &st); err != nil {
-		return fmt.Errorf("standard error: %w", err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG { // with -E the log is a file that grows
-		limits = append(limits, unix.RLIMIT_FSIZE)
-	}
+	limits := []int{unix.RLIMIT_CORE, unix.RLIMIT_MEMLOCK, unix.RLIMIT_MSGQUEUE, unix.RLIMIT_SIGPENDING, unix.RLIMIT_NPROC, unix.RLIMIT_FSIZE}
 	for _, l := range limits {
 		if err := unix.Setrlimit(l, &unix.Rlimit{}); err != nil {
 			return os.NewSyscallError("setrlimit", err)

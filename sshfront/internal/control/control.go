@@ -16,7 +16,8 @@
 //	fd 5   a pipe for what become, and a user process that cannot start, say on
 //	       standard error: the listener logs it
 //
-// Standard error is the log; standard input and output are /dev/null.
+// Standard error is a pipe to the listener, which logs what comes; standard input and
+// output are /dev/null.
 //
 // The control socket is a SOCK_SEQPACKET socket with messages of capproto.Msg,
 // of at most MaxPacket bytes. From the connection process come

@@ -3,7 +3,6 @@ package listener
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"syscall"
 
@@ -96,12 +95,29 @@ func (l *listener) serveInetd(c *net.TCPConn, signals <-chan os.Signal) error {
 }
 
 // spawn starts this program in one of its modes, in a session of its own, with
-// files from descriptor 3 on. The first argument is there for ps(1).
-func (l *listener) spawn(mode string, peer netip.Addr, files ...*os.File) (*os.Process, error) {
-	return os.StartProcess("/proc/self/exe", []string{"sshfront: " + peer.String(), mode}, &os.ProcAttr{
+// files from descriptor 3 on. The first argument is there for ps(1). What the process
+// writes to its standard error is relayed. The caller holds the listener's lock.
+func (c *child) spawn(mode string, files ...*os.File) (*os.Process, error) {
+	said, say, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer say.Close()
+	process, err := os.StartProcess("/proc/self/exe", []string{"sshfront: " + c.remote.Addr().String(), mode}, &os.ProcAttr{
 		Dir:   "/",
-		Env:   l.env,
-		Files: append([]*os.File{l.null, l.null, os.Stderr}, files...),
+		Env:   c.l.env,
+		Files: append([]*os.File{c.l.null, c.l.null, say}, files...),
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
+	if err != nil {
+		said.Close()
+		return nil, err
+	}
+	r := c.relayOf(mode, process.Pid)
+	c.l.wg.Add(1)
+	go func() {
+		defer c.l.wg.Done()
+		r.run(said)
+	}()
+	return process, nil
 }

@@ -61,7 +61,7 @@ func (c *child) start(tcp *net.TCPConn, config *os.File) error {
 	var link *os.File // for the life of the connection process
 	if link, c.link, err = sys.Socketpair(); err == nil {
 		defer link.Close()
-		c.process, err = c.l.spawn("connection", c.remote.Addr(), sock, theirs, config, link)
+		c.process, err = c.spawn("connection", sock, theirs, config, link)
 	}
 	if err != nil {
 		c.link.Close()
@@ -204,7 +204,7 @@ func (c *child) startRedeemer() (pid int, err error) {
 		return 0, err
 	}
 	c.l.mu.Lock()
-	process, err := c.l.spawn("session", c.remote.Addr(), c.link, c.l.config, say)
+	process, err := c.spawn("session", c.link, c.l.config, say)
 	c.l.mu.Unlock()
 	say.Close()
 	if err != nil {

@@ -172,12 +172,12 @@ func logTo(name string) error {
 	return os.Unsetenv("JOURNAL_STREAM")
 }
 
-// childEnv is what other processes get of our environment: how to log, the time
-// zone, and the Go runtime's settings.
+// childEnv is what other processes get of our environment: the time zone, and the Go
+// runtime's settings.
 func childEnv(environ []string) []string {
 	return slices.DeleteFunc(environ, func(kv string) bool {
 		k, _, _ := strings.Cut(kv, "=")
-		return k != "JOURNAL_STREAM" && k != "TZ" && !strings.HasPrefix(k, "GO")
+		return k != "TZ" && !strings.HasPrefix(k, "GO")
 	})
 }
 

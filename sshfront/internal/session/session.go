@@ -33,7 +33,7 @@ func Main() {
 		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
 		os.Exit(control.ExitFailure)
 	}
-	sshlog.Setup(conf.LogLevel, conf.LogVerbose)
+	sshlog.SetupChild(conf.LogLevel, conf.LogVerbose)
 	link, err := dupLink()
 	if err != nil {
 		sshlog.Printf(sshdconf.LogFatal, "%v", err)

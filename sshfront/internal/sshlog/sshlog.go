@@ -2,9 +2,10 @@
 // form, one message a line, since programs like fail2ban read it. There is
 // no level= and no msg=.
 //
-// The listener, the connection processes and the redeemers all write to the
-// standard error that the listener has inherited. The package opens nothing, so
-// it works inside the connection process's sandbox.
+// Only the listener writes to the standard error that it has inherited (Setup). The
+// processes that it starts have a pipe to it in that place (SetupChild), in which a
+// line is its priority and its message, and the listener writes it for them (Relay). The
+// package opens nothing, so it works inside the connection process's sandbox.
 package sshlog
 
 import (
@@ -36,11 +37,24 @@ var levels = map[sshdconf.LogLevel]slog.Level{
 // Setup makes slog's default logger write to standard error what level
 // lets through, and what patterns (LogVerbose) name in any case.
 func Setup(level sshdconf.LogLevel, patterns []string) {
+	setup(level, patterns, os.Getenv("JOURNAL_STREAM") != "")
+}
+
+// SetupChild does that in a process that the listener has started.
+func SetupChild(level sshdconf.LogLevel, patterns []string) { setup(level, patterns, true) }
+
+func setup(level sshdconf.LogLevel, patterns []string, journal bool) {
 	// Ignore SIGPIPE: losing the log's reader must not kill this process.
 	signal.Notify(brokenPipe, syscall.SIGPIPE)
-	slog.SetDefault(slog.New(&handler{
-		w: os.Stderr, level: levels[level], patterns: patterns, journal: os.Getenv("JOURNAL_STREAM") != "",
-	}))
+	slog.SetDefault(slog.New(&handler{w: os.Stderr, level: levels[level], patterns: patterns, journal: journal}))
+}
+
+// Relay writes a line for the process pid, which has decided that it is to be logged.
+// The priority is syslog's; the line is printable ASCII.
+func Relay(pid, priority int, line string) {
+	if h, ok := slog.Default().Handler().(*handler); ok {
+		h.write(time.Now(), pid, priority, line)
+	}
 }
 
 // brokenPipe drops signals. They are not ignored, as that would be inherited.
@@ -94,22 +108,24 @@ func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	case r.Level < slog.LevelDebug:
 		word = fmt.Sprintf("debug%d: ", 1+slog.LevelDebug-r.Level)
 	}
-	var b strings.Builder
-	if h.journal {
-		fmt.Fprintf(&b, "<%d>%s", priority, word)
-	} else {
-		fmt.Fprintf(&b, "%s sshfront[%d]: %s", r.Time.Format("2006-01-02T15:04:05.000Z07:00"), os.Getpid(), word)
-	}
 	msg := r.Message + h.attrs
 	r.Attrs(func(a slog.Attr) bool {
 		msg += " " + a.String()
 		return true
 	})
-	b.WriteString(words.Vis(words.Clip(msg, maxLine)))
-	b.WriteByte('\n')
+	return h.write(r.Time, os.Getpid(), priority, word+words.Vis(words.Clip(msg, maxLine)))
+}
+
+// write writes a line of a process.
+func (h *handler) write(t time.Time, pid, priority int, line string) error {
+	if h.journal {
+		line = fmt.Sprintf("<%d>%s\n", priority, line)
+	} else {
+		line = fmt.Sprintf("%s sshfront[%d]: %s\n", t.Format("2006-01-02T15:04:05.000Z07:00"), pid, line)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, err := io.WriteString(h.w, b.String())
+	_, err := io.WriteString(h.w, line)
 	return err
 }
 
