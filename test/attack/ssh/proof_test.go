@@ -674,7 +674,7 @@ func (b *bed) strict(t *testing.T) {
 		{"a link to a terminal", "mv " + file + " /home/alice/x; ln -s /dev/tty " + file, "rm " + file + "; mv /home/alice/x " + file, "denied", "denied"},
 		{"a link to a file of the reader's in /proc", "mv " + file + " /home/alice/x; ln -s /proc/self/environ " + file, "rm " + file + "; mv /home/alice/x " + file, "denied", "denied"},
 		{"a link to a descriptor of the reader's", "mv " + file + " /home/alice/x; ln -s /proc/self/fd/0 " + file, "rm " + file + "; mv /home/alice/x " + file, "denied", "denied"},
-		{"a socket", "mv " + file + " /home/alice/x; timeout 1 socat UNIX-LISTEN:" + file + " - </dev/null >/dev/null 2>&1 & sleep 0.3", "rm -f " + file + "; mv /home/alice/x " + file, "denied", "denied"},
+		{"a socket", "mv " + file + " /home/alice/x; /usr/bin/python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"" + file + "\")'", "rm -f " + file + "; mv /home/alice/x " + file, "denied", "denied"},
 		{"a link to a secret of root's", "mv " + file + " /root/x; chmod 600 /root/x; chown root /root/x; ln -s /root/x " + file, "rm " + file + "; mv /root/x " + file + "; chown alice " + file, "denied", "denied"},
 	} {
 		b.install(t, "alice", ed.line(""))
