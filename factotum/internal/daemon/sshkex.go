@@ -60,6 +60,9 @@ func (l *sshProto) sign(p capproto.Packet) (capproto.Msg, error) {
 	if err := exchange.Check(l.version, *l.nonce, hostKey); err != nil {
 		return capproto.Msg{}, violation("sign: %v", err)
 	}
+	if err := exchange.CheckMethod(l.conf.KexAlgorithms, p.Get("alg")); err != nil {
+		return capproto.Msg{}, violation("sign: %v", err)
+	}
 	l.nonce = nil
 	hash := exchange.Hash()
 	sig, err := l.gen.ssh.sign(hostKey, p.Get("alg"), l.conf.HostKeyAlgorithms, hash)

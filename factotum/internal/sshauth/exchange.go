@@ -28,6 +28,9 @@ type Exchange struct {
 	nonce      Nonce
 	version    []byte // V_S
 	hostKey    []byte // K_S
+	values     []byte // of the method, after K_S
+
+	clientLists, serverLists [][]byte // of I_C and I_S: methods, host key algorithms, ...
 }
 
 // hashes are those of the key exchange methods that are offered.
@@ -57,13 +60,16 @@ func ParseExchange(transcript []byte, hash string) (*Exchange, error) {
 	if !bytes.HasPrefix(clientVersion, []byte("SSH-")) || len(clientVersion) > 255 || bytes.ContainsAny(clientVersion, "\x00\r\n") {
 		return nil, errors.New("V_C is not the version of an SSH client") // RFC 4253, section 4.2
 	}
-	if _, ok := cookie(clientInit); !ok {
+	if _, e.clientLists, ok = kexInit(clientInit); !ok {
 		return nil, errors.New("I_C is not a SSH_MSG_KEXINIT")
 	}
-	if e.nonce, ok = cookie(serverInit); !ok {
+	if e.nonce, e.serverLists, ok = kexInit(serverInit); !ok {
 		return nil, errors.New("I_S is not a SSH_MSG_KEXINIT")
 	}
-	if !methodValues(rest, 3) && (len(rest) < 12 || !methodValues(rest[12:], 5)) {
+	e.values = rest
+	_, three := valuesOf(rest, 3)
+	_, five := valuesOf(rest[min(12, len(rest)):], 5)
+	if !three && !five {
 		return nil, errors.New("after K_S there are not the values of a key exchange method")
 	}
 	return e, nil
@@ -85,28 +91,28 @@ func cutStrings(b []byte, n int) (fields [][]byte, rest []byte, ok bool) {
 	return fields, b, true
 }
 
-// cookie is that of a SSH_MSG_KEXINIT (RFC 4253, section 7.1): its type, the
-// cookie, ten lists of names, a boolean and a reserved number, and nothing after.
-func cookie(init []byte) (n Nonce, ok bool) {
+// kexInit reads a SSH_MSG_KEXINIT (RFC 4253, section 7.1): its type, the cookie, ten
+// lists of names, a boolean and a reserved number, and nothing after.
+func kexInit(init []byte) (n Nonce, lists [][]byte, ok bool) {
 	const typeOf = 20
 	if len(init) < 1+len(n) || init[0] != typeOf {
-		return n, false
+		return n, nil, false
 	}
 	copy(n[:], init[1:])
 	lists, rest, ok := cutStrings(init[1+len(n):], 10)
 	for _, l := range lists {
 		// US-ASCII (RFC 4251, section 5).
 		if bytes.ContainsFunc(l, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return n, false
+			return n, nil, false
 		}
 	}
-	return n, ok && len(rest) == 1+4
+	return n, lists, ok && len(rest) == 1+4
 }
 
-// methodValues reports whether b is n strings, none of them empty.
-func methodValues(b []byte, n int) bool {
+// valuesOf reads n strings, none of them empty, and nothing after them.
+func valuesOf(b []byte, n int) (values [][]byte, ok bool) {
 	values, rest, ok := cutStrings(b, n)
-	return ok && len(rest) == 0 && !slices.ContainsFunc(values, func(v []byte) bool { return len(v) == 0 })
+	return values, ok && len(rest) == 0 && !slices.ContainsFunc(values, func(v []byte) bool { return len(v) == 0 })
 }
 
 // Check says what is wrong with the exchange as one of a server that announces

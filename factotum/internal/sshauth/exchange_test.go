@@ -12,8 +12,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// kexInit is a SSH_MSG_KEXINIT (RFC 4253, section 7.1).
-func kexInit(cookie Nonce, kex ...string) []byte {
+// kexInitOf is a SSH_MSG_KEXINIT (RFC 4253, section 7.1).
+func kexInitOf(cookie Nonce, kex ...string) []byte {
 	return ssh.Marshal(struct {
 		Type                         byte
 		Cookie                       [16]byte
@@ -44,7 +44,7 @@ var (
 )
 
 func honest() transcript {
-	return transcript{"SSH-2.0-OpenSSH_10.0 Debian", version, kexInit(Nonce{9}, "curve25519-sha256", "ext-info-c"), kexInit(nonce, "curve25519-sha256"), hostKey, ecdh}
+	return transcript{"SSH-2.0-OpenSSH_10.0 Debian", version, kexInitOf(Nonce{9}, "curve25519-sha256", "ext-info-c"), kexInitOf(nonce, "curve25519-sha256"), hostKey, ecdh}
 }
 
 func TestAnExchangeOfThisServerIsHashedWhole(t *testing.T) {

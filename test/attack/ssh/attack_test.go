@@ -255,6 +255,10 @@ func (b *bed) exchanges(t *testing.T) {
 			return k.ask("sign", "key", capproto.B64(k.hostKey(ssh.KeyAlgoED25519)), "alg", ssh.KeyAlgoED25519, "data", capproto.B64(b))
 		})
 	}
+	// by has both sides agree on another method.
+	by := func(x *exchange, method string) {
+		x.IC, x.IS = kexInit(random(16), method), kexInit(x.IS[1:17], method)
+	}
 	// Transcripts of other exchanges than this one.
 	other := b.sshfront.start(t, "127.0.0.1")
 	second := b.relay(t, "_second").start(t, "127.0.0.1")
@@ -280,6 +284,12 @@ func (b *bed) exchanges(t *testing.T) {
 		"a byte after the host key":                func(x *exchange) { x.KS = append(slices.Clone(x.KS), 0) },
 		"a certificate that this host has not got": func(x *exchange) { x.KS = certify(t, newKey(t, "ed25519", 0), newKey(t, "ed25519", 0), nil).blob() },
 		"no shared secret":                         func(x *exchange) { x.Secret = nil },
+		"a method of the client alone":             func(x *exchange) { x.IC = kexInit(random(16), "ecdh-sha2-nistp256") },
+		"another method than its values":           func(x *exchange) { by(x, "ecdh-sha2-nistp256") },
+		"a method by SHA-1":                        func(x *exchange) { by(x, "diffie-hellman-group14-sha1") },
+		"a method that is not offered":             func(x *exchange) { by(x, "diffie-hellman-group14-sha256"); x.Theirs, x.Ours = []byte{5}, []byte{6} },
+		"a method that nobody knows":               func(x *exchange) { by(x, "sshsig@example.com") },
+		"a signed text as a public value":          func(x *exchange) { x.Theirs = sshsig },
 	} {
 		refuse(what, func(k *talk) capproto.Msg {
 			host := k.hostKey(ssh.KeyAlgoED25519)
@@ -292,7 +302,8 @@ func (b *bed) exchanges(t *testing.T) {
 		host := k.hostKey(ssh.KeyAlgoED25519)
 		return k.ask("sign", "key", capproto.B64(host), "alg", ssh.KeyAlgoED25519, "hash", "sha256", "transcript", capproto.B64(append(ssh.Marshal(k.exchange(host)), 0)))
 	})
-	for _, hash := range []string{"", "sha1", "md5", "none", "SHA256"} {
+	// The method's hash is another one.
+	for _, hash := range []string{"", "sha1", "md5", "none", "SHA256", "sha384", "sha512"} {
 		refuse("the hash "+hash, func(k *talk) capproto.Msg {
 			host := k.hostKey(ssh.KeyAlgoED25519)
 			return k.ask("sign", "key", capproto.B64(host), "alg", ssh.KeyAlgoED25519, "hash", hash, "transcript", capproto.B64(ssh.Marshal(k.exchange(host))))
@@ -314,6 +325,7 @@ func (b *bed) exchanges(t *testing.T) {
 	}
 	other.close()
 	second.close()
+	b.unsafeGroups(t)
 
 	// A second key exchange before authentication, with the nonce that was used
 	// or with a new one.

@@ -432,15 +432,19 @@ type exchange struct {
 	Theirs, Ours, Secret []byte
 }
 
-// kexInit is a SSH_MSG_KEXINIT (RFC 4253, section 7.1).
-func kexInit(cookie []byte) []byte {
+// kexInit is a SSH_MSG_KEXINIT (RFC 4253, section 7.1), of curve25519-sha256 unless
+// a method is named.
+func kexInit(cookie []byte, methods ...string) []byte {
+	if methods == nil {
+		methods = []string{"curve25519-sha256"}
+	}
 	return ssh.Marshal(struct {
 		Type                         byte
 		Cookie                       [16]byte
 		A, B, C, D, E, F, G, H, I, J []string
 		Follows                      bool
 		Reserved                     uint32
-	}{Type: 20, Cookie: [16]byte(cookie), A: []string{"curve25519-sha256"}, B: []string{ssh.KeyAlgoED25519}})
+	}{Type: 20, Cookie: [16]byte(cookie), A: methods, B: []string{ssh.KeyAlgoED25519}})
 }
 
 // exchange is a true one, with that host key and the last nonce.
