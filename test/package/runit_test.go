@@ -9,6 +9,9 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"p9auth/internal/proc"
 	"p9auth/test/testbed"
 )
 
@@ -70,6 +73,17 @@ ln -s /etc/sv/factotum /etc/service/`)
 		}
 	}
 	up("factotum")
+	// It gives up the rights that systemd would take away.
+	if !testbed.Eventually(func() bool {
+		pids := b.Pids("factotum")
+		if len(pids) != 1 {
+			return false
+		}
+		st, err := proc.ReadStatus(pids[0])
+		return err == nil && st.NoNewPrivs && st.Effective == 1<<unix.CAP_SYS_ADMIN && st.Bounding == st.Permitted && st.Bounding&(1<<unix.CAP_SYS_PTRACE|1<<unix.CAP_SETPCAP|1<<unix.CAP_NET_ADMIN) == 0
+	}) {
+		t.Error("factotum keeps rights")
+	}
 	b.Sh(t, `cp -r /usr/lib/p9auth/runit/p9auth-ssh /etc/sv/
 ln -s /etc/sv/p9auth-ssh /etc/service/
 cp -r /usr/lib/p9auth/runit/p9auth-getty /etc/sv/p9auth-getty-tty2
