@@ -196,12 +196,44 @@ func Groups(groups []string, list string) bool {
 
 func canonical(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
+// aton parses an IPv4 address as inet_aton(3) does, which sshd takes: one to four
+// numbers, decimal, octal or hexadecimal, of which the last fills what is left.
+func aton(s string) (netip.Addr, bool) {
+	parts := strings.Split(s, ".")
+	if len(parts) > 4 {
+		return netip.Addr{}, false
+	}
+	var a uint32
+	for i, p := range parts {
+		base, bits := 10, 8
+		if i == len(parts)-1 {
+			bits = 8 * (4 - i)
+		}
+		if rest, hex := strings.CutPrefix(strings.ToLower(p), "0x"); hex {
+			p, base = rest, 16
+		} else if len(p) > 1 && p[0] == '0' {
+			base = 8
+		}
+		n, err := strconv.ParseUint(p, base, bits)
+		if err != nil {
+			return netip.Addr{}, false
+		}
+		a = a<<bits | uint32(n)
+	}
+	return netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)}), true
+}
+
 // prefix parses one address or network. It returns false without an error for
-// what can only be a name or a wildcard.
+// what can only be a name or a wildcard. As with sshd(8), an address that is mapped
+// into IPv6 (::ffff:192.0.2.1) stays one of IPv6, which no client has.
 func prefix(e string) (netip.Prefix, bool, error) {
 	text, bits, slash := strings.Cut(e, "/")
 	a, err := netip.ParseAddr(text)
-	if err != nil {
+	ok := err == nil
+	if !ok {
+		a, ok = aton(text)
+	}
+	if !ok {
 		if slash {
 			return netip.Prefix{}, false, fmt.Errorf("invalid network %q", clip(e))
 		}
@@ -214,9 +246,6 @@ func prefix(e string) (netip.Prefix, bool, error) {
 		if err != nil || strconv.Itoa(n) != bits || n < 0 || n > a.BitLen() {
 			return netip.Prefix{}, false, fmt.Errorf("invalid mask length in %q", clip(e))
 		}
-	}
-	if a.Is4In6() && n >= 96 {
-		a, n = a.Unmap(), n-96
 	}
 	p := netip.PrefixFrom(a, n)
 	if p.Masked() != p {

@@ -59,7 +59,10 @@ func TestAddrKnowsNetworksWildcardsAndNegation(t *testing.T) {
 		{"2001:db8::1", "2001:db8::/32", Matched}, {"2001:db8::1", "2001:DB8::1", Matched},
 		{"fe80::1%eth0", "fe80::/10", Matched}, {"192.0.2.7", "2001:db8::/32", None},
 		{"192.0.2.7", "0.0.0.0/0", Matched}, {"2001:db8::1", "0.0.0.0/0", None},
-		{"192.0.2.7", "::ffff:192.0.2.0/120", Matched},
+		{"192.0.2.7", "::ffff:192.0.2.0/120", None}, {"192.0.2.7", "*,!::ffff:192.0.2.7", Matched}, // as sshd
+		{"127.0.0.1", "127.1", Matched}, {"127.0.0.1", "*,!0x7f.1", Negated}, {"127.0.0.1", "0177.0.01", Matched}, {"127.0.0.1", "2130706433", Matched},
+		{"127.0.0.1", "127.1/32", Matched}, {"127.0.0.1", "127.0.0.256", None}, {"127.0.0.1", "0x.1", None}, {"127.0.0.1", "127.0_0.1", None},
+		{"127.0.0.1", "127.0.0.0.1", None}, {"127.0.0.1", "+127.1", None}, {"0.0.0.8", "08", None}, {"0.0.0.8", "010", Matched},
 	} {
 		got, err := Addr(netip.MustParseAddr(c.a), c.l)
 		if err != nil || got != c.want {
