@@ -148,6 +148,11 @@ func (c *connection) auth(p capproto.Proof) error {
 		return errOver
 	}
 	c.tried = true
+	if named, _, _ := strings.Cut(p.User, ":"); named != c.login {
+		// It is the client's doing (sshd: auth2.c, input_userauth_request), and
+		// factotum would have to take it for ours.
+		return &capproto.Error{Code: capproto.CodeProtocol, Text: fmt.Sprintf("Change of username or service not allowed: (%s,ssh-connection) -> (%s,ssh-connection)", c.login, named)}
+	}
 	return c.factotum.Auth(p)
 }
 
@@ -211,7 +216,7 @@ func (c *connection) giveUp(m ssh.ConnMetadata, err error) string {
 		return ""
 	}
 	c.over = true
-	sshlog.Printf(sshdconf.LogInfo, "Disconnecting authenticating user %s %s port %d: %v", userName(m), c.remote.IP, c.remote.Port, err)
+	sshlog.Printf(sshdconf.LogInfo, "Disconnecting authenticating user %s %s port %d: %v", c.login, c.remote.IP, c.remote.Port, err)
 	text := "authentication failed: factotum does not answer; try again later"
 	if e := new(capproto.Error); errors.As(err, &e) {
 		text = e.Text
