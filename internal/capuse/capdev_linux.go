@@ -167,6 +167,12 @@ func newKeyring() {
 	if e == unix.ENOSYS || e == unix.EOPNOTSUPP {
 		return
 	}
+	if e == unix.EDQUOT {
+		// As become does: the user stays in the old one, which others can see, so
+		// their user keyring is not linked to it.
+		write(2, []byte("become: no new session keyring: you have too many keys: disk quota exceeded\n"))
+		return
+	}
 	if e != 0 {
 		fail("join a new session keyring", e)
 	}

@@ -137,6 +137,7 @@ func services() {
 	})
 	if _, err := os.Stat(programs + "sshfront"); err == nil {
 		run("ssh: a real client logs alice in with her key", func(t *T) { sshLogin(t, factotum) })
+		restricted(factotum)
 	}
 	b, _ := os.ReadFile(factotum.log)
 	for l := range strings.Lines(string(b)) {

@@ -192,6 +192,7 @@ ltp:x:1600:1600::/home/ltp:/bin/bash
 	a.file("/etc/group", 0o644, "root:x:0:\ntty:x:5:\nshadow:x:42:\n_login:x:101:\n_sshfront:x:102:\nalice:x:1000:\nwizards:x:1100:alice\nltp:x:1600:\n")
 	a.file("/etc/shadow", 0o600, "root:*:19000:0:99999:7:::\n_login:!:19000::::::\n_sshfront:!:19000::::::\nalice:"+
 		strings.TrimSpace(string(hash))+":19000:0:99999:7:::\nltp:!:19000:0:99999:7:::\n")
+	a.file("/etc/shells", 0o644, "/bin/sh\n/bin/bash\n/bin/rbash\n")
 	a.file("/etc/hosts", 0o644, "127.0.0.1 localhost guest\n")
 	a.file("/etc/p9auth/factotum.conf", 0o644, "FrontEnd _login login\nFrontEnd _sshfront sshd ssh\n")
 	a.file("/etc/p9auth/sshd_config", 0o644, "Subsystem sftp internal-sftp\n")
