@@ -27,7 +27,7 @@ func Enter(log *slog.Logger) error {
 	}
 	workers := st.Permitted & st.Bounding
 	if workers&(1<<unix.CAP_SETPCAP) != 0 {
-		workers &= all()
+		workers &= all() | backend
 		if err := bound(st.Bounding &^ workers); err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ func Enter(log *slog.Logger) error {
 		return err
 	}
 	// What the service manager has added is for whoever needs it.
-	own := workers &^ only(func(r Right) bool { return !r.Own })
+	own := workers &^ (only(func(r Right) bool { return !r.Own }) &^ backend)
 	if err := capset(workers, own); err != nil {
 		return err
 	}
