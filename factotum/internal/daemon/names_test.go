@@ -150,3 +150,21 @@ func TestAnotherNameOfTheSameAccountIsTheSameAccount(t *testing.T) {
 		}
 	}
 }
+
+// FuzzNames: what NSS and PAM get of a name that a client chose is a possible name of
+// an account, whose part before a colon it is, or nobody's; and the log gets one line.
+func FuzzNames(f *testing.F) {
+	for _, name := range []string{"alice", "ALICE:style", ":", "", "a\nb", "a\x00b", "\xff\xfe:", "NOUSER:", strings.Repeat("é", 200)} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		l := &sshProto{signedName: name, name: withoutStyle(name)}
+		got := l.pamName()
+		if got != nobodyName && (got != l.name || got == "" || len(got) > maxUserName || strings.ContainsAny(got, ":\r\n") || !strings.HasPrefix(name, got)) {
+			t.Errorf("%q goes to PAM as %q", name, got)
+		}
+		if vis := l.visName(); strings.ContainsAny(vis, "\r\n\x00\x1b") || len(vis) > 4*100 {
+			t.Errorf("%q is logged as %q", name, vis)
+		}
+	})
+}
