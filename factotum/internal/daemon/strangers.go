@@ -86,13 +86,16 @@ func network(a netip.Addr) netip.Prefix {
 
 // guesses counts wrong passwords by their source. Its zero value is ready.
 type guesses struct {
-	mu   sync.Mutex
-	paid map[any]time.Time // until when what was guessed is paid for
+	mu    sync.Mutex
+	paid  map[any]time.Time // until when what was guessed is paid for
+	swept time.Time         // when the rows that are over were last taken out
 }
 
 const (
 	// maxSources bounds the table. Those that it has no room for share one row.
 	maxSources = 16384
+	// sweepEvery is how often a full table is looked through, which takes a while.
+	sweepEvery = time.Second
 	// maxPause is how long a guess is held back. What had to wait longer is refused.
 	maxPause = 10 * time.Second
 )
@@ -112,7 +115,8 @@ func (g *guesses) wrong(source any, now time.Time, perMinute int) {
 	if g.paid == nil {
 		g.paid = map[any]time.Time{}
 	}
-	if len(g.paid) >= maxSources {
+	if len(g.paid) >= maxSources && now.Sub(g.swept) >= sweepEvery {
+		g.swept = now
 		for s, until := range g.paid {
 			if until.Before(now) {
 				delete(g.paid, s)
