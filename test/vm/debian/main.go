@@ -101,6 +101,7 @@ func main() {
 	before := reference(signer)
 	switchOver()
 	console()
+	terminals()
 	overSSH(signer)
 	compare(before, observe(signer))
 	asRoot()
@@ -242,6 +243,60 @@ func console() {
 		return want(vm.sh(`[ $(systemctl show -p MainPID --value serial-getty@ttyS0) = $$ ] && echo same`), `^same$`)
 	})
 	session("at the console", vm.sh, "ttyS0", "ttyS0", "login")
+	vm.logout()
+}
+
+// tap is a process of login's uid that opens a terminal while agetty prompts there, and
+// reads and writes once somebody logs in. It notes what it reads, how that ends (0: the
+// descriptor is dead), and whether it could write.
+const tap = `#!/bin/sh
+until pgrep -t $1 agetty >/dev/null; do sleep 0.2; done
+exec 3<>/dev/$1
+echo open
+while [ $(stat -c %U /dev/$1) = _login ]; do sleep 0.05; done
+timeout 120 cat <&3
+echo ended $?
+echo spoofed >&3 && echo wrote
+`
+
+// terminals taps a serial line and a virtual terminal before alice logs in there.
+func terminals() {
+	start := func(tty string) {
+		vm.sh("systemd-run -q --unit=tap-" + tty + " -p User=_login -p StandardOutput=file:/var/tmp/" + tty + " -p StandardError=null /usr/local/bin/tap " + tty)
+	}
+	heard := func(tty string) error { return want(vm.sh("cat /var/tmp/"+tty), `^open\nended 0$`) }
+	must("root logs in at ttyS0, and a process of _login waits for the next prompt there", func() error {
+		if err := vm.login("root", `# $`); err != nil {
+			return err
+		}
+		vm.sh("cat >/usr/local/bin/tap <<'END'\n" + tap + "END\nchmod 755 /usr/local/bin/tap")
+		start("ttyS0")
+		vm.logout()
+		return nil
+	})
+	must("alice logs in at ttyS0 and types a secret", func() error {
+		vm.expect(`p9vm login: $`)
+		time.Sleep(5 * time.Second) // for the other process
+		vm.send("alice\n")
+		vm.expect(`Password: $`)
+		vm.send(password + "\n")
+		vm.expect(`\$ $`)
+		vm.send("stty -echo; PS1=; bind 'set enable-bracketed-paste off' 2>/dev/null\n")
+		err := want(vm.sh("echo a-secret; tty; stat -c %U $(tty)"), `a-secret\n/dev/ttyS0\nalice$`)
+		vm.logout()
+		return err
+	})
+	must("root logs in again", func() error { return vm.login("root", `# $`) })
+	claim("at a serial line, the process that had it open before has read nothing", func() error { return heard("ttyS0") })
+	claim("at a virtual terminal, agetty and login let alice in, whoever has it open", func() error {
+		// Nobody has a keyboard: root types by TIOCSTI.
+		vm.sh(`type() { perl -e 'open F, "+<", "/dev/tty1" or die; ioctl(F, 0x5412, my $c = $_) or die $! for split //, shift' "$1
+"; }; owner() { for i in $(seq 300); do [ $(stat -c %U /dev/tty1) = $1 ] && break; sleep 0.2; done; }`)
+		start("tty1")
+		return want(vm.sh("for i in $(seq 300); do [ -s /var/tmp/tty1 ] && break; sleep 0.2; done; type alice; owner root; sleep 3; type "+password+
+			"; owner alice; sleep 3; type 'tty >at-tty1; stat -c %U /dev/tty1 >>at-tty1; exit'; owner _login; cat /home/alice/at-tty1"), `^/dev/tty1\nalice$`)
+	})
+	claim("and it has read nothing there", func() error { return heard("tty1") })
 	vm.logout()
 }
 
