@@ -256,7 +256,7 @@ echo open
 while [ $(stat -c %U /dev/$1) = _login ]; do sleep 0.05; done
 timeout 120 cat <&3
 echo ended $?
-echo spoofed >&3 && echo wrote
+echo spoofed >&3 && echo wrote || exit 0 # the unit must not count as failed
 `
 
 // terminals taps a serial line and a virtual terminal before alice logs in there.
