@@ -40,6 +40,9 @@ func (p *pair) says(t *testing.T, port, script string) string {
 func TestAUsersProgramInheritsWhatItDoesFromSSHD(t *testing.T) {
 	p := up(t)
 	theirs, ours := p.says(t, p.theirs, state), p.says(t, p.ours, state)
+	// The 32nd signal is the C library's own. sshd leaves it as the process has it
+	// that started sshd, which may ignore it.
+	theirs = strings.Replace(theirs, "SigIgn:\t00000000800", "SigIgn:\t00000000000", 1)
 	if !strings.Contains(ours, "descriptor 2\n") || strings.Contains(ours, "descriptor 3\n") || !strings.Contains(ours, "CapEff:\t0000000000000000\n") {
 		t.Errorf("a program has\n%s", ours)
 	}
