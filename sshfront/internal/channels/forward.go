@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"p9auth/sshfront/internal/passed"
 	"p9auth/sshfront/internal/userlink"
 )
 
@@ -65,7 +64,7 @@ func (s *service) direct(nc ssh.NewChannel, f *os.File, err error) {
 		f.Close()
 		return
 	}
-	s.splice(nc.ChannelType(), ch, reqs, passed.New(f))
+	s.splice(nc.ChannelType(), ch, reqs, f)
 }
 
 // forwardTCP answers tcpip-forward: RFC 4254 section 7.1.
@@ -174,7 +173,7 @@ func (s *service) acceptAll(l userlink.Listener, open, timeout string, extra fun
 				f.Close()
 				return
 			}
-			s.splice(timeout, ch, reqs, passed.New(f))
+			s.splice(timeout, ch, reqs, f)
 		}()
 	}
 }
