@@ -213,8 +213,8 @@ func TestAWorkerProcessThatCannotBeUsedIsEnded(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			s := startTestWorker(t, how)
 			s.w.Tell(pamwire.Begin{Service: "login", User: "alice"})
-			if how == "too much" {
-				time.Sleep(100 * time.Millisecond)
+			for how == "too much" && s.running.Load() > 0 { // nobody listens until it is killed
+				time.Sleep(time.Millisecond)
 			}
 			for range s.w.Events() {
 			}
