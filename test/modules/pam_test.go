@@ -175,7 +175,12 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := testbed.FreePort(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, other, _ := net.SplitHostPort(l.Addr().String())
+	l.Close()
 	s := &site{b, strings.TrimSpace(string(port)), other}
 	s.Sh(t, `mkdir -p /run/sshd; printf 'UsePAM yes\nPrintMotd no\nPasswordAuthentication no\nKbdInteractiveAuthentication yes\nHostKey /etc/ssh/ssh_host_ed25519_key\nPidFile none\n' >/etc/ssh/sshd_ref`)
 	c := b.Command("/usr/sbin/sshd", "-D", "-f", "/etc/ssh/sshd_ref", "-p", other)

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -165,20 +164,16 @@ func (b *Bed) WantLog(tb testing.TB, expr string) {
 	}
 }
 
-// FreePort is a TCP port of this machine that nobody listened on a moment ago. It is
-// below those that the kernel gives to clients (ip_local_port_range): the server that it
-// is for may be slow to begin, and somebody's connection must not get it meanwhile.
+// FreePort is a TCP port of this machine that nobody listened on a moment ago.
 func FreePort(tb testing.TB) string {
 	tb.Helper()
-	for range 100 {
-		port := strconv.Itoa(20000 + rand.IntN(12000))
-		if l, err := net.Listen("tcp", ":"+port); err == nil {
-			l.Close()
-			return port
-		}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
 	}
-	tb.Fatal("no port is free")
-	return ""
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
 }
 
 // Eventually waits until a condition holds. It returns false if that takes
