@@ -2,8 +2,9 @@ package channels
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
+
+	"golang.org/x/crypto/ssh"
 
 	"p9auth/internal/match"
 )
@@ -58,22 +59,22 @@ func (s *service) proveHostKeys(payload []byte) (ok bool, signatures []byte) {
 
 // appendString appends a string as RFC 4251 section 5 has it.
 func appendString(b, s []byte) []byte {
-	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+	return append(b, ssh.Marshal(struct{ S []byte }{s})...)
 }
 
 // cutStrings reads strings of RFC 4251 section 5, at least one and at most n, and
 // nothing after them.
 func cutStrings(b []byte, n int) (list [][]byte, ok bool) {
 	for len(b) > 0 {
-		if len(b) < 4 || len(list) == n {
+		var m struct {
+			S    []byte
+			Rest []byte `ssh:"rest"`
+		}
+		if len(list) == n || ssh.Unmarshal(b, &m) != nil {
 			return nil, false
 		}
-		size := binary.BigEndian.Uint32(b)
-		if b = b[4:]; uint64(size) > uint64(len(b)) {
-			return nil, false
-		}
-		list = append(list, b[:size])
-		b = b[size:]
+		list = append(list, m.S)
+		b = m.Rest
 	}
 	return list, len(list) > 0
 }
