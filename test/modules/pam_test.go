@@ -2,7 +2,6 @@ package modules
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -175,29 +174,8 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, other, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
-	s := &site{b, strings.TrimSpace(string(port)), other}
-	s.Sh(t, `mkdir -p /run/sshd; printf 'UsePAM yes\nPrintMotd no\nPasswordAuthentication no\nKbdInteractiveAuthentication yes\nHostKey /etc/ssh/ssh_host_ed25519_key\nPidFile none\n' >/etc/ssh/sshd_ref`)
-	c := b.Command("/usr/sbin/sshd", "-D", "-f", "/etc/ssh/sshd_ref", "-p", other)
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
-	if !testbed.Eventually(func() bool {
-		n, err := net.DialTimeout("tcp", "127.0.0.1:"+other, time.Second)
-		if err == nil {
-			n.Close()
-		}
-		return err == nil
-	}) {
-		t.Fatal("sshd does not start")
-	}
-	return s
+	sshd := b.SSHD(t, "UsePAM yes\nPrintMotd no\nPasswordAuthentication no\nKbdInteractiveAuthentication yes\nHostKey /etc/ssh/ssh_host_ed25519_key\n")
+	return &site{b, strings.TrimSpace(string(port)), sshd.Port}
 }
 
 // console logs alice in on a terminal and returns what she sees after the

@@ -1,7 +1,6 @@
 package names
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -82,24 +80,7 @@ type way struct {
 type pair struct {
 	*testbed.Bed
 	ports [2]string // ours, sshd's
-	sshd  *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
+	sshd  *testbed.Log
 }
 
 // build compiles a module of testdata into the testbed.
@@ -147,47 +128,19 @@ func up(t *testing.T, lines string) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{Bed: b, ports: [2]string{strings.TrimSpace(string(port)), testbed.FreePort(t)}, sshd: &lockedBuffer{}}
-	b.Sh(t, "mkdir -p /etc/p9 /run/sshd")
+	p := &pair{Bed: b, ports: [2]string{strings.TrimSpace(string(port))}}
+	b.Sh(t, "mkdir -p /etc/p9")
 	b.Write(t, "/etc/pam.d/sshd", "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_unix.so\n")
 	p.configure(t, lines)
-	theirs := fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nPidFile none\n", p.ports[1])
-	if b.Command("/usr/sbin/sshd", "-t", "-f", "none", "-o", "PerSourcePenalties=no").Run() == nil {
-		theirs += "PerSourcePenalties no\n"
-	}
-	b.Write(t, "/etc/p9/sshd_config", theirs+base+lines)
-	sshd := b.Command("/usr/sbin/sshd", "-D", "-e", "-f", "/etc/p9/sshd_config")
-	sshd.Stderr = p.sshd
-	if err := sshd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sshd.Process.Kill(); sshd.Wait() })
-	if !testbed.Eventually(func() bool {
-		c, err := net.Dial("tcp", "127.0.0.1:"+p.ports[1])
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	}) {
-		t.Fatalf("sshd does not listen: %s", p.sshd)
-	}
+	sshd := b.SSHD(t, base+lines)
+	p.ports[1], p.sshd = sshd.Port, &sshd.Log
 	return p
 }
 
 // configure has our servers read their configuration.
 func (p *pair) configure(t *testing.T, lines string) {
 	t.Helper()
-	p.Write(t, "/etc/p9auth/sshd_config", "PerSourcePenalties no\n"+base+lines)
-	for _, program := range []string{"factotum", "sshfront"} {
-		log := func() string { return p.Sh(t, "cat "+p.Dir+"/log/"+program) }
-		before := strings.Count(log(), "configuration read again")
-		if err := syscall.Kill(p.Pids(program)[0], syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		if !testbed.Eventually(func() bool { return strings.Count(log(), "configuration read again") > before }) {
-			t.Fatalf("%s does not take the configuration: %s", program, log())
-		}
-	}
+	p.Configure(t, "PerSourcePenalties no\n"+base+lines)
 }
 
 func newSigner(t *testing.T) ssh.Signer {

@@ -265,7 +265,7 @@ func TestARootDirectoryThatOthersCanChangeIsRefused(t *testing.T) {
 		if !testbed.Eventually(func() bool {
 			return theirs.MatchString(p.log.String()) && theirs.MatchString(strings.ReplaceAll(p.Log(), `\"`, `"`))
 		}) {
-			t.Errorf("one of the logs does not have %q; sshd's ends with %.2000s", text, p.log.String()[max(0, p.log.Len()-2000):])
+			t.Errorf("one of the logs does not have %q; sshd's ends with %.2000s", text, p.log.String()[max(0, len(p.log.String())-2000):])
 		}
 	} // By a link, into a directory of alice's. sshd goes there: she could have the link
 	// lead to another root, such as /.

@@ -8,14 +8,12 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -39,7 +37,7 @@ AuthorizedKeysFile /etc/p9/keys/%u
 type pair struct {
 	*testbed.Bed
 	ours, theirs string // ports
-	log          *bytes.Buffer
+	log          *testbed.Log
 }
 
 // up starts both servers with the lines: those of Match blocks come after base, the
@@ -61,41 +59,12 @@ func up(t *testing.T, lines, keys string) *pair {
 		lines, blocks = lines[:i], lines[i:]
 	}
 	lines += base + blocks
-	p := &pair{Bed: b, ours: strings.TrimSpace(string(port)), theirs: testbed.FreePort(t), log: &bytes.Buffer{}}
-	b.Sh(t, "mkdir -p /etc/p9/keys /run/sshd")
+	p := &pair{Bed: b, ours: strings.TrimSpace(string(port))}
+	b.Sh(t, "mkdir -p /etc/p9/keys")
 	b.Write(t, "/etc/p9/keys/alice", keys)
-	theirs := fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nPidFile none\n", p.theirs)
-	// From here come more refusals than sshd takes from one address, since 9.8.
-	if b.Command("/usr/sbin/sshd", "-t", "-f", "none", "-o", "PerSourcePenalties=no").Run() == nil {
-		theirs += "PerSourcePenalties no\n"
-	}
-	b.Write(t, "/etc/p9/sshd_config", theirs+lines)
-	b.Write(t, "/etc/p9auth/sshd_config", "PerSourcePenalties no\n"+lines)
-	for _, program := range []string{"factotum", "sshfront"} {
-		log := func() string { return b.Sh(t, "cat "+b.Dir+"/log/"+program) }
-		before := strings.Count(log(), "configuration read again")
-		if err := syscall.Kill(b.Pids(program)[0], syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		if !testbed.Eventually(func() bool { return strings.Count(log(), "configuration read again") > before }) {
-			t.Fatalf("%s does not take the configuration: %s", program, log())
-		}
-	}
-	sshd := b.Command("/usr/sbin/sshd", "-D", "-e", "-f", "/etc/p9/sshd_config")
-	sshd.Stderr = p.log
-	if err := sshd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sshd.Process.Kill(); sshd.Wait() })
-	if !testbed.Eventually(func() bool {
-		c, err := net.Dial("tcp", "127.0.0.1:"+p.theirs)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	}) {
-		t.Fatalf("sshd does not listen: %s", p.log)
-	}
+	b.Configure(t, "PerSourcePenalties no\n"+lines)
+	sshd := b.SSHD(t, lines)
+	p.theirs, p.log = sshd.Port, &sshd.Log
 	return p
 }
 

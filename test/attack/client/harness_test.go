@@ -5,13 +5,10 @@ package client
 
 import (
 	"bytes"
-	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -37,7 +34,6 @@ AuthorizedKeysFile /etc/p9/keys/%u
 type pair struct {
 	*testbed.Bed
 	ours, theirs string // ports
-	log          bytes.Buffer
 }
 
 // up starts both servers.
@@ -51,44 +47,14 @@ func up(t *testing.T) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{Bed: b, ours: strings.TrimSpace(string(port)), theirs: testbed.FreePort(t)}
-	b.Sh(t, `mkdir -p /etc/p9/keys /run/sshd
+	p := &pair{Bed: b, ours: strings.TrimSpace(string(port))}
+	b.Sh(t, `mkdir -p /etc/p9/keys
 cp `+b.Dir+`/keys/alice.pub /etc/p9/keys/alice
 useradd --create-home locked; useradd --create-home --shell /nonexistent shell-less; useradd --create-home keyless
 echo locked:open-sesame | chpasswd -c SHA512 -s 1000; passwd -q -l locked`)
 	b.Write(t, "/etc/pam.d/sshd", "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_unix.so\n")
-	theirs := fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nPidFile none\n", p.theirs)
-	if b.Command("/usr/sbin/sshd", "-t", "-f", "none", "-o", "PerSourcePenalties=no").Run() == nil {
-		theirs += "PerSourcePenalties no\n" // since 9.8
-	}
-	b.Write(t, "/etc/p9/sshd_config", theirs+base)
-	b.Write(t, "/etc/p9auth/sshd_config", "PerSourcePenalties no\n"+base)
-	for _, program := range []string{"factotum", "sshfront"} {
-		log := func() string { return b.Sh(t, "cat "+b.Dir+"/log/"+program) }
-		before := strings.Count(log(), "configuration read again")
-		if err := syscall.Kill(b.Pids(program)[0], syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		if !testbed.Eventually(func() bool { return strings.Count(log(), "configuration read again") > before }) {
-			t.Fatalf("%s does not take the configuration: %s", program, log())
-		}
-	}
-	// A signal that is ignored here would be ignored by its users' programs.
-	sshd := b.Command("env", "--default-signal", "/usr/sbin/sshd", "-D", "-e", "-f", "/etc/p9/sshd_config")
-	sshd.Stderr = &p.log
-	if err := sshd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sshd.Process.Kill(); sshd.Wait() })
-	if !testbed.Eventually(func() bool {
-		c, err := net.Dial("tcp", "127.0.0.1:"+p.theirs)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	}) {
-		t.Fatalf("sshd does not listen: %s", p.log.String())
-	}
+	b.Configure(t, "PerSourcePenalties no\n"+base)
+	p.theirs = b.SSHD(t, base).Port
 	return p
 }
 
