@@ -1,12 +1,9 @@
 package main
 
 import (
-	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
-
-	"p9auth/test/testbed"
 )
 
 // TestTheBannerIsThatOfTheRealSshd has OpenSSH's client show the banner for
@@ -14,9 +11,8 @@ import (
 func TestTheBannerIsThatOfTheRealSshd(t *testing.T) {
 	need(t, "ssh", "sshpass", "/usr/sbin/sshd")
 	s := newSite(t)
-	s.Sh(t, "mkdir -p /run/sshd; for x in all alice wizards nobody; do echo the banner for $x >/etc/ssh/banner-$x; done; "+
+	s.Sh(t, "for x in all alice wizards nobody; do echo the banner for $x >/etc/ssh/banner-$x; done; "+
 		"printf 'no newline, \\303\\244\\n\\nsecond line' >/etc/ssh/banner-bob")
-	theirs := testbed.FreePort(t)
 	show := func(port, user string) string {
 		// Nobody gets in: the banner is all that is shown, but for the refusal.
 		cmd := exec.Command("timeout", "30", "ssh", "-n", "-F", "none", "-p", port, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
@@ -45,14 +41,7 @@ func TestTheBannerIsThatOfTheRealSshd(t *testing.T) {
 		"Match Address 127.0.0.1 User a*\nBanner /etc/ssh/banner-alice",
 	} {
 		s.configure(t, conf)
-		s.Sh(t, fmt.Sprintf("printf '%%b\\n' %q >/run/sshd/config", fmt.Sprintf(`Port %s\nListenAddress 127.0.0.1\nUsePAM yes\nPidFile none\n`, theirs)+strings.ReplaceAll(conf, "\n", `\n`)))
-		sshd := s.Command("/usr/sbin/sshd", "-D", "-e", "-f", "/run/sshd/config")
-		if err := sshd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if !testbed.Eventually(func() bool { return exec.Command("bash", "-c", "</dev/tcp/127.0.0.1/"+theirs).Run() == nil }) {
-			t.Fatal("sshd does not listen")
-		}
+		theirs, end := s.sshd(t, conf)
 		for _, user := range []string{"alice", "bob", "mallory"} {
 			got, want := show(s.port, user), show(theirs, user)
 			if got != want {
@@ -62,8 +51,7 @@ func TestTheBannerIsThatOfTheRealSshd(t *testing.T) {
 				shown++
 			}
 		}
-		sshd.Process.Kill()
-		sshd.Wait()
+		end()
 	}
 	if shown < 9 {
 		t.Errorf("%d banners were shown", shown)

@@ -3,11 +3,8 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
-	"os/exec"
 	"strings"
 	"testing"
-
-	"p9auth/test/testbed"
 )
 
 // sftpBatch is a batch for sftp(1) of random operations over few names.
@@ -47,16 +44,7 @@ func sftpBatch(r *rand.Rand, n int) string {
 func TestSFTPClientsLeaveTheTreeThatSSHDWould(t *testing.T) {
 	need(t, "sftp", "scp", "ssh-keyscan", "/usr/sbin/sshd", "curl", "lftp", "sshfs", "psftp", "puttygen", "python3")
 	s := newSite(t)
-	theirs := testbed.FreePort(t)
-	s.Sh(t, "mkdir -p /run/sshd; printf 'Port "+theirs+"\\nListenAddress 127.0.0.1\\nUsePAM yes\\nPidFile none\\nHostKey /etc/ssh/ssh_host_ed25519_key\\nSubsystem sftp internal-sftp\\n' >/run/sshd/config")
-	sshd := s.Command("/usr/sbin/sshd", "-D", "-f", "/run/sshd/config")
-	if err := sshd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sshd.Process.Kill(); sshd.Wait() })
-	if !testbed.Eventually(func() bool { return exec.Command("bash", "-c", "</dev/tcp/127.0.0.1/"+theirs).Run() == nil }) {
-		t.Fatal("sshd does not listen")
-	}
+	theirs, _ := s.sshd(t, "HostKey /etc/ssh/ssh_host_ed25519_key\nSubsystem sftp internal-sftp")
 	if out, err := s.run(t, `mkdir -p data tree/sub/deep && for n in 0 1 1000 32768 261121 1500000; do head -c $n /dev/urandom >data/$((i)); i=$((i+1)); done; cp data/* tree/sub; cp data/3 "tree/with space"
 		chmod 600 tree/sub/1; touch -d 2001-02-03 tree/sub/2 data/*; puttygen $keys/alice -O private -o alice.ppk`); err != nil {
 		t.Fatalf("%v: %s", err, out)
