@@ -13,11 +13,11 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Channels that are busy while keys are exchanged hold nobody up for ever:
-// the library's read loop, which answers a channel's close, must not wait for a
-// place among the packets that wait for the end of the exchange it has to read.
-func TestBusyChannelsWhileKeysAreExchanged(t *testing.T) {
-	const downloads, each, small = 12, 4 << 20, 150
+// serve serves one client, without authentication. It asks for new keys after threshold
+// bytes, and on each channel it writes as many as the channel's type says, in pieces of
+// that size.
+func serve(t *testing.T, threshold uint64, piece int, size func(channelType string) int) (addr string) {
+	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -30,13 +30,13 @@ func TestBusyChannelsWhileKeysAreExchanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	go func() {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
-		conf := &ssh.ServerConfig{NoClientAuth: true, Config: ssh.Config{RekeyThreshold: 256 << 10}}
+		conf := &ssh.ServerConfig{NoClientAuth: true, Config: ssh.Config{RekeyThreshold: threshold}}
 		conf.AddHostKey(signer)
 		_, chans, reqs, err := ssh.NewServerConn(c, conf)
 		if err != nil {
@@ -50,12 +50,10 @@ func TestBusyChannelsWhileKeysAreExchanged(t *testing.T) {
 			}
 			go ssh.DiscardRequests(reqs)
 			go func() {
-				if n.ChannelType() == "big" {
-					b := make([]byte, 4<<10)
-					for range each / len(b) {
-						if _, err := ch.Write(b); err != nil {
-							return
-						}
+				b := make([]byte, piece)
+				for range size(n.ChannelType()) / len(b) {
+					if _, err := ch.Write(b); err != nil {
+						return
 					}
 				}
 				ch.CloseWrite()
@@ -63,7 +61,21 @@ func TestBusyChannelsWhileKeysAreExchanged(t *testing.T) {
 			}()
 		}
 	}()
-	c, err := ssh.Dial("tcp", l.Addr().String(), &ssh.ClientConfig{HostKeyCallback: ssh.InsecureIgnoreHostKey(), Config: ssh.Config{RekeyThreshold: 1 << 30}})
+	return l.Addr().String()
+}
+
+// Channels that are busy while keys are exchanged hold nobody up for ever:
+// the library's read loop, which answers a channel's close, must not wait for a
+// place among the packets that wait for the end of the exchange it has to read.
+func TestBusyChannelsWhileKeysAreExchanged(t *testing.T) {
+	const downloads, each, small = 12, 4 << 20, 150
+	addr := serve(t, 256<<10, 4<<10, func(channelType string) int {
+		if channelType == "big" {
+			return each
+		}
+		return 0
+	})
+	c, err := ssh.Dial("tcp", addr, &ssh.ClientConfig{HostKeyCallback: ssh.InsecureIgnoreHostKey(), Config: ssh.Config{RekeyThreshold: 1 << 30}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,51 +139,9 @@ func (p progress) Write(b []byte) (int, error) {
 // Data that a writer had at hand during a key exchange counts for the next one.
 func TestTheThresholdCountsWhatWaitedForNewKeys(t *testing.T) {
 	const threshold, sent = 256 << 10, 16 << 20
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		conf := &ssh.ServerConfig{NoClientAuth: true, Config: ssh.Config{RekeyThreshold: threshold}}
-		conf.AddHostKey(signer)
-		_, chans, reqs, err := ssh.NewServerConn(c, conf)
-		if err != nil {
-			return
-		}
-		go ssh.DiscardRequests(reqs)
-		for n := range chans {
-			ch, reqs, err := n.Accept()
-			if err != nil {
-				return
-			}
-			go ssh.DiscardRequests(reqs)
-			go func() {
-				b := make([]byte, 32<<10)
-				for range sent / len(b) {
-					if _, err := ch.Write(b); err != nil {
-						return
-					}
-				}
-				ch.CloseWrite()
-				ch.Close()
-			}()
-		}
-	}()
+	addr := serve(t, threshold, 32<<10, func(string) int { return sent })
 	var exchanges atomic.Int64 // the client looks at the host key once for each
-	c, err := ssh.Dial("tcp", l.Addr().String(), &ssh.ClientConfig{
+	c, err := ssh.Dial("tcp", addr, &ssh.ClientConfig{
 		HostKeyCallback: func(string, net.Addr, ssh.PublicKey) error { exchanges.Add(1); return nil }, Config: ssh.Config{RekeyThreshold: 1 << 30}})
 	if err != nil {
 		t.Fatal(err)
