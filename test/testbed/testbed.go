@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -164,16 +165,21 @@ func (b *Bed) WantLog(tb testing.TB, expr string) {
 	}
 }
 
-// FreePort is a TCP port of this machine that nobody listened on a moment ago.
+// FreePort is a TCP port of this machine that nobody listened on a moment ago. It is
+// below those that the kernel gives to clients (ip_local_port_range), and those of
+// scripts/testbed: the server that it is for may be slow to begin, and nobody else must
+// get it meanwhile.
 func FreePort(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for range 100 {
+		port := strconv.Itoa(10000 + rand.IntN(10000))
+		if l, err := net.Listen("tcp", ":"+port); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	tb.Fatal("no port is free")
+	return ""
 }
 
 // Eventually waits until a condition holds. It returns false if that takes
