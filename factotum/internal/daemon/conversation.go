@@ -338,5 +338,12 @@ func (c *conversation) end() {
 		c.dropWorker()
 	}
 	c.setTTY(nil)
-	c.leaveStartup()
+}
+
+// leave frees the places of a conversation that has ended when its workers have gone:
+// otherwise they could be had without end, by beginning and leaving again.
+func (c *conversation) leave() {
+	c.leaving.Wait()
+	c.place.leave()
+	c.startup.leave()
 }

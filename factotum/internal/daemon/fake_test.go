@@ -351,7 +351,7 @@ func (b *bench) dial(t testing.TB, uid, peer uint32, pid int32) *front {
 	f.c = newConversation(&b.core, b.gen, f.w, &unix.Ucred{Pid: pid, Uid: peer, Gid: peer})
 	go func() {
 		f.c.run()
-		f.c.leaving.Wait()
+		f.c.leave()
 		close(f.ended)
 	}()
 	return f

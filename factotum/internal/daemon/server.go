@@ -154,11 +154,9 @@ func (s *Server) turnAway(c *conversation, refusal *capproto.Error) {
 	c.wire.Close()
 }
 
-// forget frees the place of a conversation when its workers have gone: otherwise
-// they could be had without end, by beginning and leaving again.
+// forget forgets a conversation that has left.
 func (s *Server) forget(c *conversation) {
-	c.leaving.Wait()
-	c.place.leave()
+	c.leave()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.convs, c)

@@ -38,15 +38,6 @@ func (c *conversation) startUp() error {
 	return &fatal{errTooMany}
 }
 
-// leaveStartup makes room for another one when the workers have gone: otherwise they
-// could be had without end, by beginning and leaving again.
-func (c *conversation) leaveStartup() {
-	go func() {
-		c.leaving.Wait()
-		c.startup.leave()
-	}()
-}
-
 // maxUserName bounds the name of an account, in bytes.
 const maxUserName = 256
 
