@@ -307,3 +307,15 @@ func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 const maxQuoted = 200
 
 func clip(s string) string { return words.Clip(s, maxQuoted) }
+
+// Forced is the command that a login runs whatever its client asks for, if there is
+// one: ForceCommand of sshd_config(5), or else that of the key, whose options may be nil.
+func (o *Options) Forced(forceCommand string) (command string, forced bool) {
+	switch {
+	case forceCommand != "":
+		return forceCommand, true
+	case o != nil && o.HasCommand:
+		return o.Command, true
+	}
+	return "", false
+}

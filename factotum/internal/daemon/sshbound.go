@@ -42,10 +42,7 @@ const maxTerminals = 4
 // root directory. One who gets sftp by force needs one for the time it takes to say so to
 // a client that asks for a terminal.
 func (l *sshProto) terminals() uint32 {
-	command := l.conf.ForceCommand
-	if command == "" && l.keyOptions != nil && l.keyOptions.HasCommand {
-		command = l.keyOptions.Command
-	}
+	command, _ := l.keyOptions.Forced(l.conf.ForceCommand)
 	switch {
 	case l.conf.ChrootDirectory == "", !l.conf.PermitTTY, l.keyOptions != nil && !l.keyOptions.PTY:
 		return 0

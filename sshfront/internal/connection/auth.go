@@ -14,10 +14,10 @@ import (
 	"p9auth/sshfront/internal/sshlog"
 )
 
-// userName is the user's name for the log. What follows a colon is the style of
+// withoutStyle is a user's name for the log. What follows a colon is the style of
 // BSD's authentication, which sshd(8) cuts off everywhere.
-func userName(m ssh.ConnMetadata) string {
-	name, _, _ := strings.Cut(m.User(), ":")
+func withoutStyle(user string) string {
+	name, _, _ := strings.Cut(user, ":")
 	return name
 }
 
@@ -29,7 +29,7 @@ func (c *connection) name(m ssh.ConnMetadata) {
 	if c.named {
 		return
 	}
-	c.named, c.login = true, userName(m)
+	c.named, c.login = true, withoutStyle(m.User())
 	u, err := c.factotum.User(m.User())
 	if err == nil {
 		c.user, err = sshdconf.ConnectionFormat.Decode(u.Settings)
@@ -148,7 +148,7 @@ func (c *connection) auth(p capproto.Proof) error {
 		return errOver
 	}
 	c.tried = true
-	if named, _, _ := strings.Cut(p.User, ":"); named != c.login {
+	if named := withoutStyle(p.User); named != c.login {
 		// It is the client's doing (sshd: auth2.c, input_userauth_request), and
 		// factotum would have to take it for ours.
 		return &capproto.Error{Code: capproto.CodeProtocol, Text: fmt.Sprintf("Change of username or service not allowed: (%s,ssh-connection) -> (%s,ssh-connection)", c.login, named)}
@@ -216,7 +216,7 @@ func (c *connection) giveUp(m ssh.ConnMetadata, err error) string {
 		return ""
 	}
 	c.over = true
-	sshlog.Printf(sshdconf.LogInfo, "Disconnecting authenticating user %s %s port %d: %v", c.login, c.remote.IP, c.remote.Port, err)
+	sshlog.Printf(sshdconf.LogInfo, "Disconnecting authenticating user %s %s: %v", c.login, c.from(), err)
 	text := "authentication failed: factotum does not answer; try again later"
 	if e := new(capproto.Error); errors.As(err, &e) {
 		text = e.Text

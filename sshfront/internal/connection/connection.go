@@ -133,7 +133,7 @@ func serveConnection(conf *control.Config) (int, error) {
 	if c.user.RekeyLimit.Bytes != c.address.RekeyLimit.Bytes {
 		conn.RequestKeyExchange() // the user's limit counts from a key exchange on
 	}
-	if err := ctl.Authenticated(userName(conn)); err != nil {
+	if err := ctl.Authenticated(c.login); err != nil {
 		sshlog.Printf(sshdconf.LogDebug1, "the listener has ended: %v", err)
 	}
 	user, err := c.startRedeemer(ctl, link)

@@ -24,7 +24,7 @@ func (c *connection) from() string { return fmt.Sprintf("%s port %d", c.remote.I
 // ended logs, as sshd's packet.c does, why the client is not let in.
 func (c *connection) ended(err error) int {
 	if ident := new(identError); errors.As(err, &ident) {
-		ident.log(c.remote)
+		ident.log(c.from())
 		return control.ExitNoAuth
 	}
 	var no *ssh.AlgorithmNegotiationError

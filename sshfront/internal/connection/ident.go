@@ -63,11 +63,10 @@ type identError struct {
 
 func (e *identError) Error() string { return e.what }
 
-// log writes the two lines that sshd writes.
-func (e *identError) log(remote *net.TCPAddr) {
-	what := strings.ReplaceAll(e.what, "%remote", fmt.Sprintf("%s port %d", remote.IP, remote.Port))
-	sshlog.Printf(e.level, "%s", what)
-	sshlog.Printf(sshdconf.LogInfo, "%s %s port %d%s", e.end, remote.IP, remote.Port, e.why)
+// log writes the two lines that sshd writes; from is the client's address in its words.
+func (e *identError) log(from string) {
+	sshlog.Printf(e.level, "%s", strings.ReplaceAll(e.what, "%remote", from))
+	sshlog.Printf(sshdconf.LogInfo, "%s %s%s", e.end, from, e.why)
 }
 
 // invalidFormat is the error for what is not an identification.

@@ -48,12 +48,9 @@ func (i *Info) plan(command string, hasCommand bool, subsystem string) (plan, er
 	}
 	p.userRC = !p.subsystem && i.Settings.ForceCommand == "" && opt.UserRC && i.Settings.PermitUserRC
 	sftp := p.subsystem && sshdconf.IsInternalSFTP(command)
-	if i.Settings.ForceCommand != "" || opt.HasCommand {
+	if forced, ok := opt.Forced(i.Settings.ForceCommand); ok {
 		p.forced, p.original, p.hasOriginal = true, command, hasCommand
-		if command = i.Settings.ForceCommand; command == "" {
-			command = opt.Command
-		}
-		hasCommand = true
+		command, hasCommand = forced, true
 		if sftp = sshdconf.IsInternalSFTP(command); sftp && !p.subsystem {
 			p.refusal = "This service allows sftp connections only."
 			return p, nil

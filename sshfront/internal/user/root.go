@@ -72,10 +72,8 @@ func (u *userProcess) master() (int, error) {
 // giveBack closes the terminals that a login with sftp alone has no use for, once
 // a session has begun: others may want them.
 func (u *userProcess) giveBack() {
-	command := u.info.Settings.ForceCommand
-	if opt := u.info.options(); command == "" && opt.HasCommand {
-		command = opt.Command
-	}
+	opt := u.info.options()
+	command, _ := opt.Forced(u.info.Settings.ForceCommand)
 	if !sshdconf.IsInternalSFTP(command) {
 		return
 	}
