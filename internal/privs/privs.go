@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/internal/proc"
+	"p9auth/internal/sys"
 )
 
 // DropTo makes the process the user of that name, with no capabilities, no
@@ -22,6 +23,7 @@ import (
 // Every thread is changed: the Go functions do that for ids, and
 // AllThreadsSyscall for the rest.
 func DropTo(name string) error {
+	defer sys.BoundStops()()
 	if os.Getuid() == 0 || os.Geteuid() == 0 {
 		u, err := user.Lookup(name)
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/internal/proc"
+	"p9auth/internal/sys"
 )
 
 // Enter gives up, in all threads and for good, what neither factotum nor a worker
@@ -21,6 +22,7 @@ import (
 // heard. Where the service manager has taken CAP_SETPCAP away, it has decided what
 // workers may have, and Enter leaves the bounding set as it is. It logs what is on.
 func Enter(log *slog.Logger) error {
+	defer sys.BoundStops()()
 	st, err := proc.ReadStatus(os.Getpid())
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 
 	"p9auth/internal/privs"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/sshlog"
 )
 
@@ -37,6 +38,7 @@ import (
 // system call that is not on the list kills the process; with debug it fails
 // with EPERM.
 func enterSandbox(debug bool) error {
+	defer sys.BoundStops()()
 	// The time zone is read when it is first needed, which is too late.
 	_, _ = time.Now().Zone()
 	makeThreads()
