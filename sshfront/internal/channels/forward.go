@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"p9auth/sshfront/internal/passed"
 	"p9auth/sshfront/internal/userlink"
 )
 
@@ -64,7 +65,7 @@ func (s *service) direct(nc ssh.NewChannel, f *os.File, err error) {
 		f.Close()
 		return
 	}
-	s.splice(nc.ChannelType(), ch, reqs, f)
+	s.splice(nc.ChannelType(), ch, reqs, passed.New(f))
 }
 
 // forwardTCP answers tcpip-forward: RFC 4254 section 7.1.
@@ -173,7 +174,7 @@ func (s *service) acceptAll(l userlink.Listener, open, timeout string, extra fun
 				f.Close()
 				return
 			}
-			s.splice(timeout, ch, reqs, f)
+			s.splice(timeout, ch, reqs, passed.New(f))
 		}()
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"p9auth/sshfront/internal/passed"
 	"p9auth/sshfront/internal/userlink"
 )
 
@@ -60,19 +61,17 @@ func (x *sshChannel) abort() {
 
 // begin starts to move data.
 func (x *sshChannel) begin() {
-	add := func(f *os.File, w io.Writer, tty bool) {
-		if o, err := newOutput(f, w, tty, func() { x.act.touch() }); err == nil {
-			x.outputs = append(x.outputs, o)
-		}
+	add := func(f *passed.File, w io.Writer, tty bool) {
+		x.outputs = append(x.outputs, newOutput(f, w, tty, func() { x.act.touch() }))
 	}
 	if x.pty != nil {
-		x.stdin = x.pty.Master()
+		x.stdin = passed.New(x.pty.Master())
 		add(x.stdin, x.ch, true)
 	} else {
 		stdin, stdout, stderr := x.proc.Stdio()
-		x.stdin = stdin
-		add(stdout, x.ch, false)
-		add(stderr, x.ch.Stderr(), false)
+		x.stdin = passed.New(stdin)
+		add(passed.New(stdout), x.ch, false)
+		add(passed.New(stderr), x.ch.Stderr(), false)
 	}
 	x.act = x.s.watch(x.kind, x.abort)
 	for _, o := range x.outputs {
@@ -129,7 +128,7 @@ func (x *sshChannel) finish() {
 		o.ended()
 		o.wait(o.drained)
 	}
-	x.stdin.SetWriteDeadline(past)
+	x.stdin.HaltWrites()
 	x.unwanted()
 	if exit.Signal != "" {
 		x.ch.SendRequest("exit-signal", false, ssh.Marshal(struct {

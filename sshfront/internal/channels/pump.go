@@ -5,11 +5,11 @@ import (
 	"io"
 	"os"
 	"sync"
-	"syscall"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
+
+	"p9auth/sshfront/internal/passed"
 )
 
 const (
@@ -19,14 +19,10 @@ const (
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bigBuffer); return &b }}
 
-// past is a deadline that ends a read at once.
-var past = time.Unix(1, 0)
-
 // An output moves what can be read from a descriptor to a channel. It holds no
 // buffer while there is nothing to read.
 type output struct {
-	f  *os.File
-	rc syscall.RawConn
+	f  *passed.File
 	w  io.Writer
 	on func() // called for each piece that was moved
 
@@ -43,35 +39,25 @@ type output struct {
 	stopped bool
 }
 
-func newOutput(f *os.File, w io.Writer, tty bool, on func()) (*output, error) {
-	rc, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	return &output{f: f, rc: rc, w: w, tty: tty, on: on, drained: make(chan struct{}), eof: make(chan struct{}), halt: make(chan struct{})}, nil
+func newOutput(f *passed.File, w io.Writer, tty bool, on func()) *output {
+	return &output{f: f, w: w, tty: tty, on: on, drained: make(chan struct{}), eof: make(chan struct{}), halt: make(chan struct{})}
 }
 
 // read reads into b's buffer, which it takes from the pool when there is
 // something to read. With wait unset it returns EAGAIN if there is not.
 func (o *output) read(wait bool) (b *[]byte, n int, err error) {
-	rerr := o.rc.Read(func(fd uintptr) bool {
+	for {
 		b = buffers.Get().(*[]byte)
-		for {
-			n, err = unix.Read(int(fd), *b)
-			if err != unix.EINTR {
-				break
-			}
+		n, err = o.f.ReadNow(*b)
+		if err == nil && n > 0 {
+			return b, n, nil
 		}
-		if err != nil || n == 0 {
-			buffers.Put(b)
-			b = nil
+		buffers.Put(b)
+		if err != unix.EAGAIN || !wait {
+			return nil, 0, err
 		}
-		return err != unix.EAGAIN || !wait
-	})
-	if rerr != nil {
-		return nil, 0, rerr
+		o.f.WaitToRead()
 	}
-	return b, n, err
 }
 
 // move moves one piece. It reports whether there may be more.
@@ -118,18 +104,21 @@ func (o *output) run() {
 	}
 }
 
-// resume takes the deadline away that ended or stop set.
+// resume undoes what ended did, unless stop was called, too.
 func (o *output) resume() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return !o.stopped && o.f.SetReadDeadline(time.Time{}) == nil
+	if !o.stopped {
+		o.f.ResumeReads()
+	}
+	return !o.stopped
 }
 
 // ended says that the program has ended.
 func (o *output) ended() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.f.SetReadDeadline(past)
+	o.f.HaltReads()
 }
 
 // wait waits for drained or eof, or for stop: run may be in the middle of writing
@@ -149,12 +138,12 @@ func (o *output) stop() {
 		close(o.halt)
 	}
 	o.stopped = true
-	o.f.SetReadDeadline(past)
+	o.f.HaltReads()
 }
 
 // input moves what comes from a channel to f, until the channel's end (then it
 // returns nil) or until f cannot be written.
-func input(f *os.File, r io.Reader, on func()) error {
+func input(f *passed.File, r io.Reader, on func()) error {
 	buf := make([]byte, smallBuffer)
 	for {
 		n, err := r.Read(buf)
@@ -178,15 +167,12 @@ func input(f *os.File, r io.Reader, on func()) error {
 
 // splice joins a channel and a socket until both directions have ended or the
 // channel is closed; reqs is closed then. It closes both.
-func (s *service) splice(typ string, ch ssh.Channel, reqs <-chan *ssh.Request, f *os.File) {
+func (s *service) splice(typ string, ch ssh.Channel, reqs <-chan *ssh.Request, f *passed.File) {
 	defer f.Close()
 	defer ch.Close()
 	act := s.watch(typ, func() { f.Close(); ch.Close() })
 	defer s.unwatch(act)
-	o, err := newOutput(f, ch, false, act.touch)
-	if err != nil {
-		return
-	}
+	o := newOutput(f, ch, false, act.touch)
 	go func() {
 		for r := range reqs {
 			r.Reply(false, nil)
@@ -196,7 +182,7 @@ func (s *service) splice(typ string, ch ssh.Channel, reqs <-chan *ssh.Request, f
 	broken := make(chan bool, 1)
 	go func() {
 		err := input(f, ch, act.touch)
-		shutdown(f)
+		f.ShutdownWrites()
 		broken <- err != nil
 		if err != nil {
 			o.stop()
@@ -205,13 +191,4 @@ func (s *service) splice(typ string, ch ssh.Channel, reqs <-chan *ssh.Request, f
 	o.run()
 	ch.CloseWrite()
 	<-broken
-}
-
-// shutdown ends the sending half of a socket.
-func shutdown(f *os.File) {
-	rc, err := f.SyscallConn()
-	if err != nil {
-		return
-	}
-	rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_WR) })
 }

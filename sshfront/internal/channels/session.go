@@ -1,11 +1,11 @@
 package channels
 
 import (
-	"os"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
 
+	"p9auth/sshfront/internal/passed"
 	"p9auth/sshfront/internal/userlink"
 )
 
@@ -28,7 +28,7 @@ type sshChannel struct {
 	then    func() // to be done after the reply to that
 	kind    string // of ChannelTimeout
 	proc    userlink.Program
-	stdin   *os.File
+	stdin   *passed.File
 	outputs []*output
 	fed     chan struct{} // the input has ended
 	eow     sync.Once

@@ -17,6 +17,7 @@ import (
 	"p9auth/internal/privs"
 	"p9auth/internal/sshdconf"
 	"p9auth/internal/sys"
+	"p9auth/sshfront/internal/passed"
 	"p9auth/sshfront/internal/sshlog"
 )
 
@@ -42,6 +43,9 @@ func enterSandbox(debug bool) error {
 	// The time zone is read when it is first needed, which is too late.
 	_, _ = time.Now().Zone()
 	makeThreads()
+	if err := passed.Prepare(); err != nil {
+		return err
+	}
 	if err := privs.Undumpable(); err != nil {
 		return err
 	}
@@ -77,11 +81,11 @@ func enterSandbox(debug bool) error {
 }
 
 // How many threads a connection process has: one for each processor that it uses,
-// and some for system calls in which one waits, such as a write to a log that is
-// full.
+// one in which package passed waits, and some for other system calls in which one
+// waits, such as a write to a log that is full.
 const (
 	maxProcessors = 4
-	spareThreads  = 8
+	spareThreads  = 9
 )
 
 // makeThreads has the runtime make the threads that it will need: it keeps those
@@ -144,7 +148,7 @@ var allowed = []string{
 	// The runtime: memory, threads, signals, scheduling.
 	"munmap", "madvise", "mincore", "futex", "nanosleep", "sched_yield", "sched_getaffinity", "restart_syscall",
 	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "getpid", "gettid", "exit", "exit_group",
-	"epoll_ctl", "epoll_pwait", "getrandom",
+	"epoll_pwait", "getrandom",
 	"clock_gettime", "clock_nanosleep", "gettimeofday",
 	// Descriptors.
 	"read", "write", "readv", "writev", "pread64", "close", "ppoll", "fstat",
@@ -157,6 +161,9 @@ var allowed = []string{
 var perhaps = []string{
 	"openat", "newfstatat", "fstatat", "statx", "readlinkat", "faccessat", "faccessat2",
 	"pipe2", "splice", "sendfile", "copy_file_range", "ioctl", "prlimit64", "uname",
+	// os.NewFile tries whether the runtime can wait for a file, which it must not:
+	// see package passed. What it waited for before, it goes on to wait for.
+	"epoll_ctl",
 }
 
 // threadFlags are those with which Go's runtime makes a thread (os_linux.go);

@@ -1,0 +1,288 @@
+// Package passed reads and writes descriptors that another process has passed:
+// pipes, terminals and sockets in non-blocking mode. It waits for them by ppoll(2),
+// and not by the runtime's epoll descriptor.
+//
+// The kernel counts the watches of epoll descriptors for all processes of a uid
+// together (/proc/sys/fs/epoll/max_user_watches), and a watch lasts as long as the
+// file is open anywhere. Whoever passes files, and has them watched, could use up
+// the watches of all connections, so the sandbox lets a connection process add none.
+// What ppoll watches is its own, and is gone when it returns.
+package passed
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A File is a descriptor in non-blocking mode.
+type File struct {
+	f   *os.File
+	rc  syscall.RawConn
+	err error // of New
+
+	mu     sync.Mutex
+	closed bool
+	halted [2]bool   // by direction
+	waits  [2]waiter // by direction: one goroutine reads, and one writes
+}
+
+// A direction is that in which data goes.
+type direction int
+
+const (
+	reading direction = iota
+	writing
+)
+
+var events = [2]int16{unix.POLLIN, unix.POLLOUT}
+
+// New makes a File of f, which is closed by it, or by its owner when nobody uses
+// the File any longer.
+func New(f *os.File) *File {
+	p := &File{f: f}
+	for d := range p.waits {
+		p.waits[d] = waiter{events: events[d], ready: make(chan struct{}, 1)}
+	}
+	if p.err = Prepare(); p.err == nil {
+		p.rc, p.err = f.SyscallConn()
+	}
+	return p
+}
+
+// ReadNow reads what is there. The error is EAGAIN if nothing is, and
+// os.ErrDeadlineExceeded after HaltReads.
+func (p *File) ReadNow(b []byte) (int, error) { return p.now(reading, unix.Read, b) }
+
+// WaitToRead waits until ReadNow may find something, or until HaltReads or Close.
+func (p *File) WaitToRead() { p.wait(reading) }
+
+// Write writes all of b, unless an error comes or HaltWrites, which makes it
+// os.ErrDeadlineExceeded.
+func (p *File) Write(b []byte) (int, error) {
+	done := 0
+	for done < len(b) {
+		n, err := p.now(writing, unix.Write, b[done:])
+		if err == unix.EAGAIN {
+			p.wait(writing)
+			continue
+		}
+		if err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// HaltReads has reads fail, those that wait included, until ResumeReads.
+func (p *File) HaltReads() { p.halt(reading, true) }
+
+// ResumeReads ends what HaltReads began.
+func (p *File) ResumeReads() { p.halt(reading, false) }
+
+// HaltWrites has writes fail, those that wait included.
+func (p *File) HaltWrites() { p.halt(writing, true) }
+
+// ShutdownWrites ends the sending half of a socket.
+func (p *File) ShutdownWrites() {
+	if p.err == nil {
+		p.rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_WR) })
+	}
+}
+
+// Close closes the descriptor. Whoever waits for it gets an error.
+func (p *File) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	p.wake()
+	p.mu.Unlock()
+	return p.f.Close()
+}
+
+// now makes one system call.
+func (p *File) now(d direction, call func(int, []byte) (int, error), b []byte) (n int, err error) {
+	if p.err != nil {
+		return 0, p.err
+	}
+	p.mu.Lock()
+	halted := p.halted[d]
+	p.mu.Unlock()
+	if halted {
+		return 0, os.ErrDeadlineExceeded
+	}
+	if e := p.rc.Control(func(fd uintptr) {
+		for {
+			if n, err = call(int(fd), b); err != unix.EINTR {
+				return
+			}
+		}
+	}); e != nil {
+		return 0, os.ErrClosed
+	}
+	return max(n, 0), err
+}
+
+func (p *File) halt(d direction, on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.halted[d] = on
+	if on {
+		p.wake()
+	}
+}
+
+// wake wakes whoever waits for the file, in either direction: they look again.
+func (p *File) wake() {
+	for d := range p.waits {
+		thePoller.forget(&p.waits[d])
+	}
+}
+
+// wait waits until a call may do more than before.
+func (p *File) wait(d direction) {
+	p.mu.Lock()
+	if p.err != nil || p.closed || p.halted[d] {
+		p.mu.Unlock()
+		return
+	}
+	w := &p.waits[d]
+	if p.rc.Control(func(fd uintptr) { w.fd = int32(fd) }) != nil {
+		p.mu.Unlock()
+		return
+	}
+	thePoller.add(w)
+	p.mu.Unlock()
+	<-w.ready
+}
+
+// Prepare makes what the package needs of the kernel. A process calls it before it
+// enters a sandbox that lets it make no descriptor. Others need not call it.
+func Prepare() error { return thePoller.prepare() }
+
+// A poller waits for all files of the process.
+type poller struct {
+	made, begun sync.Once
+	err         error // of prepare
+	r, w        int   // a pipe that interrupts ppoll
+
+	mu      sync.Mutex
+	waits   []*waiter
+	polling bool // ppoll waits for those that were in waits when it began
+}
+
+// A waiter waits for one event of one descriptor, for one goroutine at a time.
+type waiter struct {
+	fd     int32
+	events int16
+	ready  chan struct{} // has one when the poller has forgotten it
+	place  int           // in the poller's waits, from 1 on; 0 if it is not there
+}
+
+var thePoller poller
+
+func (p *poller) prepare() error {
+	p.made.Do(func() {
+		var fds [2]int
+		if p.err = unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); p.err != nil {
+			p.err = fmt.Errorf("pipe: %w", p.err)
+			return
+		}
+		p.r, p.w = fds[0], fds[1]
+	})
+	return p.err
+}
+
+// add has the poller wait for w, too.
+func (p *poller) add(w *waiter) {
+	p.begun.Do(func() { go p.run() })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waits = append(p.waits, w)
+	w.place = len(p.waits)
+	p.interrupt()
+}
+
+// interrupt has ppoll return and begin again, if it waits. A pipe that is full does
+// it, too.
+func (p *poller) interrupt() {
+	if p.polling {
+		unix.Write(p.w, []byte{0})
+	}
+}
+
+// forget has whoever waits for w go on. ppoll holds the files that it waits for, and
+// a terminal that is held does not hang up.
+func (p *poller) forget(w *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.remove(w) {
+		p.interrupt()
+	}
+}
+
+// remove reports whether anybody waited.
+func (p *poller) remove(w *waiter) bool {
+	if w.place == 0 {
+		return false
+	}
+	last := len(p.waits) - 1
+	p.waits[w.place-1] = p.waits[last]
+	p.waits[last].place = w.place
+	p.waits[last] = nil
+	p.waits = p.waits[:last]
+	w.place = 0
+	w.ready <- struct{}{}
+	return true
+}
+
+// shortly is how long ppoll waits after something has happened. A garbage collection
+// may begin in the very moment in which ppoll does, and wait for it: see
+// sys.BoundStops. In a process that has been idle for so long none begins.
+const shortly = 20 * time.Millisecond
+
+// run is the goroutine that waits. Of descriptors that were closed meanwhile the
+// kernel says so, and of one that has got the number of another, somebody looks in
+// vain.
+func (p *poller) run() {
+	var fds []unix.PollFd
+	var waits []*waiter
+	var drain [64]byte
+	soon := unix.NsecToTimespec(int64(shortly))
+	timeout := &soon
+	for {
+		// Who was woken finds nothing more, mostly, and waits again before ppoll begins,
+		// which need not be interrupted for it then.
+		runtime.Gosched()
+		p.mu.Lock()
+		waits = append(waits[:0], p.waits...)
+		p.polling = true
+		p.mu.Unlock()
+		fds = append(fds[:0], unix.PollFd{Fd: int32(p.r), Events: unix.POLLIN})
+		for _, w := range waits {
+			fds = append(fds, unix.PollFd{Fd: w.fd, Events: w.events})
+		}
+		n, err := unix.Ppoll(fds, timeout, nil)
+		p.mu.Lock()
+		p.polling = false
+		for i, w := range waits {
+			if n > 0 && fds[i+1].Revents != 0 {
+				p.remove(w)
+			}
+		}
+		p.mu.Unlock()
+		if n > 0 && fds[0].Revents != 0 {
+			unix.Read(p.r, drain[:])
+		}
+		timeout = &soon
+		if n == 0 && err == nil {
+			timeout = nil
+		}
+		clear(waits)
+	}
+}
