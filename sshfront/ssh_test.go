@@ -79,6 +79,7 @@ func TestSSHClients(t *testing.T) {
 		{"password", password + `-o PreferredAuthentications=password alice@127.0.0.1 id -un`, `^alice\n$`},
 		{"keyboard-interactive", password + `-o PreferredAuthentications=keyboard-interactive alice@127.0.0.1 id -un`, `^alice\n$`},
 		{"output that nobody reads", `timeout 20 ssh -n -p $port $options alice@127.0.0.1 yes | head -n 1; echo ${PIPESTATUS[0]}`, `^y\n(0|255)\n$`},
+		{"compression, which the server does not offer", `$ssh -C alice@127.0.0.1 id -un`, `^alice\n$`},
 		{"exit status", `$ssh alice@127.0.0.1 'exit 7'; echo $?`, `^7\n$`},
 		{"standard error", `$ssh alice@127.0.0.1 'echo out; echo err >&2' 2>/dev/null`, `^out\n$`},
 		{"standard input", `echo in | ssh -p $port $options alice@127.0.0.1 'cat; echo end'`, `^in\nend\n$`},

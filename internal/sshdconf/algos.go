@@ -43,7 +43,7 @@ var (
 	kexAlgos = algos{
 		known: slices.Concat(supported.KeyExchanges, []string{curve25519LibSSH}),
 		missing: slices.Concat(insecure.KeyExchanges,
-			[]string{"sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com", "diffie-hellman-group18-sha512"}),
+			[]string{"sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com"}),
 		defaults: only(supported.KeyExchanges, ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519,
 			curve25519LibSSH, ssh.KeyExchangeECDHP256, ssh.KeyExchangeECDHP384, ssh.KeyExchangeECDHP521),
 	}

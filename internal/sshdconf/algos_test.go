@@ -16,7 +16,7 @@ func TestAListLosesWhatOnlyOpenSSHHasAndSaysSo(t *testing.T) {
 	}{
 		"KexAlgorithms sntrup761x25519-sha512,curve25519-sha256":                {"curve25519-sha256", "sntrup761x25519-sha512"},
 		"KexAlgorithms curve25519-sha256,diffie-hellman-group14-sha1":           {"curve25519-sha256", "diffie-hellman-group14-sha1"},
-		"KexAlgorithms diffie-hellman-group1*,diffie-hellman-group1-sha1":       {"diffie-hellman-group14-sha256,diffie-hellman-group16-sha512", "diffie-hellman-group1-sha1"},
+		"KexAlgorithms diffie-hellman-group1*,diffie-hellman-group1-sha1":       {"diffie-hellman-group14-sha256,diffie-hellman-group16-sha512,diffie-hellman-group18-sha512", "diffie-hellman-group1-sha1"},
 		"KexAlgorithms ecdh-sha2-nistp256":                                      {"ecdh-sha2-nistp256", ""},
 		"Ciphers aes256-cbc,aes256-ctr":                                         {"aes256-ctr", "aes256-cbc"},
 		"MACs umac-128-etm@openssh.com,hmac-sha2-256,hmac-sha1-etm@openssh.com": {"hmac-sha2-256", "umac-128-etm@openssh.com,hmac-sha1-etm@openssh.com"},

@@ -173,7 +173,6 @@ var table = []keyword{
 	// Accepted, as the named values ask for what is done anyway.
 	{"UsePAM", true, accepted("PAM decides about every login", "yes")},
 	{"PAMServiceName", false, accepted("factotum fixes the service of each front end", "sshd")},
-	{"Compression", true, accepted("the protocol library has no compression", "no")},
 	{"PermitTunnel", false, accepted("tun devices are not forwarded", "no")},
 	{"HostKeyAgent", true, accepted("factotum holds the host keys itself", "none")},
 	{"SecurityKeyProvider", true, accepted("a server verifies with its own code and loads no library", "internal")},
@@ -198,6 +197,10 @@ var table = []keyword{
 	{"KerberosOrLocalPasswd", true, unused("KerberosOrLocalPasswd", "KerberosAuthentication", "yes", "no")},
 	{"KerberosTicketCleanup", true, unused("KerberosTicketCleanup", "KerberosAuthentication", "yes", "no")},
 	{"KerberosGetAFSToken", true, unused("", "KerberosAuthentication", "no", "yes")},
+
+	// The client takes of what the server offers, and each has to have "none" (RFC 4253,
+	// section 6.2).
+	{"Compression", true, compression()},
 
 	// Taken with every value and a note, as sshd takes them: OpenSSH had them once.
 	{"Protocol", true, obsolete("there is protocol 2 alone")},

@@ -283,6 +283,25 @@ func unused(name, method string, values ...string) kind {
 	}
 }
 
+// compression is taken with sshd's values and shown as sshd shows it, which has one name
+// for two of them.
+func compression() kind {
+	k := unused("Compression", "", "yes", "no", "delayed")
+	k.why = "nothing is compressed, whatever the value"
+	set := k.set
+	k.set = func(s *Settings, a *args) error {
+		err := set(s, a)
+		if s.Unused["Compression"] == "delayed" {
+			s.Unused["Compression"] = "yes"
+		}
+		if err == nil && s.Unused["Compression"] != "no" {
+			a.note = "nothing is compressed: no compression is offered to clients"
+		}
+		return err
+	}
+	return k
+}
+
 // obsolete is a keyword that OpenSSH does not have any more, and takes with every value.
 func obsolete(why string) kind {
 	return kind{

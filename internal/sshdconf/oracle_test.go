@@ -47,7 +47,6 @@ func TestDumpEqualsThatOfTheRealSshd(t *testing.T) {
 	// What differs on purpose is set to a value that both have.
 	base := "HostKey " + key + `
 UsePAM yes
-Compression no
 PidFile /x/pid
 GSSAPIStoreCredentialsOnRekey yes
 Ciphers aes128-gcm@openssh.com,aes256-ctr

@@ -175,7 +175,7 @@ func TestErrorsNameFileLineAndReason(t *testing.T) {
 		"PasswordAuthentication yes no":      `extra argument "no"`,
 		"SetEnv A=\"b":                       "invalid quotes",
 		"UsePAM no":                          "PAM decides about every login",
-		"Compression yes":                    "no compression",
+		"Compression maybe":                  `unsupported value "maybe"`,
 		"ChrootDirectory /srv/%i":            "unknown token %i",
 		"AuthorizedKeysCommand /bin/x %u":    "set without AuthorizedKeysCommandUser",
 		"AuthorizedPrincipalsCommand /bin/x": "set without AuthorizedPrincipalsCommandUser",

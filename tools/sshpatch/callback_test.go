@@ -22,6 +22,7 @@ import (
 type seen struct {
 	user    string
 	session []byte
+	method  string
 	alg     string
 	key     ssh.PublicKey
 	signed  []byte
@@ -48,8 +49,8 @@ func (a *attempt) login(t *testing.T) (server, client error) {
 			}
 			return nil, nil
 		},
-		VerifySignatureCallback: func(conn ssh.ConnMetadata, alg string, key ssh.PublicKey, signed []byte, sig *ssh.Signature) error {
-			s := seen{conn.User(), conn.SessionID(), alg, key, signed, sig}
+		VerifySignatureCallback: func(conn ssh.ConnMetadata, method, alg string, key ssh.PublicKey, signed []byte, sig *ssh.Signature) error {
+			s := seen{conn.User(), conn.SessionID(), method, alg, key, signed, sig}
 			a.seen = append(a.seen, s)
 			return a.verify(s)
 		},
@@ -220,8 +221,8 @@ func TestTheCallbackGetsWhatProvesTheKey(t *testing.T) {
 			}
 			s := a.seen[0]
 			blob := key.PublicKey().Marshal()
-			if s.user != "alice" || s.alg != alg || len(s.session) == 0 {
-				t.Errorf("user %q, algorithm %q, session %x", s.user, s.alg, s.session)
+			if s.user != "alice" || s.method != "publickey" || s.alg != alg || len(s.session) == 0 {
+				t.Errorf("user %q, method %q, algorithm %q, session %x", s.user, s.method, s.alg, s.session)
 			}
 			if !bytes.Equal(s.key.Marshal(), blob) {
 				t.Error("not the key, or certificate, that was offered")

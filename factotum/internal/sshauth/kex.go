@@ -26,6 +26,7 @@ var kexMethods = map[string]kexMethod{
 	"mlkem768x25519-sha256":                {crypto.SHA256, points(1216, 1120)}, // draft-ietf-sshm-mlkem-hybrid-kex
 	"diffie-hellman-group14-sha256":        {crypto.SHA256, numbers(group14)},   // RFC 8268
 	"diffie-hellman-group16-sha512":        {crypto.SHA512, numbers(group16)},   //
+	"diffie-hellman-group18-sha512":        {crypto.SHA512, numbers(group18)},   //
 	"diffie-hellman-group-exchange-sha256": {crypto.SHA256, exchangedGroup},     // RFC 4419
 }
 

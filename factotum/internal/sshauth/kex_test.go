@@ -165,7 +165,7 @@ func TestAnUnsafeGroupIsRefused(t *testing.T) {
 			t.Errorf("f is %s, and it is signed for", what)
 		}
 	}
-	for _, p := range []*big.Int{group14, group15, group16} {
+	for _, p := range []*big.Int{group14, group15, group16, group18} {
 		if !p.ProbablyPrime(1) || !new(big.Int).Rsh(p, 1).ProbablyPrime(1) {
 			t.Errorf("%d bits: not a safe prime", p.BitLen())
 		}

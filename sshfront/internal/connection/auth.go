@@ -138,7 +138,7 @@ func (c *connection) algorithm(key ssh.PublicKey) string {
 
 // signature has factotum judge a signature. The bytes that were signed it puts
 // together for itself.
-func (c *connection) signature(m ssh.ConnMetadata, alg string, key ssh.PublicKey, _ []byte, sig *ssh.Signature) error {
+func (c *connection) signature(m ssh.ConnMetadata, _, alg string, key ssh.PublicKey, _ []byte, sig *ssh.Signature) error {
 	return c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal(), Sig: ssh.Marshal(sig)}))
 }
 
