@@ -263,6 +263,7 @@ type AuthInfo struct {
 	Options  []byte
 	Methods  []string
 	Messages []string
+	Expired  bool // the password has expired: the session can do nothing but change it
 }
 
 // AuthInfo asks for the user's particulars and a fresh capability.
@@ -302,7 +303,7 @@ func parseLogin(m Msg) (*AuthInfo, error) {
 		User: m.Get("user"), Home: m.Get("home"), Shell: m.Get("shell"), Cap: m.Get("cap"),
 		Env: m.All("env"), Umask: -1, NoHome: m.Get("nohome"), Hush: m.Get("hush") == "yes",
 		Remote: m.Get("remote"), Local: m.Get("local"),
-		Methods: m.All("method"), Messages: m.All("message"), Root: m.Get("root"),
+		Methods: m.All("method"), Messages: m.All("message"), Root: m.Get("root"), Expired: m.Get("expired") == "yes",
 	}
 	var err error
 	if a.UID, err = parseID(m.Get("uid")); err != nil {

@@ -126,11 +126,12 @@ type Proof struct {
 	Sig      []byte // nil asks whether the key is acceptable
 }
 
-// Auth offers a proof. It returns nil when nothing more is needed, *Partial
+// Auth offers a proof. The error is nil when nothing more is needed, *Partial
 // when another proof is, *Error when this one was not good. Nil for a key without
 // a signature says that the key is acceptable. After nil for
-// keyboard-interactive, Converse has the same results.
-func (c *Client) Auth(p Proof) error {
+// keyboard-interactive, Converse has the same results. With the last proof comes what
+// PAM has to say of the account.
+func (c *Client) Auth(p Proof) (says []string, err error) {
 	m := NewMsg(VerbAuth, "user", p.User, "method", p.Method)
 	switch p.Method {
 	case "password":
@@ -142,8 +143,8 @@ func (c *Client) Auth(p Proof) error {
 			m.Add("sig", B64(p.Sig))
 		}
 	}
-	_, err := c.rpc(m)
-	return err
+	answer, err := c.rpc(m)
+	return answer.All("message"), err
 }
 
 // An SSHUser is what an SSH server needs to know of the user that the client has

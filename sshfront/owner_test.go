@@ -226,6 +226,7 @@ chown alice /srv/jail/upload; cp /usr/lib/openssh/sftp-server /tmp/ 2>/dev/null 
 		return out
 	}
 	const only = `^This service allows sftp connections only\.\n$`
+	const expired = `^WARNING: Your password has expired\.\nPassword change required but no TTY available\.\n$`
 	const version = "\x00\x00.*\x02\x00\x00\x00\x03"
 	for _, c := range []struct {
 		name, conf, options, shell string
@@ -254,6 +255,8 @@ chown alice /srv/jail/upload; cp /usr/lib/openssh/sftp-server /tmp/ 2>/dev/null 
 		{"git-shell", "", "", "/usr/bin/git-shell", map[string]string{
 			"a command": `fatal: unrecognized command`, "a shell": `not enabled|Interactive git shell`, "an environment": `fatal: unrecognized command 'env'`,
 		}},
+		{"an expired password", "X11Forwarding yes\nSubsystem sftp internal-sftp", "", "/bin/sh", with(forwards,
+			"a command", expired, "a shell", expired, "a subsystem", "^$", "an environment", expired, "a terminal", "granted", "an agent", refused, "X11", refused)},
 		{"no session", "MaxSessions 0\nX11Forwarding yes", "", "/bin/sh", map[string]string{
 			"a command": refused, "a shell": refused, "a subsystem": refused, "a terminal": refused, "an agent": refused, "X11": refused,
 		}},
@@ -262,6 +265,10 @@ chown alice /srv/jail/upload; cp /usr/lib/openssh/sftp-server /tmp/ 2>/dev/null 
 			s.configure(t, "PermitUserEnvironment no\n"+c.conf)
 			s.Write(t, "/home/alice/.ssh/authorized_keys", strings.TrimSpace(c.options+" "+key)+"\n")
 			s.Sh(t, "usermod -s "+c.shell+" alice")
+			if c.name == "an expired password" {
+				s.Sh(t, "chage -d 0 alice")
+				defer s.Sh(t, "chage -d 20000 alice")
+			}
 			attacker := s.Command(testbed.As("_sshfront", s.Self(t), "owner", program)...)
 			var stderr bytes.Buffer
 			attacker.Stderr = &stderr

@@ -126,7 +126,6 @@ type conversation struct {
 	session   *session
 	speaker   *speaker        // of the login that was taken over, or nil
 	question  bool            // the front end owes an answer
-	held      pamwire.Event   // what the worker said and nobody has heard yet
 	given     []capproto.Hash // capabilities
 	noCaps    bool            // a capability was refused, and that is in the log
 }
@@ -229,10 +228,6 @@ func (c *conversation) tell(r pamwire.Request) error {
 // await waits for the worker to say something. It fails when the worker, the
 // front end or the time is gone before.
 func (c *conversation) await() (pamwire.Event, error) {
-	if e := c.held; e != nil {
-		c.held = nil
-		return e, nil
-	}
 	select {
 	case e, ok := <-c.worker.Events():
 		if !ok {
@@ -307,7 +302,7 @@ func (c *conversation) dropWorker() {
 			})
 		}
 	}
-	c.held, c.question = nil, false
+	c.question = false
 }
 
 // setTTY takes a terminal, or none.

@@ -85,7 +85,9 @@ func (tr *trial) workerSays(w *fakeWorker, r pamwire.Request) []pamwire.Event {
 	case pamwire.Answer:
 		e = []pamwire.Event{pamwire.Proven{User: w.user}}
 	case pamwire.CheckAccount:
-		e = []pamwire.Event{accountValid(accountName(w.user))}
+		a := accountValid(accountName(w.user))
+		a.Expired = r.Later && n == 8
+		e = []pamwire.Event{a}
 	case pamwire.OpenSession:
 		e = []pamwire.Event{opened(accountName(w.user))}
 	}

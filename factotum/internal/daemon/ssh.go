@@ -54,7 +54,9 @@ type sshProto struct {
 	proofs       []string          // for ExposeAuthInfo
 	begun        bool              // PAM's transaction has begun
 	accountAsked bool              // and its account stage: the user is proven
-	changing     bool              // a password has expired, PAM asks for a new one
+	accepted     sshauth.Detail    // the last proof, which waits for it
+	told         bool              // by keyboard-interactive, what PAM has to say of the account
+	expired      bool              // a password has expired, and is changed in the session
 	messages     []string          // what PAM has to say, until there is a session to say it in
 
 	token    *tokenHash      // of the handover that was given
@@ -148,7 +150,7 @@ const wrongPassword = "\b\n\r\x7fINCORRECT"
 
 // answer lets a password be wrong that is not accepted in any case.
 func (l *sshProto) answer(typed string) string {
-	if !l.changing && l.noPassword() {
+	if !l.accountAsked && l.noPassword() {
 		return wrongPassword
 	}
 	return typed
@@ -177,6 +179,9 @@ func (l *sshProto) describe() []capproto.Attr {
 	}
 	for _, t := range l.messages {
 		m.Add("message", t)
+	}
+	if l.expired {
+		m.Add("expired", "yes")
 	}
 	return m.Attrs
 }

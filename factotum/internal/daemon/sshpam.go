@@ -127,7 +127,7 @@ func (l *sshProto) succeeded(method string, d sshauth.Detail) (capproto.Msg, err
 		l.state = offering
 		return capproto.NewMsg(capproto.VerbMore, "methods", joinMethods(l.methods.Next())), nil
 	}
-	l.sshlog(slog.LevelInfo, "Accepted %s for %s %s ssh2%s", d.Method, l.visName(), l.from(), d.Key)
+	l.accepted = d
 	return l.checkAccount()
 }
 
@@ -155,11 +155,7 @@ func (l *sshProto) failed(d sshauth.Detail) (capproto.Msg, error) {
 
 // denied is the error of a proof that was not good. It says what may be tried.
 func (l *sshProto) denied() error {
-	methods := l.methods.Next()
-	if l.changing {
-		methods = []string{sshauth.Interactive}
-	}
-	return &capproto.Error{Code: capproto.CodeDenied, Text: "Permission denied", Methods: methods}
+	return &capproto.Error{Code: capproto.CodeDenied, Text: "Permission denied", Methods: l.methods.Next()}
 }
 
 // refused passes on PAM's no.
@@ -180,14 +176,15 @@ func (l *sshProto) refused(method string, d sshauth.Detail, r pamwire.Refused) (
 	return l.failed(d)
 }
 
-// checkAccount has PAM say whether the account may log in now. What it asks (for
-// a new password) waits for keyboard-interactive, unless that is what we are in.
+// checkAccount has PAM say whether the account may log in now. As with sshd, a
+// password that has expired is changed by keyboard-interactive if we are in that, and
+// otherwise in the session, where modules have nobody to ask yet.
 func (l *sshProto) checkAccount() (capproto.Msg, error) {
 	if err := l.needPAM(); err != nil {
 		return capproto.Msg{}, err
 	}
 	l.accountAsked = true
-	if err := l.tell(pamwire.CheckAccount{}); err != nil {
+	if err := l.tell(pamwire.CheckAccount{Later: l.state != talking}); err != nil {
 		return capproto.Msg{}, err
 	}
 	for {
@@ -198,17 +195,14 @@ func (l *sshProto) checkAccount() (capproto.Msg, error) {
 		switch e := e.(type) {
 		case pamwire.Prompt:
 			if l.state == talking {
-				l.changing = l.changing || e.Style.Question()
+				l.told = true
 				return *l.prompt(e), nil
 			}
 			if !e.Style.Question() {
 				l.message(e.Text)
-				continue
+			} else if err := l.tell(pamwire.Answer{Fail: true}); err != nil {
+				return capproto.Msg{}, err
 			}
-			l.held = e
-			l.changing = true
-			l.state = offering
-			return capproto.NewMsg(capproto.VerbMore, "methods", sshauth.Interactive), nil
 		case pamwire.AccountValid:
 			return l.admit(e)
 		case pamwire.Refused:
@@ -222,8 +216,13 @@ func (l *sshProto) checkAccount() (capproto.Msg, error) {
 // accountRefused is the end: PAM's account stage said no.
 func (l *sshProto) accountRefused(text string) error {
 	l.sshlog(slog.LevelError, "fatal: Access denied for user %s by PAM account configuration", l.visName())
+	if l.accepted.Method == sshauth.Password {
+		l.sshlog(slog.LevelInfo, "Failed password for %s %s ssh2", l.visName(), l.from())
+	}
 	l.log.Event(status.Refused, "user", l.userInLog, "reason", text, "code", capproto.CodeAccount, "rhost", l.host)
-	l.message(text)
+	if len(l.messages) == 0 && !l.told {
+		l.message(text)
+	}
 	return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: strings.Join(l.messages, "\n")}}
 }
 
@@ -236,9 +235,17 @@ func (l *sshProto) admit(v pamwire.AccountValid) (capproto.Msg, error) {
 		l.sshlog(slog.LevelError, "fatal: PAM user %s is not the user %s who was authenticated", words.Vis(v.User), l.visName())
 		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "a PAM module changed the user's name to another account's, which SSH logins do not allow; the administrator must change the PAM configuration"}}
 	}
+	l.sshlog(slog.LevelInfo, "Accepted %s for %s %s ssh2%s", l.accepted.Method, l.visName(), l.from(), l.accepted.Key)
 	l.user = &person{name: l.account.Name, uid: l.account.UID, root: l.conf.ChrootDirectory, ptys: l.terminals(), restricted: restricts(l.conf, l.keyOptions)}
+	if l.expired = v.Expired; l.expired {
+		l.user.restricted = "an expired password"
+	}
 	l.state = admitted
 	l.startup.leave()
 	l.log.Event(status.Authenticated, "user", l.user.name, "rhost", l.host, "methods", joinMethods(l.methods.Done()))
-	return capproto.NewMsg(capproto.VerbDone), nil
+	m := capproto.NewMsg(capproto.VerbDone)
+	for _, t := range l.messages { // sshd shows them here, too: auth2.c, userauth_finish
+		m.Add("message", t)
+	}
+	return m, nil
 }

@@ -43,10 +43,7 @@ func (l *sshProto) auth(p capproto.Packet) (capproto.Msg, error) {
 	switch {
 	case method == sshauth.None && l.offers == 1: // asks for the methods
 		return capproto.Msg{}, l.denied()
-	case l.changing && method == sshauth.Interactive:
-		l.state = talking
-		return capproto.NewMsg(capproto.VerbOK), nil
-	case l.changing || !l.methods.MayTry(method):
+	case !l.methods.MayTry(method):
 		return l.failed(sshauth.Detail{Method: sshauth.Known(method)})
 	case method == sshauth.Password:
 		return l.slowly(func() (capproto.Msg, error) { return l.password(p.Get("data")) })
@@ -74,7 +71,7 @@ func (l *sshProto) slowly(judge func() (capproto.Msg, error)) (capproto.Msg, err
 // before it has answered. It counts as a failure: otherwise workers could be had
 // without end.
 func (l *sshProto) giveUpQuestions() error {
-	if l.changing {
+	if l.accountAsked {
 		return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "the expired password was not changed"}}
 	}
 	l.dropPAM()

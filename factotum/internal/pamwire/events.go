@@ -19,7 +19,7 @@ var events = map[string]func(*reader) Event{
 	"ok":               func(r *reader) Event { return Begun{LogName: r.optional("log", maxName)} },
 	"prompt":           decodePrompt,
 	"proven":           func(r *reader) Event { return Proven{User: r.some("user", maxName)} },
-	"done":             func(r *reader) Event { return AccountValid{User: r.some("user", maxName), UID: r.takeID("uid")} },
+	"done":             decodeAccountValid,
 	"opened":           decodeOpened,
 	capproto.VerbError: decodeError,
 	"closing":          func(*reader) Event { return Closing{} },
@@ -136,14 +136,22 @@ type Proven struct{ User string }
 func (p Proven) Encode() capproto.Msg { return capproto.NewMsg("proven", "user", p.User) }
 
 // AccountValid says that an account may log in now: the one that PAM_USER leads to,
-// which a module may have changed. User is the account's name.
+// which a module may have changed. User is the account's name. Expired says that its
+// password has expired, and that CheckAccount left the change for later.
 type AccountValid struct {
-	User string
-	UID  uint32
+	User    string
+	UID     uint32
+	Expired bool
 }
 
 func (a AccountValid) Encode() capproto.Msg {
-	return capproto.NewMsg("done", "user", a.User, "uid", utoa(a.UID))
+	m := capproto.NewMsg("done", "user", a.User, "uid", utoa(a.UID))
+	addFlag(&m, "expired", "yes", a.Expired)
+	return m
+}
+
+func decodeAccountValid(r *reader) Event {
+	return AccountValid{User: r.some("user", maxName), UID: r.takeID("uid"), Expired: r.flag("expired", "yes")}
 }
 
 // Opened says that the PAM session is open, and whom and with what the session's

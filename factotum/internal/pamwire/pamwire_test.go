@@ -34,7 +34,7 @@ var everyRequest = []struct {
 	{Answer{}, 0},
 	{Answer{Data: "it's\na secret"}, 0},
 	{Answer{Fail: true}, 0},
-	{CheckAccount{}, 0},
+	{CheckAccount{}, 0}, {CheckAccount{Later: true}, 0},
 	{OpenSession{PID: 1}, 1},
 	{OpenSession{PID: 1, Root: "/srv/%u"}, 1},
 	{Adopt{User: "alice", Service: "login", PID: 4194304}, 1},
@@ -52,7 +52,7 @@ var everyEvent = []Event{
 	KeyDenied{}, KeyDenied{[]string{"revoked"}},
 	Begun{}, Begun{LogName: "UNKNOWN"},
 	Prompt{capproto.EchoOff, "Password: "}, Prompt{capproto.EchoOn, "login: "}, Prompt{capproto.Info, ""}, Prompt{capproto.Failure, "no"},
-	Proven{"alice"}, AccountValid{"alice", 1000},
+	Proven{"alice"}, AccountValid{"alice", 1000, false}, AccountValid{"alice", 1000, true},
 	Opened{User: "root", PAMUser: "root", Groups: []uint32{0}},
 	Opened{"alice", "ALICE", 1000, 1001, "/home/alice", "/bin/sh", []uint32{1001, 27}, []string{"A=1", "B="}, []string{"HOME=/"}, ptr(uint32(0o027)),
 		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}},
@@ -139,7 +139,7 @@ func TestADoubledAttributeIsRefused(t *testing.T) {
 func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
 		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog take", "authenticate": "null",
-		"adopt": "tty rhost confdir env owner", "account": "badshell group nogroups host", "nouser": "host", "allowed": "note",
+		"adopt": "tty rhost confdir env owner", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
 		"denied": "note", "ok": "log", "session": "root", "opened": "env login umask nofile nproc nohome hush",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {

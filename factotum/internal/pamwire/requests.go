@@ -20,7 +20,7 @@ var requests = map[string]struct {
 	"begin":        {0, 1, decodeBegin},
 	"authenticate": {0, 0, func(r *reader) Request { return Authenticate{NoEmpty: r.flag("null", "no")} }},
 	"answer":       {0, 0, decodeAnswer},
-	"account":      {0, 0, func(*reader) Request { return CheckAccount{} }},
+	"account":      {0, 0, func(r *reader) Request { return CheckAccount{Later: r.flag("later", "yes")} }},
 	"session": {1, 1, func(r *reader) Request {
 		return OpenSession{PID: r.positive("pid"), Root: r.optional("root", maxPath)}
 	}},
@@ -139,10 +139,14 @@ func decodeAnswer(r *reader) Request {
 }
 
 // CheckAccount asks whether the account may log in now: see pam_acct_mgmt(3). A
-// password that has expired is changed.
-type CheckAccount struct{}
+// password that has expired is changed, or with Later in the session.
+type CheckAccount struct{ Later bool }
 
-func (CheckAccount) Encode() capproto.Msg { return capproto.NewMsg("account") }
+func (c CheckAccount) Encode() capproto.Msg {
+	m := capproto.NewMsg("account")
+	addFlag(&m, "later", "yes", c.Later)
+	return m
+}
 
 // OpenSession opens the PAM session for a process. Its pidfd comes along.
 type OpenSession struct {

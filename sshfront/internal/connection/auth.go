@@ -74,7 +74,7 @@ func (c *connection) authenticate(sc *ssh.ServerConfig) {
 			if alg == "" {
 				return nil, errors.New("no algorithm for this key is accepted")
 			}
-			err := c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal()}))
+			err := c.verdict(m, c.auth(m, capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal()}))
 			if _, ended := err.(*ssh.PartialSuccessError); ended {
 				// To a question about a key the library would answer that it will do.
 				c.tcp.Close()
@@ -83,10 +83,10 @@ func (c *connection) authenticate(sc *ssh.ServerConfig) {
 			return nil, err
 		},
 		PasswordCallback: func(m ssh.ConnMetadata, password []byte) (*ssh.Permissions, error) {
-			return nil, c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "password", Password: string(password)}))
+			return nil, c.verdict(m, c.auth(m, capproto.Proof{User: m.User(), Method: "password", Password: string(password)}))
 		},
 		KeyboardInteractiveCallback: func(m ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
-			err := c.auth(capproto.Proof{User: m.User(), Method: "keyboard-interactive"})
+			err := c.auth(m, capproto.Proof{User: m.User(), Method: "keyboard-interactive"})
 			if err == nil {
 				err = c.converse(ask)
 			}
@@ -139,11 +139,11 @@ func (c *connection) algorithm(key ssh.PublicKey) string {
 // signature has factotum judge a signature. The bytes that were signed it puts
 // together for itself.
 func (c *connection) signature(m ssh.ConnMetadata, _, alg string, key ssh.PublicKey, _ []byte, sig *ssh.Signature) error {
-	return c.verdict(m, c.auth(capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal(), Sig: ssh.Marshal(sig)}))
+	return c.verdict(m, c.auth(m, capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal(), Sig: ssh.Marshal(sig)}))
 }
 
 // auth offers a proof to factotum.
-func (c *connection) auth(p capproto.Proof) error {
+func (c *connection) auth(m ssh.ConnMetadata, p capproto.Proof) error {
 	if c.over {
 		return errOver
 	}
@@ -153,7 +153,18 @@ func (c *connection) auth(p capproto.Proof) error {
 		// factotum would have to take it for ours.
 		return &capproto.Error{Code: capproto.CodeProtocol, Text: fmt.Sprintf("Change of username or service not allowed: (%s,ssh-connection) -> (%s,ssh-connection)", c.login, named)}
 	}
-	return c.factotum.Auth(p)
+	says, err := c.factotum.Auth(p)
+	if len(says) > 0 {
+		banner(m, strings.Join(says, "\n"))
+	}
+	return err
+}
+
+// banner shows a text before the end of the authentication: RFC 4252 section 5.4.
+func banner(m ssh.ConnMetadata, text string) {
+	if conn, ok := m.(ssh.ServerPreAuthConn); ok {
+		conn.SendAuthBanner(strings.TrimRight(text, "\n") + "\n") // where it fails, the client has gone
+	}
 }
 
 var errOver = errors.New("factotum has ended the conversation")
@@ -176,7 +187,7 @@ func (c *connection) converse(ask ssh.KeyboardInteractiveChallenge) error {
 		}
 		return answers[0], nil
 	})
-	if len(says) > 0 && err == nil {
+	if len(says) > 0 && (err == nil || capproto.CodeOf(err) == capproto.CodeAccount) {
 		if _, err := ask("", strings.Join(says, "\n"), nil, nil); err != nil {
 			return err
 		}
@@ -199,10 +210,8 @@ func (c *connection) verdict(m ssh.ConnMetadata, err error) error {
 		c.over = true // the library counts too, and says goodbye
 		return err
 	}
-	if text := c.giveUp(m, err); text != "" {
-		if conn, ok := m.(ssh.ServerPreAuthConn); ok {
-			conn.SendAuthBanner(text) // where it fails, the client has gone
-		}
+	if text := c.giveUp(m, err); strings.Trim(text, "\n") != "" {
+		banner(m, text)
 	}
 	// A partial success that leaves no method ends the connection. There is no
 	// other answer that does.
@@ -216,7 +225,9 @@ func (c *connection) giveUp(m ssh.ConnMetadata, err error) string {
 		return ""
 	}
 	c.over = true
-	sshlog.Printf(sshdconf.LogInfo, "Disconnecting authenticating user %s %s: %v", c.login, c.from(), err)
+	if capproto.CodeOf(err) != capproto.CodeAccount { // as sshd: factotum has logged that
+		sshlog.Printf(sshdconf.LogInfo, "Disconnecting authenticating user %s %s: %v", c.login, c.from(), err)
+	}
 	text := "authentication failed: factotum does not answer; try again later"
 	if e := new(capproto.Error); errors.As(err, &e) {
 		text = e.Text

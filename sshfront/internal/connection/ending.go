@@ -48,6 +48,8 @@ func (c *connection) ended(err error) int {
 	case errors.As(err, &auth) && len(auth.Errors) > 0 && sentAway(auth.Errors[len(auth.Errors)-1]):
 		// factotum has logged that there were too many.
 		sshlog.Printf(sshdconf.LogInfo, "Disconnecting %s: Too many authentication failures [preauth]", who)
+	case c.over:
+		// It is in the log why we have ended the connection.
 	case errors.Is(err, unix.ECONNRESET):
 		sshlog.Printf(sshdconf.LogInfo, "Connection reset by %s [preauth]", who)
 	case auth != nil, errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):

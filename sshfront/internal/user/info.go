@@ -39,6 +39,7 @@ type Info struct {
 	// they forbid nothing.
 	Options *authkeys.Options
 	Methods []string // what the proof consisted of
+	Expired bool     // so is the password: the session can only change it
 	// Client and Server are the two ends of the connection.
 	Client, Server netip.AddrPort
 	// Link is userlink.Version of the program that the connection process runs.
@@ -47,13 +48,13 @@ type Info struct {
 
 // infoFormat is Info's encoding, from the redeemer to the user process. These two
 // are different programs where the file was replaced while the listener ran.
-var infoFormat = pack.Format[Info]{Name: "what the user process is told", Version: 2}
+var infoFormat = pack.Format[Info]{Name: "what the user process is told", Version: 3}
 
 // NewInfo makes the Info of what factotum said and the connection's ends.
 func NewInfo(a *capproto.AuthInfo, client, server netip.AddrPort) (*Info, error) {
 	i := &Info{
 		User: a.User, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, Env: a.Env,
-		Umask: a.Umask, NoFile: a.NoFile, NoHome: a.NoHome, Hush: a.Hush, Messages: a.Messages, Methods: a.Methods,
+		Umask: a.Umask, NoFile: a.NoFile, NoHome: a.NoHome, Hush: a.Hush, Messages: a.Messages, Methods: a.Methods, Expired: a.Expired,
 		Root: a.Root, PTYs: a.PTYs,
 		Client: netip.AddrPortFrom(client.Addr().Unmap(), client.Port()),
 		Server: netip.AddrPortFrom(server.Addr().Unmap(), server.Port()),
@@ -146,11 +147,15 @@ func readInfo(r io.Reader) (*Info, error) {
 	return i, nil
 }
 
-// options are those of the key; without a key, those that forbid nothing.
+// options are those of the key; without a key, those that forbid nothing. As long as
+// the password has expired there is no forwarding, as with sshd.
 func (i *Info) options() authkeys.Options {
-	if i.Options != nil {
-		return *i.Options
-	}
 	o, _, _ := authkeys.ParseOptions("")
+	if i.Options != nil {
+		o = *i.Options
+	}
+	if i.Expired {
+		o.PortForwarding, o.AgentForwarding, o.X11Forwarding = false, false, false
+	}
 	return o
 }

@@ -24,6 +24,7 @@ type plan struct {
 	hasOriginal bool
 	userRC      bool   // ~/.ssh/rc may run
 	refusal     string // shown in place of running anything
+	change      bool   // of the password, which has expired: in place of the command
 }
 
 // name is what runs, for an error.
@@ -34,9 +35,21 @@ func (p *plan) name() string {
 	return p.path
 }
 
+// passwd is passwd(1), which changes a password that has expired.
+const passwd = "/usr/bin/passwd"
+
 // plan says what to run for a request, as session.c of sshd(8) does. It
 // returns an error when there is no such subsystem.
 func (i *Info) plan(command string, hasCommand bool, subsystem string) (plan, error) {
+	p, err := i.asked(command, hasCommand, subsystem)
+	if i.Expired {
+		p.path, p.argv, p.userRC, p.refusal, p.change = passwd, []string{"passwd"}, false, "", true
+	}
+	return p, err
+}
+
+// asked is the plan where no password has expired.
+func (i *Info) asked(command string, hasCommand bool, subsystem string) (plan, error) {
 	var p plan
 	opt := i.options()
 	if subsystem != "" {
@@ -62,10 +75,10 @@ func (i *Info) plan(command string, hasCommand bool, subsystem string) (plan, er
 	}
 	p.path = i.shell()
 	name := filepath.Base(p.path)
-	if hasCommand {
+	if p.login = !hasCommand; hasCommand {
 		p.argv = []string{name, "-c", command}
 	} else {
-		p.login, p.argv = true, []string{"-" + name}
+		p.argv = []string{"-" + name}
 	}
 	return p, nil
 }

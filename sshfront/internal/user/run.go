@@ -15,13 +15,18 @@ import (
 // run runs a program from its beginning to its end.
 func (u *userProcess) run(x *program, stdio [3]*os.File, env, complaints []string) {
 	defer close(x.done)
-	if x.plan.refusal != "" {
-		io.WriteString(stdio[1], x.plan.refusal+"\n") // as sshd(8): not to standard error
-		closeAll(stdio[:])
-		x.exit = userlink.Exit{Status: 1}
+	start := u.start
+	switch {
+	case x.plan.change && x.pty == nil:
+		x.refuse(stdio, stdio[2], "WARNING: Your password has expired.\nPassword change required but no TTY available.")
+		return
+	case x.plan.change:
+		start = u.changePassword
+	case x.plan.refusal != "":
+		x.refuse(stdio, stdio[1], x.plan.refusal) // as sshd(8): not to standard error
 		return
 	}
-	proc, err := u.start(x, stdio, env, complaints)
+	proc, err := start(x, stdio, env, complaints)
 	if err != nil {
 		fmt.Fprintln(stdio[2], err)
 		closeAll(stdio[:])
@@ -46,6 +51,13 @@ func (u *userProcess) run(x *program, stdio [3]*os.File, env, complaints []strin
 	case ws.Signaled():
 		x.exit = userlink.Exit{Signal: signalName(ws.Signal()), Core: ws.CoreDump()}
 	}
+}
+
+// refuse says why nothing is run.
+func (x *program) refuse(stdio [3]*os.File, out *os.File, why string) {
+	io.WriteString(out, why+"\n")
+	closeAll(stdio[:])
+	x.exit = userlink.Exit{Status: 1}
 }
 
 // start says what there is to say, runs the rc files and starts the program:
@@ -85,6 +97,23 @@ func (u *userProcess) start(x *program, stdio [3]*os.File, env, complaints []str
 			err = pe.Err
 		}
 		return nil, fmt.Errorf("%s: %w", x.plan.name(), err)
+	}
+	x.mu.Lock()
+	x.proc = proc
+	x.mu.Unlock()
+	return proc, nil
+}
+
+// changePassword has the user change a password that has expired, at a terminal, as
+// do_pwchange in session.c of sshd(8) does.
+func (u *userProcess) changePassword(x *program, stdio [3]*os.File, _, _ []string) (*os.Process, error) {
+	if x.plan.login {
+		u.greet(stdio[1])
+	}
+	io.WriteString(stdio[2], "WARNING: Your password has expired.\nYou must change your password now and login again!\n")
+	proc, err := u.fork(x.plan.path, x.plan.argv, []string{"PATH=" + stdPath}, "/", stdio[:], true)
+	if err != nil {
+		return nil, err
 	}
 	x.mu.Lock()
 	x.proc = proc

@@ -695,7 +695,6 @@ func (b *bed) strict(t *testing.T) {
 func (b *bed) expired(t *testing.T) {
 	ed := newKey(t, "ed25519", 0)
 	b.install(t, "bob", ed.line(""))
-	const change = "more keyboard-interactive"
 	key, pass := byKey("bob", ed), byPassword("bob", password)
 	old := func() {
 		t.Helper()
@@ -703,22 +702,29 @@ func (b *bed) expired(t *testing.T) {
 	}
 	const fresh = "entirely-other-words-17"
 	old()
-	b.climb(t, "a key", "bob", step{key, change}, step{byAnswers("bob", password, fresh, fresh), "done"})
-	b.climb(t, "after the change", "bob", step{byPassword("bob", password), "denied"}, step{byPassword("bob", fresh), "done"})
-	old()
-	b.climb(t, "a password", "bob", step{pass, change}, step{byAnswers("bob", password, fresh, fresh), "done"})
-	old()
 	b.climb(t, "answers", "bob", step{byAnswers("bob", password, password, fresh, fresh), "done"})
+	b.climb(t, "after the change", "bob", step{byPassword("bob", password), "denied"}, step{byPassword("bob", fresh), "done"})
+	// With another last proof the session can do nothing but change it: sshfront's
+	// test of the front end's owner has what comes of that.
 	old()
+	b.climb(t, "a key", "bob", step{key, "done"})
+	b.climb(t, "a password", "bob", step{pass, "done"})
 	b.configure(t, "AuthenticationMethods publickey,password\n")
-	b.climb(t, "two proofs", "bob", step{key, "more password"}, step{pass, change}, step{byAnswers("bob", password, fresh, fresh), "done"})
+	b.climb(t, "two proofs", "bob", step{key, "more password"}, step{pass, "done"})
 	b.configure(t, "")
 	// Nobody gets round it.
 	for what, steps := range map[string][]step{
-		"proving again":    {{key, change}, {key, "denied"}, {pass, "denied"}},
-		"a wrong password": {{key, change}, {byAnswers("bob", "wrong"), "account"}},
-		"a change to itself": {{pass, change}, {func(k *talk) capproto.Msg {
+		"a wrong password": {{byAnswers("bob", password, "wrong"), "account"}},
+		"no new one": {{func(k *talk) capproto.Msg {
 			k.ask("auth", "user", "bob", "method", "keyboard-interactive")
+			for _, word := range []string{"", password} {
+				if word != "" {
+					k.ask("write", "data", word)
+				}
+				for m := k.ask("read"); m.Verb == "ok" && !strings.HasPrefix(m.Get("style"), "echo"); {
+					m = k.ask("read")
+				}
+			}
 			return k.ask("auth", "user", "bob", "method", "none")
 		}, "account"}},
 	} {

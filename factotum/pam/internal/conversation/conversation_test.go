@@ -285,6 +285,19 @@ func TestAnExpiredPasswordIsChanged(t *testing.T) {
 			t.Errorf("%q", f.pam.called())
 		}
 	}
+	// Or it is left for the session.
+	f := meet(t)
+	f.pam.on("account", func() error { return pam.ErrNewAuthtokReqd })
+	f.say(pamwire.Begin{Service: "login", User: "root"})
+	f.hear()
+	f.say(pamwire.CheckAccount{Later: true})
+	f.want(pamwire.AccountValid{User: "root", Expired: true})
+	if slices.Contains(f.pam.called(), fmt.Sprint("change:", int(pam.ChangeExpiredAuthtok))) {
+		t.Errorf("%q", f.pam.called())
+	}
+	f.pam.on("account", func() error { return pam.ErrAcctExpired })
+	f.say(pamwire.CheckAccount{Later: true})
+	f.want(pamwire.Refused{Code: capproto.CodeAccount, Text: pam.ErrAcctExpired.Error()})
 }
 
 func TestTheUserIsTheOneThatPAMNames(t *testing.T) {

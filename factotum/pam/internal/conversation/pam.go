@@ -118,11 +118,15 @@ func (c *Conversation) user() (string, error) {
 }
 
 // checkAccount asks whether the account may log in now, and has a password changed
-// that has expired.
-func (c *Conversation) checkAccount() (pamwire.Event, error) {
+// that has expired, unless that is left for later.
+func (c *Conversation) checkAccount(r pamwire.CheckAccount) (pamwire.Event, error) {
 	err := c.tx.AcctMgmt(0)
-	if errors.Is(err, pam.ErrNewAuthtokReqd) {
-		err = c.tx.ChangeAuthTok(pam.ChangeExpiredAuthtok)
+	expired := errors.Is(err, pam.ErrNewAuthtokReqd)
+	switch {
+	case expired && r.Later:
+		err = nil
+	case expired:
+		err, expired = c.tx.ChangeAuthTok(pam.ChangeExpiredAuthtok), false
 	}
 	if err != nil {
 		return nil, session.Refusal(c.login.Service, capproto.CodeAccount, "", err)
@@ -138,7 +142,7 @@ func (c *Conversation) checkAccount() (pamwire.Event, error) {
 		return nil, err
 	}
 	c.pamUser = user
-	return pamwire.AccountValid{User: c.account.Name, UID: c.account.UID}, nil
+	return pamwire.AccountValid{User: c.account.Name, UID: c.account.UID, Expired: expired}, nil
 }
 
 // converse answers PAM: see pam_conv(3).

@@ -85,7 +85,7 @@ func (c *Conversation) answer(r pamwire.Request, files []*os.File) (pamwire.Even
 		}
 	case pamwire.CheckAccount:
 		if c.tx != nil {
-			return c.checkAccount()
+			return c.checkAccount(r)
 		}
 	}
 	return nil, outOfTurn(r)
