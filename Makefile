@@ -53,6 +53,11 @@ test: deps
 race: $(CRYPTO)
 	$(GO) test -count=1 -shuffle=on -race -short $(TESTFLAGS) $(RACE)
 
+# Each value of each keyword of sshd_config(5), with each release of sshd.
+test-config: deps
+	$(MAKE) all
+	$(GO) test -count=1 $(TESTFLAGS) ./test/config -all
+
 # How much of what ships is run by all tests together.
 cover: deps
 	scripts/cover
@@ -175,4 +180,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test race cover fuzz many-sessions test-site check demo bench vm-test vm-boot kernel-grantid install deb clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-site check demo bench vm-test vm-boot kernel-grantid install deb clean

@@ -191,9 +191,13 @@ func (o *options) listener() listener.Options {
 	}
 }
 
-// groupsOf returns the names of a user's groups, for Match Group with -C.
+// groupsOf returns the names of a user's groups, for Match Group with -C: none for a
+// user who does not exist.
 func groupsOf(name string) ([]string, error) {
 	u, err := user.Lookup(name)
+	if _, unknown := err.(user.UnknownUserError); unknown {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

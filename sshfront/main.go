@@ -102,12 +102,9 @@ func testFile(user string) error {
 	return nil
 }
 
-// dump prints the configuration as "sshd -T" does, for one connection if spec
-// describes one.
+// dump prints the configuration as "sshd -T" does, for the connection that spec
+// describes. Nothing is known of a connection if it is empty.
 func dump(conf *sshdconf.Config, spec string) error {
-	if spec == "" {
-		return conf.Global().Dump(os.Stdout)
-	}
 	ci, err := sshdconf.ParseTestSpec(spec)
 	if err != nil {
 		return fmt.Errorf("-C: %w", err)

@@ -48,7 +48,7 @@ var (
 			curve25519LibSSH, ssh.KeyExchangeECDHP256, ssh.KeyExchangeECDHP384, ssh.KeyExchangeECDHP521),
 	}
 	hostKeyAlgos = algos{
-		known:   supported.HostKeys,
+		known:   inOrder(supported.HostKeys),
 		missing: slices.Concat(bySHA1, []string{ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, ssh.CertAlgoSKED25519v01, ssh.CertAlgoSKECDSA256v01, webauthn}),
 		defaults: only(supported.HostKeys, ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01,
 			ssh.CertAlgoECDSA521v01, ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01, ssh.KeyAlgoED25519,
@@ -58,8 +58,12 @@ var (
 		ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
 	certKeys = []string{ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01, ssh.CertAlgoECDSA521v01,
 		ssh.CertAlgoSKED25519v01, ssh.CertAlgoSKECDSA256v01, ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01}
-	pubkeyAlgos = algos{known: slices.Concat(certKeys, plainKeys), missing: append(bySHA1, webauthn), defaults: slices.Concat(certKeys, plainKeys)}
-	caAlgos     = algos{known: plainKeys, missing: append(bySHA1, webauthn), defaults: plainKeys}
+	pubkeyAlgos = algos{known: inOrder(slices.Concat(certKeys, plainKeys)), missing: append(bySHA1, webauthn), defaults: slices.Concat(certKeys, plainKeys)}
+	caAlgos     = algos{known: inOrder(plainKeys), missing: append(bySHA1, webauthn), defaults: plainKeys}
+	// Of methods that are off, for Dump.
+	hostbasedAlgos = algos{known: inOrder(slices.Concat(certKeys, plainKeys, bySHA1, []string{webauthn})), defaults: slices.Concat(certKeys, plainKeys)}
+	gssKexAlgos    = algos{known: append([]string{"gss-group1-sha1-"}, gssKex...), defaults: gssKex}
+	gssKex         = []string{"gss-group14-sha256-", "gss-group16-sha512-", "gss-nistp256-sha256-", "gss-curve25519-sha256-", "gss-group14-sha1-", "gss-gex-sha1-"}
 	// RSA's signatures with SHA-1, of which factotum makes and verifies none, and
 	// those with DSA, which OpenSSH 10 has not got either.
 	bySHA1 = []string{ssh.KeyAlgoRSA, ssh.CertAlgoRSAv01, "ssh-dss", "ssh-dss-cert-v01@openssh.com"}
@@ -85,12 +89,12 @@ func (a algos) expand(arg string) (out, absent []string, err error) {
 	if strings.ContainsRune("+-^", rune(arg[0])) {
 		op, list = arg[0], arg[1:]
 	}
-	if list == "" {
+	if list == "" && op != '-' {
 		return nil, nil, fmt.Errorf("empty list %q", arg)
 	}
 	var named []string
 	if op != '-' {
-		for e := range strings.SplitSeq(list, ",") {
+		for e := range strings.SplitSeq(strings.Trim(list, ","), ",") {
 			hits, others := only(a.known, e), only(a.missing, e)
 			if strings.ContainsAny(e, "*?") {
 				other := func(k string) bool { return !match.Pattern(k, e) }
@@ -116,6 +120,24 @@ func (a algos) expand(arg string) (out, absent []string, err error) {
 		out = slices.DeleteFunc(slices.Clone(a.defaults), func(k string) bool { return match.List(k, list) == match.Matched })
 	}
 	return unique(out), absent, nil
+}
+
+// inOrder sorts the algorithms of keys as OpenSSH has them, which is the order in which
+// a wildcard stands for them.
+func inOrder(algos []string) []string {
+	order := []string{ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521,
+		ssh.KeyAlgoSKECDSA256, webauthn, "ssh-dss", ssh.KeyAlgoRSA, ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSASHA512}
+	place := func(a string) int {
+		name, cert := strings.CutSuffix(a, "-cert-v01@openssh.com")
+		i := 2 * slices.IndexFunc(order, func(o string) bool {
+			return strings.TrimSuffix(o, "@openssh.com") == strings.TrimSuffix(name, "@openssh.com")
+		})
+		if cert {
+			i++
+		}
+		return i
+	}
+	return slices.SortedStableFunc(slices.Values(algos), func(a, b string) int { return place(a) - place(b) })
 }
 
 func unique(in []string) []string {

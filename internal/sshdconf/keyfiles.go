@@ -26,6 +26,9 @@ type UserFile struct {
 func (s *Auth) KeysFiles(user, home string, uid uint32) ([]UserFile, error) {
 	var out []UserFile
 	for _, f := range s.AuthorizedKeysFiles {
+		if strings.EqualFold(f, "none") {
+			continue
+		}
 		u, err := userFile(f, user, home, uid)
 		if err != nil {
 			return nil, fmt.Errorf("AuthorizedKeysFile: %w", err)

@@ -91,7 +91,7 @@ var table = []keyword{
 	{"ClientAliveInterval", false, duration(func(s *Settings) *time.Duration { return &s.ClientAliveInterval }, "")},
 	{"ClientAliveCountMax", false, number(0, noLimit, func(s *Settings) *int { return &s.ClientAliveCountMax })},
 	{"UnusedConnectionTimeout", false, duration(func(s *Settings) *time.Duration { return &s.UnusedConnectionTimeout }, "none")},
-	{"ChannelTimeout", false, kind{set: setChannelTimeout, show: showChannelTimeout}},
+	{"ChannelTimeout", false, kind{set: setChannelTimeout, show: text(func(s *Settings) *string { return &s.ChannelTimeoutText })}},
 	{"IPQoS", false, kind{set: setQoS, show: func(s *Settings) []string {
 		return one(qosName(s.IPQoS.Interactive) + " " + qosName(s.IPQoS.Bulk))
 	}}},
@@ -176,7 +176,6 @@ var table = []keyword{
 	{"PermitTunnel", false, accepted("tun devices are not forwarded", "no")},
 	{"HostKeyAgent", true, accepted("factotum holds the host keys itself", "none")},
 	{"SecurityKeyProvider", true, accepted("a server verifies with its own code and loads no library", "internal")},
-	{"RDomain", false, silent(accepted("Linux has no routing domains", "none"))},
 	{"HostbasedAuthentication", false, accepted("host-based authentication takes the client host's word", "no")},
 	{"GSSAPIAuthentication", false, accepted("GSSAPI authentication is not implemented", "no")},
 	{"KerberosAuthentication", false, accepted("Kerberos passwords are PAM's business", "no")},
@@ -188,15 +187,14 @@ var table = []keyword{
 	{"IgnoreRhosts", false, unused("IgnoreRhosts", "HostbasedAuthentication", "yes", "no", "shosts-only")},
 	{"IgnoreUserKnownHosts", true, unused("IgnoreUserKnownHosts", "HostbasedAuthentication", "no", "yes")},
 	{"HostbasedUsesNameFromPacketOnly", false, unused("HostbasedUsesNameFromPacketOnly", "HostbasedAuthentication", "no", "yes")},
-	{"HostbasedAcceptedAlgorithms", false, unused("HostbasedAcceptedAlgorithms", "HostbasedAuthentication")},
+	{"HostbasedAcceptedAlgorithms", false, unusedList("HostbasedAcceptedAlgorithms", "HostbasedAuthentication", &hostbasedAlgos)},
 	{"GSSAPICleanupCredentials", true, unused("GSSAPICleanupCredentials", "GSSAPIAuthentication", "yes", "no")},
-	{"GSSAPIDelegateCredentials", true, unused("", "GSSAPIAuthentication", "yes", "no")},
+	{"GSSAPIDelegateCredentials", true, silent(unused("GSSAPIDelegateCredentials", "GSSAPIAuthentication", "yes", "no"))},
 	{"GSSAPIStrictAcceptorCheck", true, unused("GSSAPIStrictAcceptorCheck", "GSSAPIAuthentication", "yes", "no")},
 	{"GSSAPIStoreCredentialsOnRekey", true, unused("GSSAPIStoreCredentialsOnRekey", "GSSAPIKeyExchange", "no", "yes")},
-	{"GSSAPIKexAlgorithms", true, unused("GSSAPIKexAlgorithms", "GSSAPIKeyExchange")},
+	{"GSSAPIKexAlgorithms", true, unusedList("GSSAPIKexAlgorithms", "GSSAPIKeyExchange", &gssKexAlgos)},
 	{"KerberosOrLocalPasswd", true, unused("KerberosOrLocalPasswd", "KerberosAuthentication", "yes", "no")},
 	{"KerberosTicketCleanup", true, unused("KerberosTicketCleanup", "KerberosAuthentication", "yes", "no")},
-	{"KerberosGetAFSToken", true, unused("", "KerberosAuthentication", "no", "yes")},
 
 	// The client takes of what the server offers, and each has to have "none" (RFC 4253,
 	// section 6.2).
@@ -216,9 +214,14 @@ var table = []keyword{
 	{"KeyRegenerationInterval", true, obsolete("it belongs to protocol 1")},
 	{"PAMAuthenticationViaKbdInt", true, obsolete("it is KbdInteractiveAuthentication now")},
 	{"AuthorizedKeysFile2", false, obsolete("name the file in AuthorizedKeysFile")},
+	{"PermitBlacklistedKeys", true, obsolete("name the keys in RevokedKeys")},
+	{"KerberosGetAFSToken", true, obsolete("there is no AFS")},
+	{"GSSUseSessionCCache", true, obsolete("it belongs to GSSAPI")},
+	{"GSSAPIUseSessionCredCache", true, obsolete("it belongs to GSSAPI")},
 	{"VerifyReverseMapping", true, obsolete("it is UseDNS now")},
 	{"ReverseMappingCheck", true, obsolete("it is UseDNS now")},
 
+	{"RDomain", false, refused("Linux has no routing domains")},
 	{"ModuliFile", true, refused("the protocol library brings its own Diffie-Hellman groups")},
 	{"SshdSessionPath", true, refused("there is no sshd-session program")},
 	{"SshdAuthPath", true, refused("there is no sshd-auth program")},
@@ -233,6 +236,7 @@ var aliases = map[string]string{
 	"challengeresponseauthentication": "kbdinteractiveauthentication",
 	"skeyauthentication":              "kbdinteractiveauthentication",
 	"keepalive":                       "tcpkeepalive",
+	"gssapicleanupcreds":              "gssapicleanupcredentials",
 }
 
 var byName map[string]*keyword

@@ -183,6 +183,9 @@ func absolute(v string) (string, error) {
 	if strings.EqualFold(v, "none") {
 		return "", nil
 	}
+	if v[0] == '~' {
+		return "", fmt.Errorf("%q: ~ would be root's home directory; write the whole path", clip(v))
+	}
 	return filepath.Abs(v)
 }
 
@@ -242,43 +245,22 @@ func accepted(why string, values ...string) kind {
 	}
 }
 
-// silent is a kind that Dump leaves out.
-func silent(k kind) kind {
-	k.show = nil
-	return k
-}
-
-// unused is a keyword that only matters for a method that is off. Where Dump prints it,
-// which is where name is given, it has the value that was given, or the first.
+// unused is a keyword that only matters for a method that is off. Dump prints the value
+// that was given, or the first.
 func unused(name, method string, values ...string) kind {
 	return kind{
 		status: Accepted,
 		why:    "it has no effect while " + method + " is no",
 		set: func(s *Settings, a *args) error {
-			read := a.next
-			if len(values) > 0 {
-				read = func() (string, error) { return a.oneOf(values...) }
-			}
-			v, err := read()
-			if len(values) > 0 && v == values[0] {
-				return err
-			}
-			if s.Unused == nil {
-				s.Unused = map[string]string{}
-			}
-			s.Unused[name] = v
+			v, err := a.oneOf(values...)
+			s.setUnused(name, v, values[0])
 			return err
 		},
 		show: func(s *Settings) []string {
-			switch v, given := s.Unused[name]; {
-			case name == "":
-				return nil
-			case given:
+			if v, given := s.Unused[name]; given {
 				return one(v)
-			case len(values) > 0:
-				return one(values[0])
 			}
-			return nil
+			return one(values[0])
 		},
 	}
 }
@@ -298,6 +280,44 @@ func compression() kind {
 			a.note = "nothing is compressed: no compression is offered to clients"
 		}
 		return err
+	}
+	return k
+}
+
+func (s *Settings) setUnused(name, v, standard string) {
+	delete(s.Unused, name)
+	if v == standard {
+		return
+	}
+	if s.Unused == nil {
+		s.Unused = map[string]string{}
+	}
+	s.Unused[name] = v
+}
+
+// silent is a kind that Dump leaves out, as Debian 13's sshd does not know it.
+func silent(k kind) kind {
+	k.show = nil
+	return k
+}
+
+// unusedList is such a keyword with a list of algorithms.
+func unusedList(name, method string, from *algos) kind {
+	k := unused(name, method)
+	k.set = func(s *Settings, a *args) error {
+		v, err := a.next()
+		if err != nil {
+			return err
+		}
+		list, _, err := from.resolve(v)
+		s.setUnused(name, strings.Join(list, ","), strings.Join(from.defaults, ","))
+		return err
+	}
+	k.show = func(s *Settings) []string {
+		if v, given := s.Unused[name]; given {
+			return one(v)
+		}
+		return one(strings.Join(from.defaults, ","))
 	}
 	return k
 }

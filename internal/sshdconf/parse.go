@@ -218,7 +218,7 @@ func (p *parser) line(text string, sc *scope) {
 		return
 	}
 	args, err := splitArgs(raw)
-	if err != nil && !kw.raw {
+	if err != nil {
 		fail("%s: %v", kw.name, err)
 		return
 	}
@@ -254,8 +254,11 @@ func (p *parser) line(text string, sc *scope) {
 }
 
 func (p *parser) include(pattern string, sc *scope) error {
-	if pattern == "" || pattern[0] == '~' {
-		return errors.New("not a path")
+	if pattern == "" {
+		return errors.New("missing argument")
+	}
+	if pattern[0] == '~' {
+		return nil // sshd knows no home here, and finds nothing
 	}
 	if !filepath.IsAbs(pattern) {
 		pattern = filepath.Join(p.dir, pattern)

@@ -17,44 +17,61 @@ func setMethods(s *Settings, a *args) error {
 	if err != nil {
 		return err
 	}
-	s.AuthenticationMethods = nil
+	s.AuthenticationMethods, s.AuthenticationMethodsText = nil, strings.Join(vs, " ")
 	if len(vs) == 1 && vs[0] == "any" {
 		return nil
 	}
+	var absent []string
 	for _, v := range vs {
-		var chain []string
-		for m := range strings.SplitSeq(v, ",") {
-			switch m {
-			case "publickey", "password", "keyboard-interactive":
-			case "keyboard-interactive:pam":
-				m = "keyboard-interactive" // there is no other device
-			case "any":
-				return errors.New("any must appear alone")
-			case "none":
-				return errors.New("none is not supported: an account without a password logs in with an empty one")
-			case "hostbased", "gssapi-with-mic", "keyboard-interactive:bsdauth":
-				return fmt.Errorf("%s is not supported", m)
-			default:
-				return fmt.Errorf("unknown method %q", clip(m))
-			}
-			if chain = append(chain, m); len(chain) > 32 {
-				return errors.New("too many methods")
-			}
+		chain, missing, err := methodList(v)
+		if err != nil {
+			return err
+		}
+		if missing != "" {
+			absent = append(absent, missing)
+			continue
 		}
 		s.AuthenticationMethods = append(s.AuthenticationMethods, chain)
+	}
+	if len(s.AuthenticationMethods) == 0 {
+		return fmt.Errorf("%s is not supported, which leaves no list", clip(strings.Join(absent, ", ")))
+	}
+	if absent != nil {
+		a.note = "a list is left out, as p9auth does not have " + clip(strings.Join(absent, ", "))
 	}
 	return nil
 }
 
-func showMethods(s *Settings) []string {
-	var v []string
-	for _, m := range s.AuthenticationMethods {
-		v = append(v, strings.Join(m, ","))
+// methodList reads one list. missing is a method that OpenSSH has and we have not: no
+// login can complete such a list, and sshd skips it where the method is off.
+func methodList(v string) (chain []string, missing string, err error) {
+	for m := range strings.SplitSeq(v, ",") {
+		name, device, submethod := strings.Cut(m, ":")
+		switch name {
+		case "publickey", "password", "keyboard-interactive":
+			// There is one device, PAM, of one method.
+			if submethod && (name != "keyboard-interactive" || device != "pam") {
+				missing = m
+			}
+		case "any":
+			return nil, "", errors.New("any must appear alone")
+		case "none", "hostbased", "gssapi-with-mic", "gssapi-keyex":
+			missing = m
+		default:
+			return nil, "", fmt.Errorf("unknown method %q", clip(m))
+		}
+		if chain = append(chain, name); len(chain) > 32 {
+			return nil, "", errors.New("too many methods")
+		}
 	}
-	if v == nil {
+	return chain, missing, nil
+}
+
+func showMethods(s *Settings) []string {
+	if s.AuthenticationMethodsText == "" {
 		return one("any")
 	}
-	return one(strings.Join(v, " "))
+	return one(s.AuthenticationMethodsText)
 }
 
 // patterns reads AllowUsers and its kin, whose lines add up.
@@ -75,7 +92,7 @@ func patterns(users bool, at func(*Settings) *[]string) kind {
 					}
 				}
 				if strings.HasPrefix(v, "!") {
-					return fmt.Errorf("%q: a single pattern cannot be negated", clip(v))
+					a.note = fmt.Sprintf("%q stands for nobody: only a pattern of a list can be negated", clip(v))
 				}
 				*at(s) = append(*at(s), v)
 			}
@@ -91,10 +108,11 @@ func setKeysFile(s *Settings, a *args) error {
 		return err
 	}
 	s.AuthorizedKeysFiles = nil
-	if len(vs) == 1 && strings.EqualFold(vs[0], "none") {
-		return nil
-	}
 	for _, v := range vs {
+		if strings.EqualFold(v, "none") {
+			s.AuthorizedKeysFiles = append(s.AuthorizedKeysFiles, v)
+			continue
+		}
 		if err := checkUserFile(v); err != nil {
 			return err
 		}
@@ -117,9 +135,6 @@ func setPrincipalsFile(s *Settings, a *args) error {
 }
 
 func checkUserFile(v string) error {
-	if strings.EqualFold(v, "none") {
-		return errors.New("none must appear alone")
-	}
 	if v[0] == '~' {
 		return fmt.Errorf("%q: ~ would be root's home directory; write %%h for the user's", clip(v))
 	}

@@ -92,7 +92,7 @@ func setStartups(s *Settings, a *args) error {
 	}
 	switch {
 	case len(n) == 1:
-		s.MaxStartups = Startups{n[0], 100, n[0]}
+		s.MaxStartups = Startups{n[0], 30, n[0]} // the rate has no effect
 	case len(n) == 3 && n[0] <= n[2] && n[1] <= 100:
 		s.MaxStartups = Startups{n[0], n[1], n[2]}
 	default:
@@ -215,13 +215,10 @@ func setExempt(s *Settings, a *args) error {
 	return match.CheckAddrs(v)
 }
 
-// setAddendum takes the rest of the line, for the version string of RFC 4253,
-// section 4.2, which has 255 bytes in all.
+// setAddendum takes the rest of the line, of which nothing is a comment, for the
+// version string of RFC 4253, section 4.2, which has 255 bytes in all.
 func setAddendum(s *Settings, a *args) error {
-	v, _, _ := strings.Cut(a.raw, "#")
-	if v = strings.TrimRight(v, blanks); v == "" {
-		return errors.New("missing argument")
-	}
+	v := a.raw
 	if strings.EqualFold(v, "none") {
 		v = ""
 	}
@@ -288,7 +285,7 @@ func setChannelTimeout(s *Settings, a *args) error {
 	if err != nil {
 		return err
 	}
-	s.ChannelTimeouts = nil
+	s.ChannelTimeouts, s.ChannelTimeoutText = nil, ""
 	if len(vs) == 1 && strings.EqualFold(vs[0], "none") {
 		return nil
 	}
@@ -300,18 +297,8 @@ func setChannelTimeout(s *Settings, a *args) error {
 		}
 		s.ChannelTimeouts = append(s.ChannelTimeouts, ChannelTimeout{typ, d})
 	}
+	s.ChannelTimeoutText = strings.Join(vs, " ")
 	return nil
-}
-
-func showChannelTimeout(s *Settings) []string {
-	var v []string
-	for _, t := range s.ChannelTimeouts {
-		v = append(v, fmt.Sprintf("%s=%d", t.Type, t.Timeout/time.Second))
-	}
-	if v == nil {
-		return one("none")
-	}
-	return one(strings.Join(v, " "))
 }
 
 func setQoS(s *Settings, a *args) error {
@@ -333,9 +320,9 @@ func setQoS(s *Settings, a *args) error {
 
 func setLogVerbose(s *Settings, a *args) error {
 	vs, err := a.all()
-	if len(vs) == 1 && strings.EqualFold(vs[0], "none") {
-		vs = nil
+	if err == nil && len(vs) > 1 && strings.EqualFold(vs[0], "none") {
+		err = errors.New("none must appear alone")
 	}
-	s.LogVerbose = vs
+	s.LogVerbose = vs // "none" is in no file of the source
 	return err
 }

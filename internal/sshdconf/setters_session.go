@@ -106,13 +106,15 @@ func setSubsystem(s *Settings, a *args) error {
 	if !a.once("subsystem:" + name) {
 		return nil
 	}
+	quoted := make([]string, len(words))
 	for i, w := range words {
-		if strings.ContainsAny(w, " \t'\"\\") {
-			words = slices.Clone(words)
-			words[i] = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(w) + `"`
+		w = strings.NewReplacer(`\`, `\\`, `"`, `\"`, `'`, `\'`).Replace(w)
+		if strings.ContainsAny(w, " \t") {
+			w = `"` + w + `"`
 		}
+		quoted[i] = w
 	}
-	sub := Subsystem{name, strings.Join(words, " ")}
+	sub := Subsystem{name, strings.Join(quoted, " ")}
 	if i := slices.IndexFunc(s.Subsystems, func(x Subsystem) bool { return x.Name == name }); i >= 0 {
 		s.Subsystems[i] = sub
 		return nil

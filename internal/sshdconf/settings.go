@@ -50,6 +50,7 @@ type Settings struct {
 	ClientAliveCountMax     int // 0: never disconnect
 	UnusedConnectionTimeout time.Duration
 	ChannelTimeouts         []ChannelTimeout
+	ChannelTimeoutText      string // as it was given, for Dump; empty: none
 	IPQoS                   QoS
 	RefuseConnection        bool
 	LogLevel                LogLevel
@@ -63,24 +64,25 @@ type Settings struct {
 	KbdInteractiveAuthentication bool
 	// AuthenticationMethods are alternatives of methods to complete in order;
 	// nil means that any one method does.
-	AuthenticationMethods    [][]string
-	PermitEmptyPasswords     bool
-	PermitRootLogin          RootLogin
-	AllowUsers, DenyUsers    []string
-	AllowGroups, DenyGroups  []string
-	MaxAuthTries             int
-	StrictModes              bool
-	AuthorizedKeysFiles      []string // none: look in no file
-	AuthorizedPrincipalsFile string   // empty: none
-	TrustedUserCAKeys        string   // empty: none
-	RevokedKeys              []string
-	PubkeyAcceptedAlgorithms []string
-	CASignatureAlgorithms    []string
-	TouchRequired            bool // PubkeyAuthOptions
-	VerifyRequired           bool // PubkeyAuthOptions
-	RequiredRSASize          int  // bits
-	Banner                   string
-	ExposeAuthInfo           bool
+	AuthenticationMethods     [][]string
+	AuthenticationMethodsText string // as they were given, for Dump
+	PermitEmptyPasswords      bool
+	PermitRootLogin           RootLogin
+	AllowUsers, DenyUsers     []string
+	AllowGroups, DenyGroups   []string
+	MaxAuthTries              int
+	StrictModes               bool
+	AuthorizedKeysFiles       []string // "none": look in no file
+	AuthorizedPrincipalsFile  string   // empty: none
+	TrustedUserCAKeys         string   // empty: none
+	RevokedKeys               []string
+	PubkeyAcceptedAlgorithms  []string
+	CASignatureAlgorithms     []string
+	TouchRequired             bool // PubkeyAuthOptions
+	VerifyRequired            bool // PubkeyAuthOptions
+	RequiredRSASize           int  // bits
+	Banner                    string
+	ExposeAuthInfo            bool
 
 	// Programs, and the user that each runs as, which may be %u; empty: none.
 	AuthorizedKeysCommand, AuthorizedKeysCommandUser             string
@@ -132,7 +134,7 @@ func defaults() *Settings {
 		Ciphers:             slices.Clone(cipherAlgos.defaults),
 		MACs:                slices.Clone(macAlgos.defaults),
 		ClientAliveCountMax: 3,
-		IPQoS:               QoS{Interactive: 0xb8, Bulk: -1},
+		IPQoS:               QoS{Interactive: 0xb8, Bulk: 0x20},
 		LogLevel:            LogInfo,
 		SyslogFacility:      4,
 		FingerprintHash:     "sha256",

@@ -17,7 +17,6 @@ const maxTime = math.MaxInt32 * time.Second
 func parseTime(s string, fractions bool) (time.Duration, error) {
 	bad := fmt.Errorf("invalid time %q", clip(s))
 	var total time.Duration
-	seconds := false
 	if s == "" || len(s) > 64 {
 		return 0, bad
 	}
@@ -48,12 +47,7 @@ func parseTime(s string, fractions bool) (time.Duration, error) {
 			}
 			s = s[1:]
 		}
-		if unit == time.Second {
-			if seconds {
-				return 0, bad
-			}
-			seconds = true
-		} else if dot {
+		if dot && unit != time.Second {
 			return 0, bad
 		}
 		if v > uint64(maxTime/unit) {
@@ -74,20 +68,22 @@ func parseTime(s string, fractions bool) (time.Duration, error) {
 	return total, nil
 }
 
-// parseSize parses a byte count with an optional suffix K, M, G or T
-// (RekeyLimit).
+// parseSize parses a number of bytes with an optional suffix K, M, G, T, P or E, and
+// with one a fraction (RekeyLimit; scan_scaled(3)).
 func parseSize(s string) (uint64, error) {
 	digits, shift := s, 0
 	if n := len(s); n > 0 {
-		if i := strings.IndexByte("BKMGT", s[n-1]&^0x20); i >= 0 && s[n-1] > '9' {
+		if i := strings.IndexByte("BKMGTPE", s[n-1]&^0x20); i >= 0 && s[n-1] > '9' {
 			digits, shift = s[:n-1], 10*i
 		}
 	}
+	digits, fraction, _ := strings.Cut(digits, ".")
 	v, err := strconv.ParseUint(digits, 10, 63)
-	if err != nil || v > math.MaxInt64>>shift {
+	part, err2 := strconv.ParseFloat("0."+fraction+"0", 64)
+	if err != nil || err2 != nil || v >= math.MaxInt64>>shift {
 		return 0, fmt.Errorf("invalid size %q", clip(s))
 	}
-	return v << shift, nil
+	return v<<shift + uint64(part*float64(uint64(1)<<shift)), nil
 }
 
 // qosNames are the DSCP names of sshd_config(5) as IP_TOS bytes (RFC 2474,
@@ -97,13 +93,12 @@ var qosNames = names[int]{
 	{"af31", 0x68}, {"af32", 0x70}, {"af33", 0x78}, {"af41", 0x88}, {"af42", 0x90}, {"af43", 0x98},
 	{"cs0", 0}, {"cs1", 0x20}, {"cs2", 0x40}, {"cs3", 0x60}, {"cs4", 0x80}, {"cs5", 0xa0}, {"cs6", 0xc0}, {"cs7", 0xe0},
 	{"ef", 0xb8}, {"le", 0x04}, {"none", -1},
+	{"lowdelay", -1}, {"throughput", -1}, {"reliability", -1},
 }
 
+// parseQoS takes a DSCP by its name or number. A type of service, which RFC 2474
+// retired, is the system's default, as with OpenSSH 10.
 func parseQoS(s string) (int, error) {
-	switch strings.ToLower(s) {
-	case "lowdelay", "throughput", "reliability":
-		return 0, fmt.Errorf("%q is a type of service, which RFC 2474 retired: name a DSCP", s)
-	}
 	if v, err := qosNames.parse(s); err == nil {
 		return v, nil
 	}

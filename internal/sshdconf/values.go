@@ -93,7 +93,7 @@ const (
 )
 
 var logNames = names[LogLevel]{
-	{"QUIET", LogQuiet}, {"FATAL", LogFatal}, {"ERROR", LogError}, {"INFO", LogInfo}, {"VERBOSE", LogVerbose},
+	{"SILENT", LogQuiet}, {"QUIET", LogQuiet}, {"FATAL", LogFatal}, {"ERROR", LogError}, {"INFO", LogInfo}, {"VERBOSE", LogVerbose},
 	{"DEBUG", LogDebug1}, {"DEBUG1", LogDebug1}, {"DEBUG2", LogDebug2}, {"DEBUG3", LogDebug3},
 }
 
@@ -262,8 +262,14 @@ type ChannelTimeout struct {
 	Timeout time.Duration
 }
 
+// parsePort takes a number, as strtonum(3) reads it, or a service of services(5).
 func parsePort(s string) (int, error) {
-	n, err := strconv.ParseUint(s, 10, 16)
+	n, err := strconv.ParseUint(strings.TrimPrefix(s, "+"), 10, 16)
+	if s != "" && !strings.ContainsAny(s, "+-0123456789") {
+		var p int
+		p, err = net.LookupPort("tcp4", s)
+		n = uint64(p)
+	}
 	if err != nil || n == 0 {
 		return 0, fmt.Errorf("bad port %q", clip(s))
 	}
