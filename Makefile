@@ -125,10 +125,10 @@ N ?= 5000
 many-sessions: all
 	P9AUTH_SESSIONS=$(N) $(GO) test -count=1 -timeout 60m -v ./test/many
 
-# Timings, of which nothing is asserted: see scripts/bench-ssh and bench-sftp.
+# Timings, of which nothing is asserted: see tools/bench and scripts/bench-sftp.
 bench: all
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./login
-	scripts/bench-ssh
+	$(GO) run ./tools/bench $(BENCHFLAGS)
 	scripts/bench-sftp
 
 # With another PREFIX than /usr or /usr/local, systemd has to be told of the

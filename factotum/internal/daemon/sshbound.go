@@ -7,6 +7,7 @@ import (
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/internal/becomerecord"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
 )
 
 // maxLogin is how long the text of a login may be, in bytes: the kernel has a
@@ -24,7 +25,7 @@ func (l *sshProto) bound(o *pamwire.Opened, ptys uint32, login string) (*becomer
 	}
 	b := bind(o)
 	b.Dir, b.Path, b.Argv, b.FDs = "/", l.gen.conf.UserProgram, []string{"sshfront: " + o.User, "user"}, []uint32{0, 1, 2, 3, 4}
-	b.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", capproto.LoginVariable + "=" + login}
+	b.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", capproto.LoginVariable + "=" + login}, sys.SmallRuntime...)
 	if o.Root != nil {
 		b.Root = &becomerecord.Root{Path: o.Root.Path, Dev: o.Root.Dev, Ino: o.Root.Ino, PTYs: ptys}
 	}

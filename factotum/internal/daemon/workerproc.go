@@ -70,7 +70,7 @@ func (w *workerProc) spawn() error {
 		return err
 	}
 	p := process{conn, exec.Command(w.conf.PAMWorker), make(chan error, 1)}
-	p.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=1"}
+	p.cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, sys.SmallRuntime...)
 	p.cmd.Dir = "/"
 	p.cmd.Stderr = os.Stderr
 	p.cmd.ExtraFiles = []*os.File{theirs} // descriptor 3

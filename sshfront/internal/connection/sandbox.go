@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
@@ -34,23 +33,20 @@ import (
 // whoever wants more: the honest processes have the same limit as the one that has
 // used it up. sshfront(8) lists each of these pools and what bounds it.
 //
-// no_new_privs, landlock (all that the kernel has; it is the second line), and
-// a seccomp filter (the first; without it the process must not go on). A
+// Landlock (all that the kernel has; it is the second line), and a seccomp filter
+// (the first; without it the process must not go on), with which the kernel sets
+// no_new_privs for all threads, too (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC). A
 // system call that is not on the list kills the process; with debug it fails
 // with EPERM.
 func enterSandbox(debug bool) error {
 	defer sys.BoundStops()()
 	// The time zone is read when it is first needed, which is too late.
 	_, _ = time.Now().Zone()
-	makeThreads()
 	if err := passed.Prepare(); err != nil {
 		return err
 	}
 	if err := privs.Undumpable(); err != nil {
 		return err
-	}
-	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
-		return fmt.Errorf("prctl(PR_SET_NO_NEW_PRIVS): %w", e)
 	}
 	abi, err := landlocksys.LandlockGetABIVersion()
 	if err != nil {
@@ -60,8 +56,9 @@ func enterSandbox(debug bool) error {
 	if err := landlock.V11.BestEffort().Restrict(); err != nil {
 		return fmt.Errorf("landlock: %w", err)
 	}
-	// After the last system call that is made in all threads: the runtime has them
-	// make it by a signal of those that need a place.
+	// After the last system call that is made in all threads: each of them makes it, and
+	// by a signal of those that need a place. Those that come now inherit what was set.
+	makeThreads()
 	if err := limitConnection(); err != nil {
 		return err
 	}
@@ -80,9 +77,12 @@ func enterSandbox(debug bool) error {
 	return nil
 }
 
-// How many threads a connection process has: one for each processor that it uses,
-// one in which package passed waits, and some for other system calls in which one
-// waits, such as a write to a log that is full.
+// How many threads a connection process has: one for each processor that it uses (see
+// sys.SmallRuntime), and those that can be in a system call at the same time, for the
+// runtime has others run meanwhile where a call takes more than some microseconds, as
+// each does on a machine with much to do: one in which package passed waits, one in
+// which it reads or writes, one each that reads from the client and writes to it, to the
+// log, the link, the listener, and factotum, and one in reserve.
 const (
 	maxProcessors = 4
 	spareThreads  = 9

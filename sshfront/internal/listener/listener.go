@@ -172,13 +172,14 @@ func logTo(name string) error {
 	return os.Unsetenv("JOURNAL_STREAM")
 }
 
-// childEnv is what other processes get of our environment: the time zone, and the Go
-// runtime's settings.
+// childEnv is what other processes get of our environment, the time zone, and the Go
+// runtime's settings, of which those that somebody has made for us are the last word.
 func childEnv(environ []string) []string {
-	return slices.DeleteFunc(environ, func(kv string) bool {
+	ours := slices.DeleteFunc(environ, func(kv string) bool {
 		k, _, _ := strings.Cut(kv, "=")
 		return k != "TZ" && !strings.HasPrefix(k, "GO")
 	})
+	return append(slices.Clone(sys.SmallRuntime), ours...)
 }
 
 // open opens the sockets that a configuration asks for and that are not open,

@@ -105,6 +105,10 @@ func (p *File) Close() error {
 	return p.f.Close()
 }
 
+// calls lets one system call at a time be made, however many files there are: each that
+// is interrupted takes a thread, of which a sandboxed process can make no more.
+var calls sync.Mutex
+
 // now makes one system call.
 func (p *File) now(d direction, call func(int, []byte) (int, error), b []byte) (n int, err error) {
 	if p.err != nil {
@@ -116,6 +120,8 @@ func (p *File) now(d direction, call func(int, []byte) (int, error), b []byte) (
 	if halted {
 		return 0, os.ErrDeadlineExceeded
 	}
+	calls.Lock()
+	defer calls.Unlock()
 	if e := p.rc.Control(func(fd uintptr) {
 		for {
 			if n, err = call(int(fd), b); err != unix.EINTR {

@@ -19,6 +19,7 @@ import (
 	"p9auth/internal/capuse"
 	"p9auth/internal/privs"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/control"
 	"p9auth/sshfront/internal/sshlog"
 	"p9auth/sshfront/internal/user"
@@ -146,7 +147,7 @@ func redeem(conf *control.Config, link *capproto.Conn) error {
 	err = capuse.Exec(conf.Capuse, auth.Cap, capuse.Target{
 		Path:  program,
 		Argv:  []string{"sshfront: " + auth.User, "user"},
-		Env:   []string{"PATH=/usr/local/bin:/usr/bin:/bin"},
+		Env:   append([]string{"PATH=/usr/local/bin:/usr/bin:/bin"}, sys.SmallRuntime...),
 		NProc: auth.NProc,
 	})
 	return errors.Join(err, dupTo(logFD, 2))
