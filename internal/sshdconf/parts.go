@@ -169,17 +169,18 @@ func part[T any](s *Settings) *T {
 // or each Port, and without any the wildcard addresses of AddressFamily. Hosts
 // may be names, to be resolved by the caller within AddressFamily.
 func (s *Listen) Addresses() []HostPort {
-	addrs := s.ListenAddresses
-	if len(addrs) == 0 {
-		if s.AddressFamily != FamilyInet {
-			addrs = append(addrs, HostPort{Host: "::"})
-		}
-		if s.AddressFamily != FamilyInet6 {
-			addrs = append(addrs, HostPort{Host: "0.0.0.0"})
+	var out []HostPort
+	if len(s.ListenAddresses) == 0 {
+		for _, p := range s.Ports {
+			if s.AddressFamily != FamilyInet {
+				out = append(out, HostPort{"::", p})
+			}
+			if s.AddressFamily != FamilyInet6 {
+				out = append(out, HostPort{"0.0.0.0", p})
+			}
 		}
 	}
-	var out []HostPort
-	for _, a := range addrs {
+	for _, a := range s.ListenAddresses {
 		if a.Port != 0 {
 			out = append(out, a)
 			continue
