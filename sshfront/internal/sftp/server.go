@@ -414,7 +414,7 @@ func (s *Server) fillFrom(in int) error {
 		s.start = 0
 	}
 	for {
-		n, err := unix.Read(in, s.in[s.fill:])
+		n, err := readWaiting(in, s.in[s.fill:])
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:

@@ -2,6 +2,7 @@ package sftp
 
 import (
 	"strconv"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -51,10 +52,27 @@ func lchmod(name string, mode uint32) error {
 	return err
 }
 
-// These three and lstatAt are system calls without a word to Go's scheduler, which would
-// look after each as if it took long: that costs more than the copying. There
-// is no other goroutine that could run meanwhile. Both machines that p9auth is
-// built for pass an offset in one register.
+// briefly is how long readWaiting waits without a word to Go's scheduler.
+const briefly = 50 * time.Millisecond
+
+// readWaiting reads from a descriptor, and waits for it. The next request mostly
+// comes soon. Go's scheduler, if it knew of the wait, would have its monitor thread
+// take the processor away and give it back, by some futexes for each request. In a
+// long wait it must know, so that the monitor sleeps too.
+func readWaiting(fd int, b []byte) (int, error) {
+	fds := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	timeout := unix.NsecToTimespec(int64(briefly))
+	n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
+	if e == 0 && n == 1 {
+		return raw(unix.SYS_READ, fd, b, 0)
+	}
+	return unix.Read(fd, b)
+}
+
+// These three and lstatAt make system calls without a word to Go's scheduler, too,
+// which would look after each as if it took long: that costs more than the
+// copying. There is no other goroutine that could run meanwhile. Both machines
+// that p9auth is built for pass an offset in one register.
 
 func pread(fd int, b []byte, off int64) (int, error) {
 	return raw(unix.SYS_PREAD64, fd, b, off)
