@@ -18,6 +18,22 @@ import (
 // that size.
 func serve(t *testing.T, threshold uint64, piece int, size func(channelType string) int) (addr string) {
 	t.Helper()
+	return serveChannels(t, threshold, func(channelType string, ch ssh.Channel) {
+		b := make([]byte, piece)
+		for range size(channelType) / len(b) {
+			if _, err := ch.Write(b); err != nil {
+				return
+			}
+		}
+		ch.CloseWrite()
+		ch.Close()
+	})
+}
+
+// serveChannels serves one client, without authentication, with a goroutine for each
+// channel.
+func serveChannels(t *testing.T, threshold uint64, serve func(channelType string, ch ssh.Channel)) (addr string) {
+	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -49,16 +65,7 @@ func serve(t *testing.T, threshold uint64, piece int, size func(channelType stri
 				return
 			}
 			go ssh.DiscardRequests(reqs)
-			go func() {
-				b := make([]byte, piece)
-				for range size(n.ChannelType()) / len(b) {
-					if _, err := ch.Write(b); err != nil {
-						return
-					}
-				}
-				ch.CloseWrite()
-				ch.Close()
-			}()
+			go serve(n.ChannelType(), ch)
 		}
 	}()
 	return l.Addr().String()
