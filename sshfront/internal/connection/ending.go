@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -111,7 +112,9 @@ func (c *connection) left(conn *ssh.ServerConn, err error) {
 
 // disconnect is the error that the SSH library makes of an SSH_MSG_DISCONNECT
 // (RFC 4253, section 11.1). It does not export the type.
-var disconnect = regexp.MustCompile(`^ssh: disconnect, reason ([0-9]{1,10}): (".*")$`)
+var disconnect = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^ssh: disconnect, reason ([0-9]{1,10}): (".*")$`)
+})
 
 // disconnected reports whether an error is the client's SSH_MSG_DISCONNECT, and
 // what that says.
@@ -119,7 +122,7 @@ func disconnected(err error) (reason uint32, text string, ok bool) {
 	if err == nil {
 		return 0, "", false
 	}
-	m := disconnect.FindStringSubmatch(err.Error())
+	m := disconnect().FindStringSubmatch(err.Error())
 	if m == nil {
 		return 0, "", false
 	}

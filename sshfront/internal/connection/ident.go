@@ -7,6 +7,7 @@ import (
 	"net"
 	"regexp"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -76,7 +77,9 @@ func invalidFormat(format string, a ...any) *identError {
 }
 
 // identification has the protocol's version and the software's.
-var identification = regexp.MustCompile(`^SSH-(-?[0-9]{1,9})\.([0-9]{1,9})-(.+)$`)
+var identification = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^SSH-(-?[0-9]{1,9})\.([0-9]{1,9})-(.+)$`)
+})
 
 // readIdentification reads the client's first line, to its end and no further.
 func readIdentification(r io.Reader) ([]byte, error) {
@@ -107,7 +110,7 @@ func readIdentification(r io.Reader) ([]byte, error) {
 	if !strings.HasPrefix(text, "SSH-") || text == "SSH-" {
 		return nil, invalidFormat("kex_exchange_identification: client sent invalid protocol identifier \"%s\"", text)
 	}
-	m := identification.FindStringSubmatch(text)
+	m := identification().FindStringSubmatch(text)
 	if m == nil {
 		return nil, invalidFormat("Bad remote protocol version identification: '%.100s'", text)
 	}

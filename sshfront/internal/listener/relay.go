@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"p9auth/internal/sshdconf"
@@ -29,10 +30,10 @@ const (
 
 // A relay logs what one process says.
 type relay struct {
-	pid  int
-	who  string         // the process in the log's words
-	own  *regexp.Regexp // lines that need no such words
-	free bool           // debugging: any number of lines
+	pid     int
+	who     string // the process in the log's words
+	address string // the client's, with its port, in sshd's words
+	free    bool   // debugging: any number of lines
 
 	left    float64 // lines that may be logged at once
 	last    time.Time
@@ -43,8 +44,8 @@ type relay struct {
 func (c *child) relayOf(mode string, pid int) *relay {
 	return &relay{
 		pid: pid, who: fmt.Sprintf("%s process %d for %s", mode, pid, c.id()),
-		own:  ownWords(fmt.Sprintf("%s port %d", c.remote.Addr(), c.remote.Port())),
-		free: c.l.opts.logLevel(c.l.conf) >= sshdconf.LogDebug1, left: burst, last: time.Now(),
+		address: fmt.Sprintf("%s port %d", c.remote.Addr(), c.remote.Port()),
+		free:    c.l.opts.logLevel(c.l.conf) >= sshdconf.LogDebug1, left: burst, last: time.Now(),
 	}
 }
 
@@ -67,16 +68,22 @@ func (r *relay) run(pipe *os.File) {
 	}
 }
 
-// ownWords match what sshd says of the connection from that address at its end, and of
-// no other one (OpenSSH's packet.c, kex.c, serverloop.c).
-func ownWords(address string) *regexp.Regexp {
-	address = regexp.QuoteMeta(address)
+// ownWords match what sshd says of a connection at its end (OpenSSH's packet.c, kex.c,
+// serverloop.c). The zero byte, which no line has, stands for the client's address and
+// port.
+var ownWords = sync.OnceValue(func() *regexp.Regexp {
 	const who = `(?:(?:(?:authenticating|invalid) )?user [!-~]{1,256} )?`
 	return regexp.MustCompile(`^(?:` +
-		`(?:Connection (?:closed|reset) by|Disconnected from|Disconnecting|Timeout, client not responding from|terminating inactive connection from|ssh_dispatch_run_fatal: Connection from) ` + who + address +
-		`|(?:Unable to negotiate with|Received disconnect from|Read error from remote host|banner exchange: Connection from) ` + address +
+		`(?:Connection (?:closed|reset) by|Disconnected from|Disconnecting|Timeout, client not responding from|terminating inactive connection from|ssh_dispatch_run_fatal: Connection from) ` + who + `\x00` +
+		`|(?:Unable to negotiate with|Received disconnect from|Read error from remote host|banner exchange: Connection from) \x00` +
 		`)(?:$| \[preauth\]$|:[0-9 ].*$)` +
 		`|^(?:error: )?kex_exchange_identification: `)
+})
+
+// own reports whether a line, which is printable, says so of this connection, and of
+// no other one.
+func (r *relay) own(line string) bool {
+	return ownWords().MatchString(strings.Replace(line, r.address, "\x00", 1))
 }
 
 // line logs one line, which sshlog has written, or something else.
@@ -92,7 +99,7 @@ func (r *relay) line(text string) {
 		priority, text = int(text[1]-'0'), text[3:]
 	}
 	text = printable(text)
-	if !r.own.MatchString(text) {
+	if !r.own(text) {
 		text = r.who + " says: " + text
 	}
 	sshlog.Relay(r.pid, priority, text)

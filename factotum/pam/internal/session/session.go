@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -197,23 +196,14 @@ func (s *Session) Adopt() {
 	}
 }
 
-// settle is how long a session must last, in milliseconds, before Wait gives
-// memory back.
-const settle = 2000
-
 // Wait waits for the end of the session's process.
 func (s *Session) Wait() {
-	wait := settle
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.PIDFD.Fd()), Events: unix.POLLIN}}, wait)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.PIDFD.Fd()), Events: unix.POLLIN}}, -1)
 		switch {
 		case n > 0:
 			return
-		case err == nil:
-			// This process may now wait for days; give memory back.
-			debug.FreeOSMemory()
-			wait = -1
-		case err != unix.EINTR:
+		case err != nil && err != unix.EINTR:
 			slog.Error("poll the session's process", "error", err.Error())
 			return
 		}
