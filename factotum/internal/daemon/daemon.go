@@ -37,8 +37,14 @@ func Check(file string, warn io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if _, err = newGeneration(conf, slog.New(slog.DiscardHandler)); err != nil {
+	gen, err := newGeneration(conf, slog.New(slog.DiscardHandler))
+	if err != nil {
 		return err
+	}
+	if gen.ssh != nil {
+		for _, why := range gen.ssh.unused {
+			fmt.Fprintf(warn, "factotum: warning: left out: %v\n", why)
+		}
 	}
 	for _, why := range traceable(conf) {
 		fmt.Fprintf(warn, "factotum: warning: %s\n", why)

@@ -25,6 +25,7 @@ type sshServer struct {
 	keys   []ssh.AlgorithmSigner
 	certs  []*ssh.Certificate
 	syslog *syslog
+	unused []error // why host keys are left out
 }
 
 // loadSSH reads sshd_config and the host keys, if a front end is for ssh.
@@ -47,11 +48,19 @@ func loadSSH(c config.Config, log *slog.Logger) (*sshServer, error) {
 		case err == nil:
 			s.keys = append(s.keys, k)
 		case g.HostKeysGiven || !errors.Is(err, fs.ErrNotExist):
-			return nil, fmt.Errorf("host key: %w", err)
+			s.unused = append(s.unused, fmt.Errorf("host key: %w", err))
 		}
 	}
-	if len(s.keys) == 0 {
+	switch {
+	case len(s.keys) > 0:
+	case len(s.unused) > 0:
+		return nil, s.unused[0]
+	default:
 		return nil, errors.New("no host keys: make them with ssh-keygen -A, or name them with HostKey in " + c.SSHDConfig)
+	}
+	// As with sshd, a key that cannot be used does not keep the others from it.
+	for _, err := range s.unused {
+		log.Error("a host key is left out", "why", err)
 	}
 	for _, path := range g.HostCertificates {
 		cert, err := readHostCert(path)
