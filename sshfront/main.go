@@ -57,6 +57,9 @@ func main() {
 			fmt.Print(usage)
 			return
 		}
+		if errors.Is(err, listener.ErrNoLogin) {
+			os.Exit(255) // the log has the reason
+		}
 		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
 		os.Exit(1)
 	}

@@ -85,6 +85,11 @@ func (l *listener) serveInetd(c *net.TCPConn, signals <-chan os.Signal) error {
 	for {
 		select {
 		case <-l.ended:
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if !l.login {
+				return ErrNoLogin
+			}
 			return nil
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {

@@ -177,6 +177,9 @@ func (c *child) handle(p capproto.Packet) error {
 		if !c.left() {
 			return errors.New(`"authenticated" twice`)
 		}
+		c.l.mu.Lock()
+		c.l.login = true
+		c.l.mu.Unlock()
 		sshlog.Printf(sshdconf.LogDebug1, "%s is authenticated as %s, pid = %d", c.id(), r.User, c.process.Pid)
 	case control.Session:
 		if c.isEarly() || c.redeemer {

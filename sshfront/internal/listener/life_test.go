@@ -1,9 +1,11 @@
 package listener
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -88,6 +90,34 @@ func TestSocketActivation(t *testing.T) {
 }
 
 func TestInetdServesOneConnectionAndEndsWithIt(t *testing.T) {
+	r, c := inetd(t)
+	c.say("authenticated alice")
+	session := atoi(c.say("session"))
+	c.Close()
+	if r.wait(); r.err != nil || alive(session) {
+		t.Errorf("%v, session alive: %v", r.err, alive(session))
+	}
+
+	// As with sshd, the status tells whether somebody has logged in.
+	r, c = inetd(t)
+	c.say("pid")
+	c.Close()
+	r.wait()
+	if e := (*exec.ExitError)(nil); !errors.As(r.err, &e) || e.ExitCode() != 255 {
+		t.Errorf("without a login: %v", r.err)
+	}
+
+	r = prepare(t, "", "-i")
+	r.start()
+	<-r.ended
+	if r.err == nil || !strings.Contains(r.Log(), "standard input is not a TCP connection") {
+		t.Errorf("%v", r.err)
+	}
+}
+
+// inetd starts a listener with -i for a connection, and returns both.
+func inetd(t *testing.T) (*running, *client) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -108,24 +138,7 @@ func TestInetdServesOneConnectionAndEndsWithIt(t *testing.T) {
 	r.cmd.Stdin = f
 	r.start()
 	f.Close()
-	c.say("authenticated alice")
-	session := atoi(c.say("session"))
-	c.Close()
-	select {
-	case <-r.ended:
-	case <-time.After(patience):
-		t.Fatal("it does not end")
-	}
-	if r.err != nil || alive(session) {
-		t.Errorf("%v, session alive: %v", r.err, alive(session))
-	}
-
-	r = prepare(t, "", "-i")
-	r.start()
-	<-r.ended
-	if r.err == nil || !strings.Contains(r.Log(), "standard input is not a TCP connection") {
-		t.Errorf("%v", r.err)
-	}
+	return r, c
 }
 
 func TestDebugServesOneConnection(t *testing.T) {

@@ -46,6 +46,10 @@ type Options struct {
 	Inetd   bool // serve the one connection on standard input
 }
 
+// ErrNoLogin is what Run returns when the one connection of Inetd has ended and nobody
+// has logged in by it. sshd(8) exits with status 255 then.
+var ErrNoLogin = errors.New("the connection has ended without a login")
+
 // logLevel is what -d and -q make of the configuration's LogLevel.
 func (o *Options) logLevel(s *sshdconf.Listen) sshdconf.LogLevel {
 	switch {
@@ -69,6 +73,7 @@ type listener struct {
 	limits  *limits
 	sockets map[netip.AddrPort]*net.TCPListener
 	once    bool          // -d: take one connection only
+	login   bool          // somebody has logged in
 	ended   chan struct{} // closed when the only connection is over
 
 	wg sync.WaitGroup // of what runs for connections

@@ -3,6 +3,7 @@ package listener
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -83,7 +84,9 @@ func listenerMain(args []string) {
 		}
 		return c.Global().Listen(), nil
 	}
-	if err := Run(o); err != nil {
+	if err := Run(o); errors.Is(err, ErrNoLogin) {
+		os.Exit(255)
+	} else if err != nil {
 		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
 		os.Exit(1)
 	}
@@ -255,15 +258,21 @@ func (r *running) over() bool {
 	}
 }
 
+// wait waits for the end.
+func (r *running) wait() {
+	r.t.Helper()
+	select {
+	case <-r.ended:
+	case <-time.After(patience):
+		r.t.Fatal("it does not end")
+	}
+}
+
 // stop sends a signal and waits for the end.
 func (r *running) stop(sig os.Signal) error {
 	r.t.Helper()
 	r.cmd.Process.Signal(sig)
-	select {
-	case <-r.ended:
-	case <-time.After(patience):
-		r.t.Fatalf("it goes on after %v", sig)
-	}
+	r.wait()
 	return r.err
 }
 
