@@ -3,6 +3,7 @@ package sshdconf
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"p9auth/internal/match"
@@ -31,6 +32,9 @@ func setMethods(s *Settings, a *args) error {
 			absent = append(absent, missing)
 			continue
 		}
+		if slices.Contains(chain, "none") {
+			a.note = "nobody logs in by none: no empty password is tried unasked"
+		}
 		s.AuthenticationMethods = append(s.AuthenticationMethods, chain)
 	}
 	if len(s.AuthenticationMethods) == 0 {
@@ -53,9 +57,11 @@ func methodList(v string) (chain []string, missing string, err error) {
 			if submethod && (name != "keyboard-interactive" || device != "pam") {
 				missing = m
 			}
+		case "none":
+			// Another line may take its place. Nothing ever completes it.
 		case "any":
 			return nil, "", errors.New("any must appear alone")
-		case "none", "hostbased", "gssapi-with-mic", "gssapi-keyex":
+		case "hostbased", "gssapi-with-mic", "gssapi-keyex":
 			missing = m
 		default:
 			return nil, "", fmt.Errorf("unknown method %q", clip(m))
