@@ -78,6 +78,20 @@ test-site: deps
 	$(MAKE) all
 	$(GO) test -count=1 $(TESTFLAGS) -tags 'site $(TAGS)' -v ./test/site
 
+# OpenSSH's own tests, of Debian 12 and 13, see test/openssh; OPENSSHFLAGS are for
+# the test, such as -test.run script/rekey.
+OPENSSHFLAGS ?=
+test-openssh: deps
+	for s in $(SUITES); do scripts/deps-openssh $$s || exit 1; done
+	$(MAKE) all
+	$(STATIC) -o build/intree ./test/openssh/intree
+	CGO_ENABLED=0 $(GO) test -c -o build/openssh.test ./test/openssh
+	status=0; for s in $(SUITES); do \
+		echo "OpenSSH's tests of Debian $$s"; \
+		build/intree build/openssh/$$s build/openssh.test -test.v -test.timeout 3h -all -keep build/openssh/$$s.logs $(OPENSSHFLAGS) >build/openssh/$$s.out 2>&1 || status=1; \
+		grep -Ev '^(=== |[[:space:]]*--- PASS: )' build/openssh/$$s.out; \
+	done; exit $$status
+
 check: $(CRYPTO)
 	@test -z "$$(gofmt -l $(GOFILES))" || { gofmt -d $(GOFILES); exit 1; }
 	$(GO) vet ./...
@@ -180,4 +194,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-site check demo bench vm-test vm-boot kernel-grantid install deb clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-site test-openssh check demo bench vm-test vm-boot kernel-grantid install deb clean

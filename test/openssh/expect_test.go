@@ -1,0 +1,121 @@
+package openssh
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// sample is what runs without -all: protocol, configuration and options of keys,
+// forced commands, the end of output, a root directory.
+var sample = []string{"connect", "proto-mismatch", "key-options", "cfgmatch", "forcecommand", "yes-head", "sftp-chroot"}
+
+const (
+	agentAlone  = "runs ssh-agent, and no server"
+	keygenAlone = "runs ssh-keygen, and no server"
+	sftpAlone   = "runs sftp or scp with sftp-server itself, and no server"
+	clientAlone = "prints the configuration of the client (ssh -G), and runs no server"
+)
+
+// notOfServers are the scripts that run no server.
+var notOfServers = map[string]string{
+	"agent-getpeereid":  agentAlone,
+	"agent-pkcs11-cert": agentAlone,
+	"agent-ptrace":      agentAlone,
+	"agent-subprocess":  agentAlone,
+	"agent-timeout":     agentAlone,
+	"cfginclude":        clientAlone,
+	"keygen-change":     keygenAlone,
+	"keygen-comment":    keygenAlone,
+	"keygen-convert":    keygenAlone,
+	"keygen-knownhosts": keygenAlone,
+	"keygen-moduli":     keygenAlone,
+	"keygen-sshfp":      keygenAlone,
+	"krl":               keygenAlone,
+	"scp":               sftpAlone,
+	"sftp":              sftpAlone,
+	"sftp-badcmds":      sftpAlone,
+	"sftp-batch":        sftpAlone,
+	"sftp-cmds":         sftpAlone,
+	"sftp-glob":         sftpAlone,
+	"sftp-perm":         sftpAlone,
+	"sftp-resume":       sftpAlone,
+	"sshcfgparse":       clientAlone,
+	"sshsig":            keygenAlone,
+}
+
+// unavailable are scripts that skip themselves, whatever the server, and why.
+var unavailable = map[string]string{
+	"hostbased":     "needs the machine's ssh_known_hosts and shosts.equiv; skips itself",
+	"sshfp-connect": "needs a domain with SSHFP records; skips itself",
+}
+
+// A part of a script is what it does without some algorithms.
+type part struct {
+	without string // patterns of names that "ssh -Q" does not tell the script, blanks between
+	why     string
+}
+
+const (
+	noDSA       = "ssh-dss*"
+	noHostSK    = "sk-* " + noDSA
+	noOldKex    = "*-sha1 sntrup761*"
+	noOldCipher = "*-cbc hmac-md5* umac-* hmac-sha1-96* hmac-sha1-etm*"
+)
+
+// inPart are the scripts that try each algorithm that their client has, and that pass
+// without those that p9auth has not: the table of differences of p9auth_sshd_config(5)
+// has these.
+var inPart = map[string]part{
+	"agent":          {noDSA, "without DSA keys"},
+	"cert-hostkey":   {noHostSK, "without DSA and security keys as host keys"},
+	"hostkey-rotate": {noHostSK, "without DSA and security keys as host keys"},
+	"integrity":      {noOldCipher, "without CBC, MD5, umac, hmac-sha1-96, hmac-sha1-etm"},
+	"limit-keytype":  {noDSA, "without DSA keys"},
+	"keytype":        {noHostSK, "without DSA keys, and security keys as host keys"},
+	"kextype":        {noOldKex, "without SHA-1 and sntrup761"},
+	"try-ciphers":    {noOldCipher, "without CBC, MD5, umac, hmac-sha1-96, hmac-sha1-etm"},
+}
+
+// differences are the scripts that do not pass with sshfront, and why. Each has its row
+// in the table of differences of p9auth_sshd_config(5).
+var differences = map[string]string{
+	"banner":        "shows a banner of 100,000 bytes",
+	"cert-userkey":  "logs in with a DSA key, and by RSA with SHA-1",
+	"conch-ciphers": "its client knows RSA with SHA-1 only",
+	"dhgex":         "asks for 3des-cbc and a key exchange with SHA-1",
+	"hostkey-agent": "keeps host keys in an agent",
+	"keyscan":       "asks for host keys of DSA, of security keys, and of RSA with SHA-1",
+	"proxy-connect": "wants to be told that a connection by a pipe has no address",
+}
+
+// TestTheManualNamesTheScriptsThatDoNotPass holds p9auth_sshd_config(5) to the tables
+// of this file.
+func TestTheManualNamesTheScriptsThatDoNotPass(t *testing.T) {
+	page, err := os.ReadFile("../../man/p9auth_sshd_config.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), ".Ss Differences from sshd\n")
+	section, _, _ = strings.Cut(section, ".Ss ")
+	named := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\.Sy ([a-z-]+)`).FindAllStringSubmatch(section, -1) {
+		named[m[1]] = true
+	}
+	for name := range differences {
+		if !named[name] {
+			t.Errorf("%s does not pass, and the manual does not say so", name)
+		}
+		delete(named, name)
+	}
+	for name := range inPart {
+		if !named[name] {
+			t.Errorf("%s passes in part, and the manual does not say so", name)
+		}
+		delete(named, name)
+	}
+	for name := range named {
+		t.Errorf("the manual says that %s does not pass", name)
+	}
+}
