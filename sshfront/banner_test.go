@@ -12,7 +12,8 @@ func TestTheBannerIsThatOfTheRealSshd(t *testing.T) {
 	need(t, "ssh", "sshpass", "/usr/sbin/sshd")
 	s := newSite(t)
 	s.Sh(t, "for x in all alice wizards nobody; do echo the banner for $x >/etc/ssh/banner-$x; done; "+
-		"printf 'no newline, \\303\\244\\n\\nsecond line' >/etc/ssh/banner-bob")
+		"printf 'no newline, \\303\\244\\n\\nsecond line' >/etc/ssh/banner-bob; "+
+		"yes \"it's a long banner\" | head -c 120000 >/etc/ssh/banner-long")
 	show := func(port, user string) string {
 		// Nobody gets in: the banner is all that is shown, but for the refusal.
 		cmd := exec.Command("timeout", "30", "ssh", "-n", "-F", "none", "-p", port, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
@@ -34,6 +35,7 @@ func TestTheBannerIsThatOfTheRealSshd(t *testing.T) {
 	shown := 0
 	for _, conf := range []string{
 		"Banner none",
+		"Banner /etc/ssh/banner-long",
 		"Banner /etc/ssh/banner-all",
 		"Banner /etc/ssh/banner-all\nMatch User alice\nBanner /etc/ssh/banner-alice\nMatch User bob\nBanner /etc/ssh/banner-bob",
 		"Match Group wizards\nBanner /etc/ssh/banner-wizards\nMatch User mallory\nBanner /etc/ssh/banner-nobody",

@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 
@@ -40,8 +41,9 @@ func (l *sshProto) nameUser(p capproto.Packet) (capproto.Msg, error) {
 	return m, nil
 }
 
-// maxBanner bounds the file of Banner, in bytes.
-const maxBanner = 64 << 10
+// maxBanner bounds the file of Banner, in bytes, and the text as a packet has it, where
+// an apostrophe counts twice. Clients of OpenSSH take 256 KiB.
+const maxBanner = 128 << 10
 
 // banner reads the file of Banner, as root: the administrator named it. sshd's
 // monitor does the same.
@@ -52,6 +54,9 @@ func (l *sshProto) banner() string {
 	b, err := sys.ReadFile(l.conf.Banner, maxBanner)
 	if err == nil && bytes.IndexByte(b, 0) >= 0 {
 		err = errors.New(l.conf.Banner + " has a NUL byte")
+	}
+	if n := len(b) + bytes.Count(b, []byte("'")); err == nil && n > maxBanner {
+		err = fmt.Errorf("%s has more than %d bytes, with each apostrophe counted twice", l.conf.Banner, maxBanner)
 	}
 	if err != nil {
 		l.log.Error("the banner is not shown", "error", err.Error())
