@@ -16,7 +16,7 @@ func userFileTokens(user, home string, uid uint32) Tokens {
 // UserFile is one file to look for keys or principals in.
 type UserFile struct {
 	Path string // absolute and clean
-	// Glob: Path is a pattern for filepath.Glob, since the configuration has
+	// Glob: Path is a pattern for [Glob], since the configuration has
 	// wildcards there; what came from a token is escaped.
 	Glob bool
 }

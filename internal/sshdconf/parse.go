@@ -89,7 +89,7 @@ func (disk) read(name string) ([]byte, error) {
 	return sys.ReadFile(name, maxFile)
 }
 
-func (disk) glob(pattern string) ([]string, error) { return filepath.Glob(pattern) }
+func (disk) glob(pattern string) ([]string, error) { return Glob(pattern) }
 
 type parser struct {
 	src   source

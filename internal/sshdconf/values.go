@@ -207,8 +207,9 @@ func (p Permits) AllowsOpen(host string, port int) bool {
 }
 
 // AllowsListen reports whether the client may have the server listen; host is
-// what the client asked for and entries are patterns (PermitListen).
+// what the client asked for, in any case, and entries are patterns (PermitListen).
 func (p Permits) AllowsListen(host string, port int) bool {
+	host = strings.ToLower(host)
 	return p.allows(port, func(h string) bool { return match.Pattern(host, h) })
 }
 

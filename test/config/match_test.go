@@ -130,7 +130,7 @@ func TestIncludedFilesStandWhereSshdHasThem(t *testing.T) {
 		for name, text := range map[string]string{
 			"plain": "MaxAuthTries 3\nAcceptEnv PLAIN\n", "match": "AcceptEnv BEFORE\nMatch user alice\nAcceptEnv ALICE\nMaxAuthTries 2\n",
 			"all": "Match all\nAcceptEnv ALL\n", "nested": "Include /x/match /x/plain\nAcceptEnv NESTED\n", "bad": "MaxAuthTries x\n", "global": "Port 23\n",
-			"loop": "Include /x/loop\n",
+			"loop": "Include /x/loop\n", ".hidden": "MaxAuthTries 8\n",
 		} {
 			if err := os.WriteFile(w.root+"/x/"+name, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
@@ -139,7 +139,7 @@ func TestIncludedFilesStandWhereSshdHasThem(t *testing.T) {
 		for _, text := range []string{
 			"Include /x/plain\nAcceptEnv OUT\nMaxAuthTries 5", "Include /x/match\nAcceptEnv OUT", "Include /x/nested\nAcceptEnv OUT",
 			"Match user alice\nInclude /x/plain\nAcceptEnv OUT", "Match user bob\nInclude /x/match\nAcceptEnv OUT", "Match user alice\nInclude /x/match\nAcceptEnv OUT",
-			"Match user bob\nInclude /x/all\nAcceptEnv OUT", "Include /x/all\nAcceptEnv OUT", "Include /x/[mp]*\nAcceptEnv OUT", "Include /x/plain /x/all\nMaxAuthTries 9",
+			"Match user bob\nInclude /x/all\nAcceptEnv OUT", "Include /x/all\nAcceptEnv OUT", "Include /x/[mp]*\nAcceptEnv OUT", "Include /x/*hidden", "Include /x/.h*", "Include /x/[!abglnm]*", "Include /x/?lain", "Include /x/plain /x/all\nMaxAuthTries 9",
 			"Include /x/bad", "Match user bob\nInclude /x/bad", "Match user alice\nInclude /x/global", "Include /x/global\nPort 24", "Include /x/loop",
 			"Match all\nMaxAuthTries 3\nMatch user alice\nMaxAuthTries 4", "Match user alice\nPort 22", "Match user alice\nMaxAuthTries x", "match user alice\nmaxauthtries=3\n",
 			"Match user alice\nMatch user bob\nAcceptEnv BOB", "Match user alice\n\n# x\n\tAcceptEnv A\nMatch all\nAcceptEnv B", "Match=user alice\nAcceptEnv C",

@@ -295,9 +295,8 @@ func TestWhatIsRestrictedIsWhatSSHDRestricts(t *testing.T) {
 // known names a difference that is meant, which p9auth_sshd_config(5) has too, or
 // returns "".
 func known(keyword, options, request, sshd, ours string) string {
-	ports := strings.Contains(keyword, "PermitListen ") && !strings.HasSuffix(keyword, " any") || strings.Contains(options, "permitlisten=")
-	if request == "streamlocal-forward" && ports && sshd == "granted" && ours == "refused" {
-		return "a list of ports permits no unix socket to listen on"
+	if request == "streamlocal-forward" && strings.HasPrefix(keyword, "PermitListen none") && sshd == "granted" && ours == "refused" {
+		return "PermitListen none permits no unix socket either"
 	}
 	// A session without a program, so that the client learns why.
 	if strings.HasPrefix(keyword, "MaxSessions 0") && (sshd == "no session" && ours == "refused" || request == "three sessions" && ours == "1") {

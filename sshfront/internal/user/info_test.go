@@ -245,8 +245,11 @@ func TestWhatMayBeForwarded(t *testing.T) {
 		{"PermitListen 8080", "", func(i *Info) error { return i.mayListen("any", 8081) }, false},
 		{"", `permitlisten="localhost:8080"`, func(i *Info) error { return i.mayListen("*", 8080) }, false},
 		{"", "", (*Info).mayListenUnix, true},
-		{"PermitListen 8080", "", (*Info).mayListenUnix, false},
-		{"", `permitlisten="8080"`, (*Info).mayListenUnix, false},
+		{"PermitListen 8080", "", (*Info).mayListenUnix, true},
+		{"", `permitlisten="8080"`, (*Info).mayListenUnix, true},
+		{"PermitListen none", "", (*Info).mayListenUnix, false},
+		{"PermitListen none", `permitlisten="8080"`, (*Info).mayListenUnix, false},
+		{"PermitListen localhost:8080", "", func(i *Info) error { return i.mayListen("LocalHost", 8080) }, true},
 		{"AllowStreamLocalForwarding local", "", (*Info).mayListenUnix, false},
 	} {
 		err := c.may(info(t, c.conf, c.options))

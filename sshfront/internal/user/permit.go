@@ -66,15 +66,15 @@ func (i *Info) mayDialUnix(path string) error {
 	return nil
 }
 
-// mayListenUnix says whether the user may have us listen on a unix socket. A
-// list of ports to listen on means only those.
+// mayListenUnix says whether the user may have us listen on a unix socket. A list of
+// ports to listen on says nothing about sockets, as with sshd (channels.c,
+// remote_open_match); "PermitListen none" means them too.
 func (i *Info) mayListenUnix() error {
 	if err := i.mayForward(i.Settings.AllowStreamLocalForwarding.Remote() && i.Settings.AllowTcpForwarding.Remote()); err != nil {
 		return err
 	}
-	opt := i.options()
-	if l := i.Settings.PermitListen; l.None || len(l.List) > 0 || len(opt.PermitListen) > 0 {
-		return userlink.Prohibitedf("listening is permitted on certain ports only")
+	if i.Settings.PermitListen.None {
+		return userlink.Prohibitedf("listening is not permitted")
 	}
 	return nil
 }

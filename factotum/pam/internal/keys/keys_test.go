@@ -291,6 +291,28 @@ func TestPatternsOfFilesAreBounded(t *testing.T) {
 	s.want("beyond the bound", mine.PublicKey(), false, "70 files, only 64 are read")
 }
 
+// Editors and packages leave such files behind, and glob(3), which sshd uses, passes over them.
+func TestWildcardsPassOverHiddenFiles(t *testing.T) {
+	s := newSetup(t)
+	mine := newKey(t)
+	s.conf.AuthorizedKeysFiles = []string{"keys/*"}
+	s.file("keys/.old", line(mine))
+	s.want("hidden", mine.PublicKey(), false, "")
+	s.file("keys/new", line(mine))
+	s.want("not hidden", mine.PublicKey(), true, "")
+
+	ca := newKey(t)
+	s.conf.TrustedUserCAKeys, s.conf.AuthorizedPrincipalsFile = s.file("ca.pub", line(ca)), "principals/[!b]*"
+	cert := certify(t, ca, mine, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"ops"} })
+	s.conf.AuthorizedKeysFiles = nil
+	s.file("principals/.a", "ops\n")
+	s.file("principals/b", "ops\n")
+	s.file("principals/c", "others\n")
+	s.want("principals of a hidden file", cert, false, "authorized principal")
+	s.file("principals/d", "ops\n")
+	s.want("principals of the second file", cert, true, "Accepted certificate")
+}
+
 func TestNotesAreBounded(t *testing.T) {
 	s := newSetup(t)
 	mine := newKey(t)

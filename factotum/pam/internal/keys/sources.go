@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	"golang.org/x/crypto/ssh"
@@ -26,7 +25,7 @@ func (c *check) userFiles(cert *ssh.Certificate) (authkeys.Options, bool) {
 	}
 	var options authkeys.Options
 	found := false
-	for _, path := range c.paths(files) {
+	for _, path := range c.paths("AuthorizedKeysFile", files...) {
 		c.userFile(path, func(f *os.File) {
 			options, found = c.keysFile(path, f, cert)
 		})
@@ -72,9 +71,14 @@ func (c *check) trustedCA(cert *ssh.Certificate) (authkeys.Options, bool) {
 	if command := c.conf.AuthorizedPrincipalsCommand != ""; given || command {
 		found := false
 		if given {
-			c.userFile(file.Path, func(f *os.File) {
-				line, found = c.principalsFile(file.Path, f, cert)
-			})
+			for _, path := range c.paths("AuthorizedPrincipalsFile", file) {
+				c.userFile(path, func(f *os.File) {
+					line, found = c.principalsFile(path, f, cert)
+				})
+				if found {
+					break
+				}
+			}
 		}
 		if !found && command {
 			line, found = c.principalsCommand(cert)
@@ -91,8 +95,8 @@ func (c *check) trustedCA(cert *ssh.Certificate) (authkeys.Options, bool) {
 	return c.certificate(cert, line.principal, line.options)
 }
 
-// paths expands the patterns of AuthorizedKeysFile, as the user.
-func (c *check) paths(files []sshdconf.UserFile) []string {
+// paths expands the patterns of a keyword, as the user.
+func (c *check) paths(keyword string, files ...sshdconf.UserFile) []string {
 	var paths []string
 	for _, f := range files {
 		if !f.Glob {
@@ -100,13 +104,13 @@ func (c *check) paths(files []sshdconf.UserFile) []string {
 			continue
 		}
 		c.asUser(c.account, func() error {
-			found, err := filepath.Glob(f.Path)
+			found, err := sshdconf.Glob(f.Path)
 			paths = append(paths, found...)
 			return err
 		})
 	}
 	if len(paths) > maxKeyFiles {
-		c.note("AuthorizedKeysFile: %d files, only %d are read", len(paths), maxKeyFiles)
+		c.note("%s: %d files, only %d are read", keyword, len(paths), maxKeyFiles)
 		paths = paths[:maxKeyFiles]
 	}
 	return paths
