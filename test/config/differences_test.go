@@ -34,7 +34,7 @@ var differences = []difference{
 	{"SecurityKeyProvider", "refused", `^SecurityKeyProvider `, ""},
 	{"DebianBanner", "refused", `^DebianBanner yes$`, ""},
 	{"DebianBanner", "debianbanner", ``, ""},
-	{"AuthenticationMethods", "refused", `^AuthenticationMethods .*(none|hostbased|gssapi|:)`, ""},
+	{"AuthenticationMethods", "refused", `^AuthenticationMethods .*(hostbased|gssapi|:)`, ""},
 	{"Authorized*CommandUser", "refused", `^Authorized(Keys|Principals)CommandUser root$`, ""},
 	{"Banner , PidFile , ...", "refused", `(?m)^\w+ (\.ssh/x )?~/`, ""},
 	{"TOKENS", "refused", `^(Authorized|ChrootDirectory).*%(z|$)`, ""},
