@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
-	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/landlock-lsm/go-landlock/landlock"
 	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
@@ -62,17 +63,40 @@ func enterSandbox(debug bool) error {
 	if err := limitConnection(); err != nil {
 		return err
 	}
-	violation := seccomp.ActionKillProcess
-	if debug {
-		violation = seccomp.ActionErrno
+	return loadFilter(debug)
+}
+
+// The filters in filter_*.go are made by tools/filter, which has the list of what is
+// allowed, and the reasons. Two values in them are known only here.
+const (
+	ownPID = 1<<31 - 1 // stands for the process: no pid is so high
+	ret    = unix.BPF_RET | unix.BPF_K
+)
+
+// loadFilter loads the seccomp filter into all threads.
+func loadFilter(debug bool) error {
+	f := slices.Clone(filter)
+	for i := range f {
+		switch {
+		case f[i].K == ownPID:
+			f[i].K = uint32(os.Getpid())
+		case debug && f[i].Code == ret && f[i].K == unix.SECCOMP_RET_KILL_PROCESS:
+			f[i].K = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+		}
 	}
-	policy, err := connectionPolicy(runtime.GOARCH, violation)
-	if err != nil {
-		return err
+	prog := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}
+	// Without landlock nothing has set it; the kernel sets it in the other threads.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl(PR_SET_NO_NEW_PRIVS): %w", err)
 	}
-	err = seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: policy})
-	if err != nil {
-		return fmt.Errorf("the kernel must have seccomp: %w", err)
+	thread, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	if e != 0 {
+		return fmt.Errorf("the kernel must have seccomp: %w", e)
+	}
+	if thread != 0 {
+		return fmt.Errorf("thread %d has another seccomp filter", thread)
 	}
 	return nil
 }
@@ -140,93 +164,4 @@ func atMost(limit int, n uint64) error {
 	}
 	n = min(n, now.Max)
 	return os.NewSyscallError("setrlimit", unix.Setrlimit(limit, &unix.Rlimit{Cur: n, Max: n}))
-}
-
-// allowed are the system calls of the Go runtime, of sockets that are open, and
-// of the clock, whatever their arguments.
-var allowed = []string{
-	// The runtime: memory, threads, signals, scheduling.
-	"munmap", "madvise", "mincore", "futex", "nanosleep", "sched_yield", "sched_getaffinity", "restart_syscall",
-	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "getpid", "gettid", "exit", "exit_group",
-	"epoll_pwait", "getrandom",
-	"clock_gettime", "clock_nanosleep", "gettimeofday",
-	// Descriptors.
-	"read", "write", "readv", "writev", "pread64", "close", "ppoll", "fstat",
-	"recvmsg", "recvfrom", "sendto", "shutdown",
-	"getsockname", "getpeername", "getsockopt",
-}
-
-// perhaps are what a library may try and do without: they fail with EPERM, and
-// kill nobody.
-var perhaps = []string{
-	"openat", "newfstatat", "fstatat", "statx", "readlinkat", "faccessat", "faccessat2",
-	"pipe2", "splice", "sendfile", "copy_file_range", "ioctl", "prlimit64", "uname",
-	// os.NewFile tries whether the runtime can wait for a file, which it must not:
-	// see package passed. What it waited for before, it goes on to wait for.
-	"epoll_ctl",
-}
-
-// threadFlags are those with which Go's runtime makes a thread (os_linux.go);
-// on amd64 CLONE_SETTLS comes with them (sys_linux_amd64.s). It fails, and the
-// runtime ends the process and says why.
-const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
-
-// socketOptions are the ones that may be set: level and name.
-var socketOptions = [][2]uint64{
-	{unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.SOL_SOCKET, unix.SO_RCVBUF}, {unix.SOL_SOCKET, unix.SO_SNDBUF},
-	{unix.SOL_SOCKET, unix.SO_LINGER},
-	{unix.IPPROTO_TCP, unix.TCP_NODELAY}, {unix.IPPROTO_TCP, unix.TCP_QUICKACK}, {unix.IPPROTO_TCP, unix.TCP_CORK}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL}, {unix.IPPROTO_TCP, unix.TCP_KEEPCNT},
-	{unix.IPPROTO_IP, unix.IP_TOS}, {unix.IPPROTO_IPV6, unix.IPV6_TCLASS},
-}
-
-// connectionPolicy is the filter for a GOARCH.
-func connectionPolicy(arch string, violation seccomp.Action) (seccomp.Policy, error) {
-	names := allowed
-	eperm := []string{}
-	for _, n := range perhaps {
-		// One system call, two names.
-		if arch == "amd64" && n == "fstatat" || arch == "arm64" && n == "newfstatat" {
-			continue
-		}
-		eperm = append(eperm, n)
-	}
-	cond := []seccomp.NameWithConditions{
-		// Memory never becomes code.
-		when("mmap", is(2, seccomp.BitsNotSet, unix.PROT_EXEC)),
-		when("mprotect", is(2, seccomp.BitsNotSet, unix.PROT_EXEC)),
-		when("tgkill", is(0, seccomp.Equal, uint64(os.Getpid()))), // preemption
-		when("prctl", is(0, seccomp.Equal, unix.PR_SET_VMA)),
-	}
-	for _, c := range []uint64{unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD} {
-		cond = append(cond, when("fcntl", is(1, seccomp.Equal, c)))
-	}
-	for _, o := range socketOptions {
-		cond = append(cond, when("setsockopt", is(1, seccomp.Equal, o[0]), is(2, seccomp.Equal, o[1])))
-	}
-	var thread uint64
-	switch arch {
-	case "amd64":
-		thread = threadFlags | unix.CLONE_SETTLS
-		names = append(names[:len(names):len(names)], "poll")
-	case "arm64":
-		thread = threadFlags
-	default:
-		return seccomp.Policy{}, errors.New("there is no sandbox for " + arch)
-	}
-	return seccomp.Policy{
-		DefaultAction: violation,
-		Syscalls: []seccomp.SyscallGroup{
-			{Names: names, NamesWithCondtions: cond, Action: seccomp.ActionAllow},
-			{Names: eperm, NamesWithCondtions: []seccomp.NameWithConditions{when("clone", is(0, seccomp.Equal, thread))}, Action: seccomp.ActionErrno},
-		},
-	}, nil
-}
-
-func when(name string, c ...seccomp.Condition) seccomp.NameWithConditions {
-	return seccomp.NameWithConditions{Name: name, Conditions: c}
-}
-
-func is(arg uint32, op seccomp.Operation, v uint64) seccomp.Condition {
-	return seccomp.Condition{Argument: arg, Operation: op, Value: v}
 }
