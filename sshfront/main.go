@@ -61,6 +61,9 @@ func main() {
 			os.Exit(255) // the log has the reason
 		}
 		fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
+		if errors.As(err, new(*sshdconf.Error)) {
+			os.Exit(255) // as sshd, whose unit is not started again for that
+		}
 		os.Exit(1)
 	}
 }

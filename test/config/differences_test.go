@@ -70,6 +70,9 @@ var differences = []difference{
 	{"SshdSessionPath , SshdAuthPath", "sshdsessionpath sshdauthpath", ``, ""},
 }
 
+// ofOlder is the row of what only differs from a release before Debian 13.
+const ofOlder = "Subsystem"
+
 // explains reports whether the difference is what was found.
 func (d difference) explains(f found) bool {
 	if !regexp.MustCompile(d.text).MatchString(strings.TrimSuffix(strings.TrimSuffix(f.text, "\n"), "\n"+pam)) {

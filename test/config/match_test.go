@@ -101,7 +101,7 @@ func TestMatchHoldsForTheSameConnectionsAsWithSshd(t *testing.T) {
 			}
 		}
 		for _, spec := range bad {
-			if theirs, ours := w.both(t, pam+"\n", "-T", "-C", spec); theirs.taken != ours.taken {
+			if theirs, ours := w.both(t, pam+"\n", "-T", "-C", spec); theirs.status != ours.status {
 				t.Errorf("-C %q: sshd takes it: %v; sshfront: %s", spec, theirs.taken, ours.said)
 			}
 		}
@@ -117,7 +117,7 @@ func TestMatchHoldsForTheSameConnectionsAsWithSshd(t *testing.T) {
 				}
 				continue
 			}
-			if theirs.taken != ours.taken || theirs.line != 0 && theirs.line != ours.line {
+			if theirs.status != ours.status || theirs.line != 0 && theirs.line != ours.line {
 				t.Errorf("Match %q: sshd says %q; sshfront: %s", c, theirs.said, ours.said)
 			}
 		}

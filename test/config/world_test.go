@@ -169,6 +169,7 @@ func (w *world) standard(t *testing.T) map[string][]string {
 // A verdict is what a program says of a configuration.
 type verdict struct {
 	taken  bool
+	status int                 // of its exit
 	line   int                 // of the first complaint about the file; 0 for none
 	values map[string][]string // by keyword, as they are printed
 	said   string              // on standard error
@@ -192,7 +193,7 @@ func (w *world) ask(t *testing.T, program, file string, args ...string) verdict 
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	v := verdict{taken: err == nil, said: errs.String(), values: map[string][]string{}}
+	v := verdict{taken: err == nil, status: cmd.ProcessState.ExitCode(), said: errs.String(), values: map[string][]string{}}
 	if m := complaint.FindStringSubmatch(v.said); m != nil && !v.taken {
 		v.line, _ = strconv.Atoi(m[1])
 	}
