@@ -124,6 +124,10 @@ type Proof struct {
 	Alg      string // of the signature
 	Key      []byte // public key or certificate
 	Sig      []byte // nil asks whether the key is acceptable
+
+	// HostBound says that the host key, or certificate, of the first key exchange is
+	// signed too (publickey-hostbound-v00@openssh.com, OpenSSH's PROTOCOL, section 3.1).
+	HostBound bool
 }
 
 // Auth offers a proof. The error is nil when nothing more is needed, *Partial
@@ -141,6 +145,9 @@ func (c *Client) Auth(p Proof) (says []string, err error) {
 		m.Add("key", B64(p.Key))
 		if p.Sig != nil {
 			m.Add("sig", B64(p.Sig))
+			if p.HostBound {
+				m.Add("hostbound", "yes")
+			}
 		}
 	}
 	answer, err := c.rpc(m)

@@ -140,6 +140,16 @@ func inOrder(algos []string) []string {
 	return slices.SortedStableFunc(slices.Values(algos), func(a, b string) int { return place(a) - place(b) })
 }
 
+// SignatureAlgorithms are the algorithms in which keys and certificates sign that
+// PubkeyAcceptedAlgorithms accepts: what a server announces (RFC 8308, section 3.1), and
+// what the SSH library compares with. factotum compares the full name.
+func SignatureAlgorithms(accepted []string) []string {
+	return slices.DeleteFunc(slices.Clone(plainKeys), func(plain string) bool {
+		cert := strings.TrimSuffix(plain, "@openssh.com") + "-cert-v01@openssh.com"
+		return !slices.Contains(accepted, plain) && !slices.Contains(accepted, cert)
+	})
+}
+
 func unique(in []string) []string {
 	var out []string
 	for _, s := range in {

@@ -69,3 +69,13 @@ func TestNothingBySHA1IsOffered(t *testing.T) {
 		}
 	}
 }
+
+func TestACertificatesAlgorithmSignsAsItsKey(t *testing.T) {
+	accepted := "rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-512,sk-ssh-ed25519-cert-v01@openssh.com,ecdsa-sha2-nistp256"
+	if got := strings.Join(SignatureAlgorithms(strings.Split(accepted, ",")), ","); got != "ecdsa-sha2-nistp256,sk-ssh-ed25519@openssh.com,rsa-sha2-512" {
+		t.Error(got)
+	}
+	if got := SignatureAlgorithms(pubkeyAlgos.defaults); !slices.Equal(got, plainKeys) {
+		t.Error(got)
+	}
+}

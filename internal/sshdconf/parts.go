@@ -54,6 +54,10 @@ type Transport struct {
 	Ciphers           []string
 	MACs              []string
 	RekeyLimit        Rekey
+
+	// PubkeyAcceptedAlgorithms are SignatureAlgorithms alone, to be announced until the
+	// user is known.
+	PubkeyAcceptedAlgorithms []string
 }
 
 // ServerVersion is the version string that the server announces (RFC 4253,
@@ -67,7 +71,7 @@ func (t *Transport) ServerVersion() string {
 }
 
 // TransportFormat is Transport's encoding.
-var TransportFormat = pack.Format[Transport]{Name: "transport settings", Version: 1}
+var TransportFormat = pack.Format[Transport]{Name: "transport settings", Version: 2}
 
 // Connection is what the connection process goes by once the client has named
 // its user: how a proof may be offered, and what it polices afterwards.
@@ -143,7 +147,11 @@ var SessionFormat = pack.Format[Session]{Name: "session settings", Version: 1}
 func (s *Settings) Listen() *Listen { return part[Listen](s) }
 
 // Transport is the connection process's part for an address.
-func (s *Settings) Transport() *Transport { return part[Transport](s) }
+func (s *Settings) Transport() *Transport {
+	t := part[Transport](s)
+	t.PubkeyAcceptedAlgorithms = SignatureAlgorithms(t.PubkeyAcceptedAlgorithms)
+	return t
+}
 
 // Connection is the connection process's part for a user.
 func (s *Settings) Connection() *Connection { return part[Connection](s) }

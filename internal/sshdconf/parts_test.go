@@ -93,7 +93,7 @@ func TestPartsAreSmall(t *testing.T) {
 // two is older.
 func TestAChangedPartHasANewVersion(t *testing.T) {
 	for _, c := range []struct{ what, got, want string }{
-		{"Transport", fmt.Sprintf("%d %08x", TransportFormat.Version, TransportFormat.Fingerprint()), "1 efb8b478"},
+		{"Transport", fmt.Sprintf("%d %08x", TransportFormat.Version, TransportFormat.Fingerprint()), "2 f7b5e37b"},
 		{"Connection", fmt.Sprintf("%d %08x", ConnectionFormat.Version, ConnectionFormat.Fingerprint()), "1 ad8405a5"},
 		{"Auth", fmt.Sprintf("%d %08x", AuthFormat.Version, AuthFormat.Fingerprint()), "1 70302b26"},
 		{"Session", fmt.Sprintf("%d %08x", SessionFormat.Version, SessionFormat.Fingerprint()), "1 13fc836b"},

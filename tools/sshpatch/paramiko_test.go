@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,5 +164,86 @@ send(*[7] * 300)
 `)
 	if want := "True 300\nauth_password []\nTrue 300\n"; err != nil || out != want {
 		t.Errorf("%v: %s, want %s", err, out, want)
+	}
+}
+
+// The algorithms that are announced after the key exchange are those of the server; the
+// user may have others. Nobody is told a second time without having asked.
+func TestTheAlgorithmsOfTheUserAreAnnouncedToClientsThatAsk(t *testing.T) {
+	const all, users = "b'ssh-ed25519,rsa-sha2-512'", "b'rsa-sha2-256'"
+	for what, c := range map[string]struct{ send, want string }{
+		"ask":                {`info(1, "ext-info-in-auth@openssh.com", "0")`, users},
+		"ask among others":   {`info(2, "x@example.com", "", "ext-info-in-auth@openssh.com", "0")`, users},
+		"do not ask":         {``, all},
+		"another version":    {`info(1, "ext-info-in-auth@openssh.com", "1")`, all},
+		"another extension":  {`info(1, "x@example.com", "0")`, all},
+		"cut short":          {`info(2, "ext-info-in-auth@openssh.com", "0")`, all},
+		"more than it says":  {`info(0, "ext-info-in-auth@openssh.com", "0")`, all},
+		"without end":        {`info(0xffffffff, "ext-info-in-auth@openssh.com", "0")`, all},
+		"too late":           {`info(0); info(1, "ext-info-in-auth@openssh.com", "0")`, all},
+		"not after the user": {`tries(t.auth_password, "alice", "wrong"); info(1, "ext-info-in-auth@openssh.com", "0")`, all},
+	} {
+		server := &ssh.ServerConfig{
+			PublicKeyAuthAlgorithms: []string{ssh.KeyAlgoED25519, ssh.KeyAlgoRSASHA512},
+			PasswordCallback: func(_ ssh.ConnMetadata, p []byte) (*ssh.Permissions, error) {
+				if string(p) != "right" {
+					return nil, errors.New("wrong")
+				}
+				return nil, nil
+			},
+			UserCallback: func(_ ssh.ConnMetadata, c *ssh.ServerConfig) {
+				c.PublicKeyAuthAlgorithms = []string{ssh.KeyAlgoRSASHA256}
+			},
+		}
+		out, err := withParamiko(t, server, `
+def info(n, *fields):
+    m = Message()
+    m.add_byte(b"\7")
+    m.add_int(n)
+    for f in fields: m.add_string(f)
+    t._send_message(m)
+`+c.send+`
+tries(t.auth_password, "alice", "wrong")
+tries(t.auth_password, "alice", "right")
+print(t.server_extensions["server-sig-algs"])
+`)
+		if err != nil || !strings.HasSuffix(out, "auth_password []\n"+c.want+"\n") {
+			t.Errorf("%s: %v: %s, want %s", what, err, out, c.want)
+		}
+	}
+}
+
+// A request that is bound to another server's key ends the connection, as with sshd, and
+// one to none, too.
+func TestABoundSignatureIsForThisHostKey(t *testing.T) {
+	for _, c := range []struct{ hostKey, want string }{
+		{"m.add_string(t.get_remote_server_key().asbytes())", "60 True\n"}, // SSH_MSG_USERAUTH_PK_OK
+		{"m.add_string(key.asbytes())", "None False\n"},
+		{"m.add_string(t.get_remote_server_key().asbytes()[:-1])", "None False\n"},
+		{"m.add_string('')", "None False\n"},
+		{"pass", "None False\n"},
+	} {
+		server := &ssh.ServerConfig{PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil }}
+		out, _ := withParamiko(t, server, `
+service("ssh-userauth")
+key = paramiko.ECDSAKey.generate()
+answer = []
+for n in 51, 52, 60:
+    t._handler_table[n] = lambda self, m, n=n: answer.append(n)
+m = Message()
+m.add_byte(b"\x32")
+for f in "alice", "ssh-connection", "publickey-hostbound-v00@openssh.com": m.add_string(f)
+m.add_boolean(False)
+m.add_string(key.get_name())
+m.add_string(key.asbytes())
+`+c.hostKey+`
+t._send_message(m)
+import time
+while not answer and t.is_active(): time.sleep(0.01)
+print(answer[0] if answer else None, t.is_active())
+`)
+		if out != c.want {
+			t.Errorf("%s: %s, want %s", c.hostKey, out, c.want)
+		}
 	}
 }

@@ -556,10 +556,16 @@ func (f *front) signMsg() capproto.Msg { return exchange(f.nonce).signMsg() }
 func keyMsg(user string, sid []byte) capproto.Msg { return keyMsgOf(host().user, user, sid) }
 
 func keyMsgOf(key ed25519.PrivateKey, user string, sid []byte) capproto.Msg {
+	return signedMsg(key, user, sid, "publickey", nil)
+}
+
+// signedMsg is a proof by a key, with a signature for that method. It is over the bytes
+// of RFC 4252, section 7, and then more.
+func signedMsg(key ed25519.PrivateKey, user string, sid []byte, method string, more []byte) capproto.Msg {
 	pub, err := ssh.NewPublicKey(key.Public())
 	must(err)
 	blob := pub.Marshal()
-	signed := ssh.Marshal(struct {
+	signed := append(ssh.Marshal(struct {
 		SessionID []byte
 		Type      byte
 		User      string
@@ -568,7 +574,7 @@ func keyMsgOf(key ed25519.PrivateKey, user string, sid []byte) capproto.Msg {
 		Signed    bool
 		Algorithm string
 		Key       []byte
-	}{sid, 50, user, "ssh-connection", "publickey", true, "ssh-ed25519", blob})
+	}{sid, 50, user, "ssh-connection", method, true, "ssh-ed25519", blob}), more...)
 	sig := ssh.Marshal(&ssh.Signature{Format: "ssh-ed25519", Blob: ed25519.Sign(key, signed)})
 	return msg(capproto.VerbAuth, "user", user, "method", "publickey", "alg", "ssh-ed25519", "key", capproto.B64(blob), "sig", capproto.B64(sig))
 }

@@ -28,6 +28,7 @@ type sshProto struct {
 	version   string            // that this server announces
 	nonce     *sshauth.Nonce    // of the next one; nil: it is used, and no other is given
 	sessionID []byte            // the first exchange hash that was signed
+	hostKey   []byte            // or certificate, that signed it
 	algorithm string            // of the last signature
 	proved    map[string][]byte // what prove has answered, by the host key
 	pace      sshauth.Pace

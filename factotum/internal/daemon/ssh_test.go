@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -703,6 +704,42 @@ func TestTheOptionsOfTwoKeysOfALoginAreMerged(t *testing.T) {
 		f.want(c.want, m)
 		if o := f.c.proto.(*sshProto).keyOptions; o.PTY || !o.X11Forwarding || !o.HasCommand || o.Command != max(c.commands[0], c.commands[1]) {
 			t.Errorf("%v: %+v", c.commands, o)
+		}
+		f.hangUp()
+	}
+}
+
+// What an agent signs for certain servers alone names the server's host key
+// (OpenSSH's PROTOCOL, section 3.1).
+func TestABoundSignatureIsForTheHostKeyOfThisConversation(t *testing.T) {
+	const bound = "publickey-hostbound-v00@openssh.com"
+	str := func(b []byte) []byte { return ssh.Marshal(struct{ B []byte }{b}) }
+	ours, other := str(host().key.Marshal()), str(host().blob)
+	for what, c := range map[string]struct {
+		method string
+		more   []byte // that is signed after the user's key
+		says   string // hostbound=
+		good   bool
+	}{
+		"as it is":                                 {bound, ours, "yes", true},
+		"another server's":                         {bound, other, "yes", false},
+		"to no key":                                {bound, nil, "yes", false},
+		"to an empty key":                          {bound, str(nil), "yes", false},
+		"to two keys":                              {bound, slices.Concat(ours, ours), "yes", false},
+		"bound, and said not to be":                {bound, ours, "", false},
+		"not bound, and said to be":                {"publickey", nil, "yes", false},
+		"of the old method with the host key":      {"publickey", ours, "yes", false},
+		"of the old method, and not said to be so": {"publickey", ours, "", false},
+	} {
+		f := keyed(t, newBench(host().gen))
+		m := signedMsg(host().user, "alice", f.sid, c.method, c.more)
+		if c.says != "" {
+			m.Add("hostbound", c.says)
+		}
+		if c.good {
+			f.want("done", m)
+		} else if got, _ := f.ask(m); got.Get("code") != capproto.CodeDenied {
+			t.Errorf("%s: %v", what, got)
 		}
 		f.hangUp()
 	}

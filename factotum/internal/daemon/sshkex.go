@@ -70,7 +70,7 @@ func (l *sshProto) sign(p capproto.Packet) (capproto.Msg, error) {
 		return capproto.Msg{}, violation("sign: %v", err)
 	}
 	if l.sessionID == nil {
-		l.sessionID = hash
+		l.sessionID, l.hostKey = hash, hostKey
 	}
 	l.algorithm = sig.Format
 	return capproto.NewMsg(capproto.VerbOK, "sig", capproto.B64(ssh.Marshal(sig))), nil

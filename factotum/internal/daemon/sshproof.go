@@ -111,8 +111,12 @@ func (l *sshProto) publickey(p capproto.Packet) (capproto.Msg, error) {
 		return capproto.NewMsg(capproto.VerbOK), nil
 	}
 	sig, err := capproto.UnB64(signature)
+	var boundTo []byte
+	if p.Get("hostbound") == "yes" {
+		boundTo = l.hostKey
+	}
 	if err == nil {
-		err = key.Verify(l.sessionID, l.signedName, sig, sshauth.RequiredFlags(l.conf.TouchRequired, l.conf.VerifyRequired, l.options))
+		err = key.Verify(l.sessionID, l.signedName, boundTo, sig, sshauth.RequiredFlags(l.conf.TouchRequired, l.conf.VerifyRequired, l.options))
 	}
 	if err != nil {
 		l.log.Event(status.SignatureRefused, "user", l.userInLog, "rhost", l.host, "key", key.Fingerprint(l.conf.FingerprintHash), "reason", err.Error())

@@ -32,7 +32,7 @@ var verbs = map[string]struct {
 	capproto.VerbNonce:    {admitted | handedOver, true, false, nil, 0, bySSH((*sshProto).nextNonce)},
 	capproto.VerbProve:    {admitted | handedOver, true, false, []string{"key"}, 0, bySSH((*sshProto).prove)},
 	capproto.VerbUser:     {offering, true, true, []string{"name"}, 0, bySSH((*sshProto).nameUser)},
-	capproto.VerbAuth:     {offering | talking, true, false, []string{"user", "method", "data", "alg", "key", "sig"}, 0, bySSH((*sshProto).auth)},
+	capproto.VerbAuth:     {offering | talking, true, false, []string{"user", "method", "data", "alg", "key", "sig", "hostbound"}, 0, bySSH((*sshProto).auth)},
 	capproto.VerbTicket:   {admitted, true, true, nil, 0, bySSH((*sshProto).giveToken)},
 	capproto.VerbAttach:   {idle, true, true, []string{"ticket"}, 0, bySSH((*sshProto).attach)},
 	capproto.VerbAttr:     {anyState, false, false, nil, 0, (*conversation).attr},

@@ -93,7 +93,7 @@ func TestASignatureIsForOneSessionOneUserAndOneAlgorithm(t *testing.T) {
 			t.Fatal(err)
 		}
 		good := ssh.Marshal(sig)
-		if err := k.Verify(sid, "alice", good, Flags{Touch: true, Verify: true}); err != nil {
+		if err := k.Verify(sid, "alice", nil, good, Flags{Touch: true, Verify: true}); err != nil {
 			t.Errorf("%s: %v", c.alg, err)
 		}
 		other := *sig
@@ -101,12 +101,13 @@ func TestASignatureIsForOneSessionOneUserAndOneAlgorithm(t *testing.T) {
 		long := *sig
 		long.Rest = []byte{1}
 		for name, err := range map[string]error{
-			"another session":  k.Verify(bytes.Repeat([]byte{8}, 32), "alice", good, Flags{}),
-			"another user":     k.Verify(sid, "root", good, Flags{}),
-			"no session":       k.Verify(nil, "alice", good, Flags{}),
-			"half a signature": k.Verify(sid, "alice", good[:len(good)/2], Flags{}),
-			"another format":   k.Verify(sid, "alice", ssh.Marshal(&other), Flags{}),
-			"bytes after it":   k.Verify(sid, "alice", ssh.Marshal(&long), Flags{}),
+			"another session":  k.Verify(bytes.Repeat([]byte{8}, 32), "alice", nil, good, Flags{}),
+			"another user":     k.Verify(sid, "root", nil, good, Flags{}),
+			"a bound method":   k.Verify(sid, "alice", blob, good, Flags{}),
+			"no session":       k.Verify(nil, "alice", nil, good, Flags{}),
+			"half a signature": k.Verify(sid, "alice", nil, good[:len(good)/2], Flags{}),
+			"another format":   k.Verify(sid, "alice", nil, ssh.Marshal(&other), Flags{}),
+			"bytes after it":   k.Verify(sid, "alice", nil, ssh.Marshal(&long), Flags{}),
 		} {
 			if err == nil {
 				t.Errorf("%s: a signature of %s is good", c.alg, name)
@@ -172,12 +173,12 @@ func TestACertificateIsItsKeyAndSignsAsIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := k.Verify(sid, "alice", ssh.Marshal(sig), Flags{}); err != nil {
+		if err := k.Verify(sid, "alice", nil, ssh.Marshal(sig), Flags{}); err != nil {
 			t.Errorf("%s: %v", c.alg, err)
 		}
 		// What the bare key signed is not for the certificate.
 		sig, _ = c.s.SignWithAlgorithm(rand.Reader, signedBytes(sid, "alice", c.sign, c.s.PublicKey().Marshal()), c.sign)
-		if err := k.Verify(sid, "alice", ssh.Marshal(sig), Flags{}); err == nil {
+		if err := k.Verify(sid, "alice", nil, ssh.Marshal(sig), Flags{}); err == nil {
 			t.Errorf("%s: a signature by the key is good for the certificate", c.alg)
 		}
 	}
@@ -250,19 +251,19 @@ func TestASecurityKeyAttestsTheTouchThatIsRequired(t *testing.T) {
 			sig := skSignature(t, c.priv, c.alg, "ssh:", flags, signed)
 			for _, want := range []Flags{{}, {Touch: true}, {Verify: true}, {Touch: true, Verify: true}} {
 				ok := (!want.Touch || flags&1 != 0) && (!want.Verify || flags&4 != 0)
-				if err := k.Verify(sid, "alice", sig, want); (err == nil) != ok {
+				if err := k.Verify(sid, "alice", nil, sig, want); (err == nil) != ok {
 					t.Errorf("%s: flags %b, wanted %+v: %v", c.alg, flags, want, err)
 				}
 			}
 		}
-		if err := k.Verify(sid, "alice", skSignature(t, c.priv, c.alg, "other:", 5, signed), Flags{}); err == nil {
+		if err := k.Verify(sid, "alice", nil, skSignature(t, c.priv, c.alg, "other:", 5, signed), Flags{}); err == nil {
 			t.Errorf("%s: another application", c.alg)
 		}
-		if err := k.Verify(sid, "bob", skSignature(t, c.priv, c.alg, "ssh:", 5, signed), Flags{}); err == nil {
+		if err := k.Verify(sid, "bob", nil, skSignature(t, c.priv, c.alg, "ssh:", 5, signed), Flags{}); err == nil {
 			t.Errorf("%s: another user", c.alg)
 		}
 		plain := ssh.Marshal(&ssh.Signature{Format: c.alg, Blob: make([]byte, 64)})
-		if err := k.Verify(sid, "alice", plain, Flags{}); err == nil {
+		if err := k.Verify(sid, "alice", nil, plain, Flags{}); err == nil {
 			t.Errorf("%s: without flags", c.alg)
 		}
 	}

@@ -23,8 +23,10 @@ var errDoesNotVerify = errors.New("the signature does not verify")
 // Verify checks a signature, encoded as RFC 4253 section 6.6 says, by which a
 // user proves to own the key. It is over the bytes of RFC 4252 section 7, which
 // are put together here, from the session id and the user's name: the client and
-// the front end have no say in them.
-func (k Key) Verify(sessionID []byte, user string, signature []byte, f Flags) error {
+// the front end have no say in them. A signature that is bound to a host key, or a
+// host certificate, is over that too (OpenSSH's PROTOCOL, section 3.1); boundTo is
+// empty for one that is not.
+func (k Key) Verify(sessionID []byte, user string, boundTo, signature []byte, f Flags) error {
 	if len(sessionID) == 0 {
 		return errors.New("there is no session id")
 	}
@@ -35,6 +37,10 @@ func (k Key) Verify(sessionID []byte, user string, signature []byte, f Flags) er
 	if want := SignatureFormat(k.alg); sig.Format != want {
 		return fmt.Errorf("the signature is of format %.60q, the algorithm is %s", sig.Format, want)
 	}
+	method := "publickey"
+	if len(boundTo) > 0 {
+		method = "publickey-hostbound-v00@openssh.com"
+	}
 	signed := ssh.Marshal(struct {
 		SessionID []byte
 		Type      byte
@@ -44,7 +50,10 @@ func (k Key) Verify(sessionID []byte, user string, signature []byte, f Flags) er
 		Signed    bool
 		Algorithm string
 		Key       []byte
-	}{sessionID, 50, user, "ssh-connection", "publickey", true, k.alg, k.blob})
+	}{sessionID, 50, user, "ssh-connection", method, true, k.alg, k.blob})
+	if len(boundTo) > 0 {
+		signed = append(signed, ssh.Marshal(struct{ HostKey []byte }{boundTo})...)
+	}
 	switch k.bare.Type() {
 	case ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256:
 		if err := verifySK(k.bare, signed, sig); err != nil {

@@ -55,7 +55,7 @@ func (c *connection) forUser(m ssh.ConnMetadata, sc *ssh.ServerConfig) {
 	}
 	sc.MaxAuthTries = max(1, c.user.MaxAuthTries)
 	sc.RekeyThreshold = rekeyThreshold(c.user.RekeyLimit)
-	sc.PublicKeyAuthAlgorithms = plainAlgorithms(c.user.PubkeyAcceptedAlgorithms)
+	sc.PublicKeyAuthAlgorithms = sshdconf.SignatureAlgorithms(c.user.PubkeyAcceptedAlgorithms)
 	c.offer(sc, c.methods)
 }
 
@@ -137,9 +137,11 @@ func (c *connection) algorithm(key ssh.PublicKey) string {
 }
 
 // signature has factotum judge a signature. The bytes that were signed it puts
-// together for itself.
-func (c *connection) signature(m ssh.ConnMetadata, _, alg string, key ssh.PublicKey, _ []byte, sig *ssh.Signature) error {
-	return c.verdict(m, c.auth(m, capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal(), Sig: ssh.Marshal(sig)}))
+// together for itself, with its host key where the client's method has that.
+func (c *connection) signature(m ssh.ConnMetadata, method, alg string, key ssh.PublicKey, _ []byte, sig *ssh.Signature) error {
+	return c.verdict(m, c.auth(m, capproto.Proof{
+		User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal(), Sig: ssh.Marshal(sig), HostBound: method != "publickey",
+	}))
 }
 
 // auth offers a proof to factotum.

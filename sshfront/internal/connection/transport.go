@@ -22,8 +22,9 @@ func (c *connection) serverConfig(server *capproto.SSHServer) (*ssh.ServerConfig
 		Config: ssh.Config{
 			KeyExchanges: s.KexAlgorithms, Ciphers: s.Ciphers, MACs: s.MACs, RekeyThreshold: rekeyThreshold(s.RekeyLimit),
 		},
-		ServerVersion: s.ServerVersion(),
-		KexCookie:     c.cookies(server.Nonce),
+		ServerVersion:           s.ServerVersion(),
+		PublicKeyAuthAlgorithms: s.PubkeyAcceptedAlgorithms,
+		KexCookie:               c.cookies(server.Nonce),
 		BannerCallback: func(m ssh.ConnMetadata) string {
 			c.name(m)
 			return c.greeting
@@ -61,20 +62,6 @@ func rekeyThreshold(r sshdconf.Rekey) uint64 {
 		return max(r.Bytes, leastRekey)
 	}
 	return 0
-}
-
-// plainAlgorithms are those that the library is to let through: it compares
-// the algorithm of a certificate's key. factotum compares the full name.
-func plainAlgorithms(accepted []string) []string {
-	var plain []string
-	for _, a := range ssh.SupportedAlgorithms().PublicKeyAuths {
-		if slices.ContainsFunc(accepted, func(x string) bool {
-			return x == a || strings.TrimSuffix(x, "@openssh.com") == strings.TrimSuffix(a, "@openssh.com")+"-cert-v01"
-		}) {
-			plain = append(plain, a)
-		}
-	}
-	return plain
 }
 
 func parseCertificate(blob []byte) (*ssh.Certificate, error) {
