@@ -68,14 +68,15 @@ const (
 // without those that p9auth has not: the table of differences of p9auth_sshd_config(5)
 // has these.
 var inPart = map[string]part{
-	"agent":          {noDSA, "without DSA keys"},
-	"cert-hostkey":   {noHostSK, "without DSA and security keys as host keys"},
-	"hostkey-rotate": {noHostSK, "without DSA and security keys as host keys"},
-	"integrity":      {noOldCipher, "without CBC, MD5, umac, hmac-sha1-96, hmac-sha1-etm"},
-	"limit-keytype":  {noDSA, "without DSA keys"},
-	"keytype":        {noHostSK, "without DSA keys, and security keys as host keys"},
-	"kextype":        {noOldKex, "without SHA-1 and sntrup761"},
-	"try-ciphers":    {noOldCipher, "without CBC, MD5, umac, hmac-sha1-96, hmac-sha1-etm"},
+	"agent":              {noDSA, "without DSA keys"},
+	"cert-hostkey":       {noHostSK, "without DSA and security keys as host keys"},
+	"hostkey-rotate":     {noHostSK, "without DSA and security keys as host keys"},
+	"integrity":          {noOldCipher, "without CBC, MD5, umac, hmac-sha1-96, hmac-sha1-etm"},
+	"knownhosts-command": {noHostSK, "without DSA and security keys as host keys"},
+	"limit-keytype":      {noDSA, "without DSA keys"},
+	"keytype":            {noHostSK, "without DSA keys, and security keys as host keys"},
+	"kextype":            {noOldKex, "without SHA-1 and sntrup761"},
+	"try-ciphers":        {noOldCipher, "without CBC, MD5, umac, hmac-sha1-96, hmac-sha1-etm"},
 }
 
 // differences are the scripts that do not pass with sshfront, and why. Each has its row

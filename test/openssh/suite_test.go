@@ -132,12 +132,12 @@ func show(table map[string]map[string]outcome, scripts, tried []string) string {
 	count := map[string]int{}
 	fmt.Fprintf(&b, "%-24s", "script")
 	for _, s := range tried {
-		fmt.Fprintf(&b, "%-16s", s)
+		fmt.Fprintf(&b, "%-18s", s)
 	}
 	b.WriteString("\n")
 	for _, name := range scripts {
 		if why := notOfServers[name]; why != "" {
-			fmt.Fprintf(&b, "%-24s%-*s%s\n", name, 16*len(tried), "does not apply", why)
+			fmt.Fprintf(&b, "%-24s%-*s%s\n", name, 18*len(tried), "does not apply", why)
 			count["does not apply"]++
 			continue
 		}
@@ -155,7 +155,7 @@ func show(table map[string]map[string]outcome, scripts, tried []string) string {
 			if o.state == "passed" && s == "sshfront" && inPart[name].without != "" {
 				o.state = "in part"
 			}
-			fmt.Fprintf(&b, "%-16s", fmt.Sprintf("%s %.0fs", o.state, o.took.Seconds()))
+			fmt.Fprintf(&b, "%-18s", fmt.Sprintf("%s %.0fs", o.state, o.took.Seconds()))
 			if why == "" {
 				why = o.why
 			}
