@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// Glob returns the files that match a pattern, sorted, as glob(3) does without flags:
-// a wildcard does not stand for the dot at the beginning of a name, and '!' negates a
-// bracket as '^' does. A pattern that is malformed is an error.
+// Glob returns the files that match a pattern, sorted, as OpenSSH's glob(3) does without
+// flags: a wildcard does not stand for the dot at the beginning of a name, and '!'
+// negates a bracket, not '^'. A pattern that is malformed is an error.
 func Glob(pattern string) ([]string, error) {
-	found, err := filepath.Glob(carets(pattern))
+	found, err := filepath.Glob(brackets(pattern))
 	found = slices.DeleteFunc(found, func(name string) bool { return hidden(pattern, name) })
 	slices.Sort(found)
 	return found, err
 }
 
-// carets writes "[!" as "[^", which is Go's.
-func carets(pattern string) string {
+// brackets writes "[!" in Go's way, which is "[^", and that as "[\^".
+func brackets(pattern string) string {
 	var b strings.Builder
 	for i := 0; i < len(pattern); i++ {
 		b.WriteByte(pattern[i])
@@ -29,6 +29,8 @@ func carets(pattern string) string {
 		case pattern[i] == '[' && pattern[i+1] == '!':
 			i++
 			b.WriteByte('^')
+		case pattern[i] == '[' && pattern[i+1] == '^':
+			b.WriteByte('\\')
 		}
 	}
 	return b.String()

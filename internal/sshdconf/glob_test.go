@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The shell matches as glob(3) does.
+// The shell matches as glob(3) does, but for "[^".
 func TestGlobMatchesWhatTheShellMatches(t *testing.T) {
 	dir := t.TempDir()
 	for _, f := range []string{"a", "b", "c.conf", ".hidden", ".hidden.conf", "d/x", "d/.x", ".e/x", "[q]", "a*b", "!"} {
@@ -22,7 +22,7 @@ func TestGlobMatchesWhatTheShellMatches(t *testing.T) {
 	}
 	matched := 0
 	for _, p := range []string{
-		"*", "?", "*.conf", ".*f", "[!a]", "[^a]", "[ab]", "[!a-c]", "[.]hidden", `\[q\]`, `a\*b`, "*/x", "*/*", "d/.?", ".e/*", ".[e]/x", "d//x", "nothing*", "a", "[!]", "?hidden",
+		"*", "?", "*.conf", ".*f", "[!a]", "[ab]", "[!a-c]", "[.]hidden", `\[q\]`, `a\*b`, "*/x", "*/*", "d/.?", ".e/*", ".[e]/x", "d//x", "nothing*", "a", "[!]", "?hidden",
 	} {
 		cmd := exec.Command("bash", "-c", `shopt -s nullglob; printf '%s\n' `+p)
 		cmd.Dir, cmd.Env = dir, []string{"LC_ALL=C"}
