@@ -165,13 +165,18 @@ MODULE_PARM_DESC(entries, "hashes that are stored, the expired included (read on
 module_param_cb(namespaces, &p9_count_ops, &p9_space_count, 0400);
 MODULE_PARM_DESC(namespaces, "user namespaces that have any, or caphash open (read only)");
 
+static void p9_free_entry(struct p9_entry *entry)
+{
+	memzero_explicit(entry, sizeof(*entry));
+	kmem_cache_free(p9_entry_cache, entry);
+}
+
 static void p9_drop(struct p9_space *space, struct p9_entry *entry)
 {
 	list_del(&entry->list);
 	space->count--;
 	p9_entry_count--;
-	memzero_explicit(entry, sizeof(*entry));
-	kmem_cache_free(p9_entry_cache, entry);
+	p9_free_entry(entry);
 }
 
 static void p9_drop_all(struct p9_space *space)
@@ -212,7 +217,11 @@ static void p9_free_space(struct p9_space *space)
 
 static bool p9_only_we_hold(const struct user_namespace *ns)
 {
+#ifdef ns_ref_read	/* Linux 6.18 */
+	return ns_ref_read(ns) == 1;
+#else
 	return refcount_read(&ns->ns.count) == 1;
+#endif
 }
 
 static void p9_sweep(struct work_struct *work)
@@ -258,7 +267,7 @@ static int p9_add(struct p9_space *space, const u8 *hash, unsigned int size)
 	}
 	if (alive >= limit) {
 		mutex_unlock(&p9_lock);
-		kfree_sensitive(new);
+		p9_free_entry(new);
 		return -ENOSPC;
 	}
 	if (space->count >= 2 * limit && expired)
