@@ -246,13 +246,15 @@ func console() {
 	vm.logout()
 }
 
-// tap is a process of login's uid that opens a terminal while agetty prompts there, and
-// reads and writes once somebody logs in. It notes what it reads, how that ends (0: the
-// descriptor is dead), and whether it could write.
+// tap is a process of login's uid that opens a terminal while agetty prompts there, says so
+// there, and reads and writes once somebody logs in. It notes what it reads, how that ends
+// (0: the descriptor is dead), and whether it could write. A process named "(agetty)" is
+// systemd, which may not have made the terminal _login's yet.
 const tap = `#!/bin/sh
-until pgrep -t $1 agetty >/dev/null; do sleep 0.2; done
+until pgrep -x -t $1 agetty >/dev/null; do sleep 0.2; done
 exec 3<>/dev/$1
 echo open
+echo tapped >&3
 while [ $(stat -c %U /dev/$1) = _login ]; do sleep 0.05; done
 timeout 120 cat <&3
 echo ended $?
@@ -275,8 +277,7 @@ func terminals() {
 		return nil
 	})
 	must("alice logs in at ttyS0 and types a secret", func() error {
-		vm.expect(`p9vm login: $`)
-		time.Sleep(5 * time.Second) // for the other process
+		vm.expect(`p9vm login: (.*\n)*tapped\n$|tapped\n(.*\n)*p9vm login: $`)
 		vm.send("alice\n")
 		vm.expect(`Password: $`)
 		vm.send(password + "\n")
