@@ -92,6 +92,12 @@ test-openssh: deps
 		grep -Ev '^(=== |[[:space:]]*--- PASS: )' build/openssh/$$s.out; \
 	done; exit $$status
 
+# What people's SSH clients do with sshfront and with sshd.
+test-clients: deps
+	scripts/deps-clients
+	$(MAKE) all
+	P9AUTH_CLIENTS=all $(GO) test -count=1 -timeout 60m $(TESTFLAGS) -tags '$(TAGS)' -v ./test/clients
+
 check: $(CRYPTO)
 	@test -z "$$(gofmt -l $(GOFILES))" || { gofmt -d $(GOFILES); exit 1; }
 	$(GO) vet ./...
@@ -194,4 +200,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-site test-openssh check demo bench vm-test vm-boot kernel-grantid install deb clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-site test-openssh test-clients check demo bench vm-test vm-boot kernel-grantid install deb clean
