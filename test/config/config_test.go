@@ -113,6 +113,9 @@ func TestSshfrontReadsEachKeywordAsSshdDoes(t *testing.T) {
 		for _, f := range fields {
 			for k := range strings.FieldsSeq(f.keywords) {
 				for _, v := range f.alone {
+					if w.release < 13 && slices.Contains(until10, v) {
+						continue
+					}
 					w.compare(t, []string{k + " " + v}, differs)
 				}
 			}

@@ -18,7 +18,7 @@ type difference struct {
 	lose string
 }
 
-const sha1 = "ssh-rsa,ssh-rsa-cert-*,*-sha1"
+const sha1 = "ssh-rsa,ssh-rsa-cert-*,ssh-dss,ssh-dss-cert-*,*-sha1"
 
 var differences = []difference{
 	{"UsePAM", "refused", `(?i)^UsePAM no$`, ""},

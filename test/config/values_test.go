@@ -115,3 +115,6 @@ var fields = []field{
 	{"NoSuchKeyword GSSAPIDelegateCredentials X11UseForwarding IdentityFile HashKnownHosts SmartcardDevice Tag", nil, words(`yes`)},
 	{"Include", words(`/c/nothing/*.conf | "/c/no such" | none /y/*`), words(`"" | ~nosuch/x`)},
 }
+
+// until10 are values that OpenSSH 9 took and 10 refuses, as sshfront does.
+var until10 = words(`+3 | session=5m none | #`)
