@@ -108,7 +108,7 @@ func loadFilter(debug bool) error {
 // which it reads or writes, one each that reads from the client and writes to it, to the
 // log, the link, the listener, and factotum, and one in reserve.
 const (
-	maxProcessors = 4
+	maxProcessors = 1
 	spareThreads  = 9
 )
 

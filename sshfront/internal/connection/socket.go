@@ -1,6 +1,8 @@
 package connection
 
 import (
+	"errors"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -10,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/internal/sshdconf"
+	"p9auth/sshfront/internal/passed"
 	"p9auth/sshfront/internal/sshlog"
 )
 
@@ -67,23 +70,57 @@ func (c *connection) setQoS(interactive bool) {
 // login, where SSH has the client speak twice in a row.
 type quickAck struct {
 	net.Conn
-	raw syscall.RawConn
-	off atomic.Bool
+	raw  syscall.RawConn
+	file *passed.File // the same socket
+	off  atomic.Bool
 }
 
 func newQuickAck(c *net.TCPConn) (*quickAck, error) {
 	raw, err := c.SyscallConn()
-	return &quickAck{Conn: c, raw: raw}, err
+	return &quickAck{Conn: c, raw: raw, file: passed.NewOwn(c)}, err
 }
 
 // Read acknowledges what has been read before it waits for more.
 func (q *quickAck) Read(b []byte) (int, error) {
-	if !q.off.Load() {
-		// It costs a login some time where it fails, and nothing else.
-		q.raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) })
+	if q.off.Load() {
+		return q.readFile(b)
 	}
+	// It costs a login some time where it fails, and nothing else.
+	q.raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) })
 	return q.Conn.Read(b)
 }
 
-// done leaves the rest to the kernel.
+// done leaves acknowledging to the kernel. From here on one poller waits for the
+// client and for the programs of its sessions.
 func (q *quickAck) done() { q.off.Store(true) }
+
+func (q *quickAck) readFile(b []byte) (int, error) {
+	for {
+		n, err := q.file.ReadNow(b)
+		switch {
+		case err == unix.EAGAIN:
+			q.file.WaitToRead()
+		case errors.Is(err, os.ErrClosed):
+			return 0, net.ErrClosed
+		case err == nil && n == 0:
+			return 0, io.EOF
+		default:
+			return n, err
+		}
+	}
+}
+
+// Write writes all of b.
+func (q *quickAck) Write(b []byte) (int, error) {
+	if !q.off.Load() {
+		return q.Conn.Write(b)
+	}
+	n, err := q.file.Write(b)
+	if errors.Is(err, os.ErrClosed) {
+		err = net.ErrClosed
+	}
+	return n, err
+}
+
+// Close closes the socket. Whoever waits for it gets an error.
+func (q *quickAck) Close() error { return q.file.Close() }

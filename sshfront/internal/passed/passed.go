@@ -16,13 +16,15 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // A File is a descriptor in non-blocking mode.
 type File struct {
-	f   *os.File
+	own bool // see NewOwn
+	f   conn
 	rc  syscall.RawConn
 	err error // of New
 
@@ -30,6 +32,12 @@ type File struct {
 	closed bool
 	halted [2]bool   // by direction
 	waits  [2]waiter // by direction: one goroutine reads, and one writes
+}
+
+// A conn is an *os.File, or a connection of package net.
+type conn interface {
+	SyscallConn() (syscall.RawConn, error)
+	Close() error
 }
 
 // A direction is that in which data goes.
@@ -44,7 +52,7 @@ var events = [2]int16{unix.POLLIN, unix.POLLOUT}
 
 // New makes a File of f, which is closed by it, or by its owner when nobody uses
 // the File any longer.
-func New(f *os.File) *File {
+func New(f conn) *File {
 	p := &File{f: f}
 	for d := range p.waits {
 		p.waits[d] = waiter{events: events[d], ready: make(chan struct{}, 1)}
@@ -55,9 +63,18 @@ func New(f *os.File) *File {
 	return p
 }
 
+// NewOwn makes a File of a descriptor that nobody else can have set to blocking mode.
+// Go's scheduler hears of no system call with it, which would else look after each
+// whether it waits.
+func NewOwn(f conn) *File {
+	p := New(f)
+	p.own = true
+	return p
+}
+
 // ReadNow reads what is there. The error is EAGAIN if nothing is, and
 // os.ErrDeadlineExceeded after HaltReads.
-func (p *File) ReadNow(b []byte) (int, error) { return p.now(reading, unix.Read, b) }
+func (p *File) ReadNow(b []byte) (int, error) { return p.now(reading, b) }
 
 // WaitToRead waits until ReadNow may find something, or until HaltReads or Close.
 func (p *File) WaitToRead() { p.wait(reading) }
@@ -67,7 +84,7 @@ func (p *File) WaitToRead() { p.wait(reading) }
 func (p *File) Write(b []byte) (int, error) {
 	done := 0
 	for done < len(b) {
-		n, err := p.now(writing, unix.Write, b[done:])
+		n, err := p.now(writing, b[done:])
 		if err == unix.EAGAIN {
 			p.wait(writing)
 			continue
@@ -105,12 +122,13 @@ func (p *File) Close() error {
 	return p.f.Close()
 }
 
-// calls lets one system call at a time be made, however many files there are: each that
-// is interrupted takes a thread, of which a sandboxed process can make no more.
+// calls lets one system call at a time be made, however many files there are that were
+// passed: each that is interrupted takes a thread, of which a sandboxed process can make
+// no more.
 var calls sync.Mutex
 
 // now makes one system call.
-func (p *File) now(d direction, call func(int, []byte) (int, error), b []byte) (n int, err error) {
+func (p *File) now(d direction, b []byte) (n int, err error) {
 	if p.err != nil {
 		return 0, p.err
 	}
@@ -120,11 +138,21 @@ func (p *File) now(d direction, call func(int, []byte) (int, error), b []byte) (
 	if halted {
 		return 0, os.ErrDeadlineExceeded
 	}
-	calls.Lock()
-	defer calls.Unlock()
+	if !p.own {
+		calls.Lock()
+		defer calls.Unlock()
+	}
 	if e := p.rc.Control(func(fd uintptr) {
 		for {
-			if n, err = call(int(fd), b); err != unix.EINTR {
+			switch {
+			case p.own:
+				n, err = raw(traps[d], fd, b)
+			case d == reading:
+				n, err = unix.Read(int(fd), b)
+			default:
+				n, err = unix.Write(int(fd), b)
+			}
+			if err != unix.EINTR {
 				return
 			}
 		}
@@ -132,6 +160,18 @@ func (p *File) now(d direction, call func(int, []byte) (int, error), b []byte) (
 		return 0, os.ErrClosed
 	}
 	return max(n, 0), err
+}
+
+// traps are system calls, by direction.
+var traps = [2]uintptr{unix.SYS_READ, unix.SYS_WRITE}
+
+// raw makes a system call that does not wait.
+func raw(trap, fd uintptr, b []byte) (int, error) {
+	n, _, e := unix.RawSyscall(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
 }
 
 func (p *File) halt(d direction, on bool) {
@@ -247,24 +287,39 @@ func (p *poller) remove(w *waiter) bool {
 	return true
 }
 
-// shortly is how long ppoll waits after something has happened. A garbage collection
-// may begin in the very moment in which ppoll does, and wait for it: see
-// sys.BoundStops. In a process that has been idle for so long none begins.
-const shortly = 20 * time.Millisecond
+const (
+	// shortly is how long ppoll waits after something has happened. A garbage
+	// collection may begin in the very moment in which ppoll does, and wait for it:
+	// see sys.BoundStops. In a process that has been idle for so long none begins.
+	shortly = 20 * time.Millisecond
+	// busyAfter is after how many waits in a row, each of them short, the process is
+	// busy, and briefly how long it then waits without a word to Go's scheduler.
+	busyAfter = 64
+	briefly   = time.Millisecond
+)
 
 // run is the goroutine that waits. Of descriptors that were closed meanwhile the
 // kernel says so, and of one that has got the number of another, somebody looks in
 // vain.
+//
+// If Go's scheduler knows of a wait, its monitor thread takes the processor away from
+// it, for others, and each wait costs some futexes. Where data flow it is over before
+// it would be worth that, and all that could have been done was done before it began.
+// What comes meanwhile from elsewhere, such as a timer, comes briefly later.
 func (p *poller) run() {
 	var fds []unix.PollFd
 	var waits []*waiter
 	var drain [64]byte
-	soon := unix.NsecToTimespec(int64(shortly))
-	timeout := &soon
-	for {
+	inRow := 0 // short waits
+	for timeout := shortly; ; {
 		// Who was woken finds nothing more, mostly, and waits again before ppoll begins,
-		// which need not be interrupted for it then.
+		// which need not be interrupted for it then. Of every 61 times that the scheduler
+		// chooses, it chooses once without regard to who has waited for longest.
 		runtime.Gosched()
+		if inRow >= busyAfter {
+			timeout = briefly
+			runtime.Gosched()
+		}
 		p.mu.Lock()
 		waits = append(waits[:0], p.waits...)
 		p.polling = true
@@ -273,7 +328,7 @@ func (p *poller) run() {
 		for _, w := range waits {
 			fds = append(fds, unix.PollFd{Fd: w.fd, Events: w.events})
 		}
-		n, err := unix.Ppoll(fds, timeout, nil)
+		n, err := ppoll(fds, timeout)
 		p.mu.Lock()
 		p.polling = false
 		for i, w := range waits {
@@ -285,10 +340,36 @@ func (p *poller) run() {
 		if n > 0 && fds[0].Revents != 0 {
 			unix.Read(p.r, drain[:])
 		}
-		timeout = &soon
-		if n == 0 && err == nil {
-			timeout = nil
+		switch {
+		case n > 0 && timeout != forever:
+			inRow++
+		case n == 0 && err == nil && timeout == shortly:
+			inRow, timeout = 0, forever
+			clear(waits)
+			continue
+		default:
+			inRow = 0
 		}
+		timeout = shortly
 		clear(waits)
 	}
+}
+
+// forever is a time for ppoll, as for poll(2).
+const forever = -1
+
+// ppoll waits for a time. The kernel writes what is left of it where it found it.
+func ppoll(fds []unix.PollFd, timeout time.Duration) (int, error) {
+	if timeout == forever {
+		return unix.Ppoll(fds, nil, nil)
+	}
+	t := unix.NsecToTimespec(int64(timeout))
+	if timeout != briefly {
+		return unix.Ppoll(fds, &t, nil)
+	}
+	n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&t)), 0, 0, 0)
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
 }

@@ -456,14 +456,6 @@ func (s *Server) writeOut(out int) (done bool, err error) {
 	return true, nil
 }
 
-func poll(fds []unix.PollFd) error {
-	for {
-		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
-			return err
-		}
-	}
-}
-
 // nonblocking makes writes to a pipe or a socket return rather than wait. Of a
 // terminal, say, other processes would notice.
 func nonblocking(fd int) {

@@ -52,18 +52,35 @@ func lchmod(name string, mode uint32) error {
 	return err
 }
 
-// briefly is how long readWaiting waits without a word to Go's scheduler.
+// briefly is how long pollBriefly waits at most.
 const briefly = 50 * time.Millisecond
 
-// readWaiting reads from a descriptor, and waits for it. The next request mostly
-// comes soon. Go's scheduler, if it knew of the wait, would have its monitor thread
-// take the processor away and give it back, by some futexes for each request. In a
-// long wait it must know, so that the monitor sleeps too.
-func readWaiting(fd int, b []byte) (int, error) {
-	fds := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+// pollBriefly waits for events without a word to Go's scheduler, and reports whether
+// there are any. The next request mostly comes soon. The scheduler, if it knew of the
+// wait, would have its monitor thread take the processor away and give it back, by
+// some futexes for each request. Of a long wait it must know, so that the monitor
+// sleeps too.
+func pollBriefly(fds []unix.PollFd) bool {
 	timeout := unix.NsecToTimespec(int64(briefly))
-	n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
-	if e == 0 && n == 1 {
+	n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
+	return e == 0 && n > 0
+}
+
+// poll waits for events.
+func poll(fds []unix.PollFd) error {
+	if pollBriefly(fds) {
+		return nil
+	}
+	for {
+		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// readWaiting reads from a descriptor, and waits for it.
+func readWaiting(fd int, b []byte) (int, error) {
+	if pollBriefly([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}) {
 		return raw(unix.SYS_READ, fd, b, 0)
 	}
 	return unix.Read(fd, b)
