@@ -73,6 +73,7 @@ type quickAck struct {
 	raw  syscall.RawConn
 	file *passed.File // the same socket
 	off  atomic.Bool
+	dry  bool // the last read by file took all that was there
 }
 
 func newQuickAck(c *net.TCPConn) (*quickAck, error) {
@@ -95,8 +96,12 @@ func (q *quickAck) Read(b []byte) (int, error) {
 func (q *quickAck) done() { q.off.Store(true) }
 
 func (q *quickAck) readFile(b []byte) (int, error) {
+	if q.dry {
+		q.file.WaitToRead()
+	}
 	for {
 		n, err := q.file.ReadNow(b)
+		q.dry = n < len(b)
 		switch {
 		case err == unix.EAGAIN:
 			q.file.WaitToRead()

@@ -295,7 +295,7 @@ const (
 	// busyAfter is after how many waits in a row, each of them short, the process is
 	// busy, and briefly how long it then waits without a word to Go's scheduler.
 	busyAfter = 64
-	briefly   = time.Millisecond
+	briefly   = 5 * time.Millisecond
 )
 
 // run is the goroutine that waits. Of descriptors that were closed meanwhile the
