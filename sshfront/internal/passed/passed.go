@@ -7,6 +7,9 @@
 // file is open anywhere. Whoever passes files, and has them watched, could use up
 // the watches of all connections, so the sandbox lets a connection process add none.
 // What ppoll watches is its own, and is gone when it returns.
+//
+// The client's socket is read and written so, too, after the login (NewOwn): what waits
+// in one place for both ends of a session needs no second thread.
 package passed
 
 import (
