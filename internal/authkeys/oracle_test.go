@@ -38,14 +38,18 @@ func TestTheRealSshdLetsInWhomWeLetIn(t *testing.T) {
 	l.Close()
 	conf := fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nHostKey %s/host\nPidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"+
 		"AuthenticationMethods publickey\nAuthorizedKeysFile %s/keys\nMaxStartups 100\nPermitUserEnvironment yes\n", port, dir, dir)
-	if exec.Command("/usr/sbin/sshd", "-T", "-f", "none", "-h", dir+"/host", "-o", "PerSourcePenalties=no").Run() == nil { // since OpenSSH 9.8
+	// sshd wants /run/sshd, which is there only while the machine's own sshd runs.
+	command := func(args ...string) *exec.Cmd {
+		return exec.Command("unshare", append([]string{"-m", "sh", "-c",
+			`mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec /usr/sbin/sshd "$@"`, "sh"}, args...)...)
+	}
+	if command("-T", "-f", "none", "-h", dir+"/host", "-o", "PerSourcePenalties=no").Run() == nil { // since OpenSSH 9.8
 		conf += "PerSourcePenalties no\n"
 	}
 	if err := os.WriteFile(dir+"/conf", []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sshd := exec.Command("unshare", "-m", "sh", "-c",
-		`mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec /usr/sbin/sshd -D -f "$1" -E "$2"`, "sh", dir+"/conf", dir+"/log")
+	sshd := command("-D", "-f", dir+"/conf", "-E", dir+"/log")
 	sshd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := sshd.Start(); err != nil {
 		t.Skip(err)
