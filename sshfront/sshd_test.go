@@ -17,10 +17,10 @@ func (s *site) sshd(t *testing.T, conf string) (port string, end func()) {
 	t.Helper()
 	need(t, "/usr/sbin/sshd")
 	port = testbed.FreePort(t)
+	s.Sh(t, "mkdir -p /run/sshd") // without it, sshd -t fails
 	if s.Command("/usr/sbin/sshd", "-t", "-f", "none", "-o", "PerSourcePenalties=no").Run() == nil { // since OpenSSH 9.8
 		conf = "PerSourcePenalties no\n" + conf
 	}
-	s.Sh(t, "mkdir -p /run/sshd")
 	s.Write(t, "/run/sshd/config", fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nUsePAM yes\nPidFile none\n%s\n", port, conf))
 	server := s.Command("/usr/sbin/sshd", "-D", "-f", "/run/sshd/config", "-E", sshdLog)
 	if err := server.Start(); err != nil {

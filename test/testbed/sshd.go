@@ -37,11 +37,11 @@ type SSHD struct {
 func (b *Bed) SSHD(tb testing.TB, conf string) *SSHD {
 	tb.Helper()
 	lines := "ListenAddress 127.0.0.1\nPidFile none\n"
+	b.Sh(tb, "mkdir -p /etc/p9 /run/sshd") // without /run/sshd, sshd -t fails
 	// Tests have more refusals than sshd takes from one address, since 9.8.
 	if b.Command("/usr/sbin/sshd", "-t", "-f", "none", "-o", "PerSourcePenalties=no").Run() == nil {
 		lines += "PerSourcePenalties no\n"
 	}
-	b.Sh(tb, "mkdir -p /etc/p9 /run/sshd")
 	b.Write(tb, "/etc/p9/sshd_config", lines+conf)
 	for try := 1; ; try++ {
 		s := &SSHD{Port: FreePort(tb)}
