@@ -35,6 +35,9 @@ const (
 	VerbTicket = "ticket"
 	VerbAttach = "attach"
 
+	VerbTerminal = "terminal"
+	VerbHangup   = "hangup"
+
 	VerbOK    = "ok"
 	VerbDone  = "done"
 	VerbMore  = "more"

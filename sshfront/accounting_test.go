@@ -81,9 +81,10 @@ func TestAccounting(t *testing.T) {
 	s.run(t, `sshpass -p wrong ssh -n -p $port $options -o PubkeyAuthentication=no -o PreferredAuthentications=password -o NumberOfPasswordPrompts=1 bob@127.0.0.1`)
 	has("lastb -w -f /var/log/btmp", "bob", "ssh:notty", "127.0.0.1")
 	bob := `ssh -tt -p $port ${options/keys\/alice/keys\/bob} bob@127.0.0.1 `
-	out, err := s.run(t, bob+`'who /run/utmp; last -w -f /var/log/wtmp' </dev/null`)
-	if err != nil || !strings.Contains(out, "bob") || !strings.Contains(out, "(127.0.0.1)") || !strings.Contains(out, "still logged in") {
-		t.Errorf("%v: %s", err, out)
+	out, err := s.run(t, bob+`'tty | cut -c6-; who /run/utmp; last -w -f /var/log/wtmp' </dev/null`)
+	line, out, _ := strings.Cut(out, "\n")
+	if err != nil || !strings.Contains(out, "bob      "+line) || !strings.Contains(out, "(127.0.0.1)") || !strings.Contains(out, "still logged in") {
+		t.Errorf("%v: %s %s", err, line, out)
 	}
 	hasNot("who /run/utmp", "bob")
 	has("last -w -f /var/log/wtmp", "bob", "127.0.0.1", "(00:00)")

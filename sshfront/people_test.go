@@ -39,6 +39,7 @@ func (w *twin) both(t *testing.T, prepare, script string) (ours, theirs string) 
 		}
 		out, err := w.run(t, "port="+port+"; "+strings.ReplaceAll(script, "$ssh", "timeout 40 ssh -p $port ${options/LogLevel=ERROR/LogLevel=INFO}"))
 		out = regexp.MustCompile(`(?m)^Warning: Permanently added .*\n`).ReplaceAllString(out, "")
+		out = regexp.MustCompile(`(?m)^bash: line .* Killed .*\n`).ReplaceAllString(out, "")
 		out = regexp.MustCompile(`(?m)^Last login: .*\n|\r`).ReplaceAllString(out, "")
 		out = blank.ReplaceAllString(strings.ReplaceAll(out, "port "+port, "port PORT"), "\n")
 		return fmt.Sprintf("%s(%v)", out, err)
@@ -86,6 +87,66 @@ func TestARefusedAccountIsToldWhyAndSentAwayAsBySshd(t *testing.T) {
 	for _, line := range []string{"Access denied for user alice by PAM account configuration", "Failed password for alice from"} {
 		if !strings.Contains(w.theirs.Log.String(), line) {
 			t.Errorf("sshd does not log %q: %s", line, w.theirs.Log.String())
+		}
+	}
+}
+
+func TestAShellWithoutATerminalShowsWhatPAMSays(t *testing.T) {
+	w := newTwin(t, "")
+	w.Sh(t, "echo THE NEWS >/etc/motd")
+	for script, want := range map[string]bool{
+		"echo exit | $ssh -T alice@127.0.0.1":              true,
+		"$ssh -T alice@127.0.0.1 true </dev/null":          false,
+		"echo exit | $ssh -tt alice@127.0.0.1 | grep NEWS": true,
+	} {
+		for _, hush := range []string{"touch /home/alice/.hushlogin", "rm /home/alice/.hushlogin"} {
+			w.Sh(t, hush)
+			ours, theirs := w.both(t, "", script)
+			if ours != theirs || strings.Contains(theirs, "THE NEWS\n") != (want && strings.HasPrefix(hush, "rm")) {
+				t.Errorf("%s, %s: %q, sshd %q", hush, script, ours, theirs)
+			}
+		}
+	}
+}
+
+// Terminals are in utmp under their names, and others can write to them, as with sshd.
+func TestATerminalIsRecordedAndReachedAsOneOfSshd(t *testing.T) {
+	need(t, "w", "who", "wall", "mesg", "last", "utmpdump", "lastlog")
+	w := newTwin(t, "")
+	same := func(what, script, want string) {
+		t.Helper()
+		w.Sh(t, "for f in /run/utmp /var/log/wtmp /var/log/lastlog; do : >$f; done")
+		ours, theirs := w.both(t, "", script)
+		theirs = strings.TrimSpace(theirs)
+		if ours = strings.TrimSpace(ours); ours != theirs || !regexp.MustCompile(want).MatchString(theirs) {
+			t.Errorf("%s: %q, sshd %q, want %s", what, ours, theirs, want)
+		}
+	}
+	// What differs between two runs: the number of the terminal, and times.
+	const tidy = ` 2>&1 | tr -d '\r' | sed -E 's#pts/[0-9]+#pts/N#g; s#ts/[0-9]+|s/[0-9]+#ID#g; s#[0-9]+:[0-9]+(:[0-9]+)?#TIME#g; s#[A-Z][a-z]{2} [A-Z][a-z]{2} +[0-9]+|[A-Z][a-z]{2} [0-9]+ #DAY #g'`
+	same("who -m", `$ssh -n -tt alice@127.0.0.1 who -m`+tidy, `alice +pID.*\(127\.0\.0\.1\)|alice +pts/N.*\(127\.0\.0\.1\)`)
+	same("w", `$ssh -n -tt alice@127.0.0.1 'w -h | grep -c "^alice *pts/[0-9]* *127.0.0.1"'`, `^1\n`)
+	same("mesg", `$ssh -n -tt alice@127.0.0.1 'mesg; stat -c "%U %G %a" $(tty); mesg n; mesg; stat -c "%U %G %a" $(tty)'`, `is y\nalice tty 620\nis n\nalice tty 600`)
+	same("a terminal alone", `$ssh -n alice@127.0.0.1 'who /run/utmp'`, `^\(<nil>\)$`)
+	const now = `ssh -fNM -o ControlPersist=20 -S $tmp/ctl$port -p $port ${options/-o ControlPath=none/} alice@127.0.0.1 >/dev/null 2>&1; s="ssh -S $tmp/ctl$port alice@127.0.0.1"; `
+	const over = `; ssh -S $tmp/ctl$port -O exit alice@127.0.0.1 2>/dev/null`
+	// Two terminals of one connection, of which one ends.
+	same("two terminals", now+`$s -n -tt sleep 3 >/dev/null 2>&1 & sleep 1; $s -n -tt 'who /run/utmp | grep -c ^alice'; sleep 0.5; $s -n 'who /run/utmp | grep -c ^alice'; wait; sleep 0.5; $s -n 'who /run/utmp | grep -c ^alice'`+over, `^2\n(.*\n)*1\n0\n`)
+	// wall(1) reaches who has left messages on.
+	same("wall", `$ssh -n -tt alice@127.0.0.1 sleep 3 >$tmp/wall$port 2>/dev/null & sleep 1; ssh -n -p $port $options alice@127.0.0.1 'echo ATTENTION | wall'; wait; grep -c ATTENTION $tmp/wall$port`, `^1\n`)
+	// A client that goes without a word.
+	same("a client that is killed", `timeout -s KILL 2 ssh -tt -p $port $options alice@127.0.0.1 'sleep 60' </dev/null >/dev/null 2>&1 || sleep 1; ssh -n -p $port $options alice@127.0.0.1 'who /run/utmp; last -w -f /var/log/wtmp | grep -c "^alice .*still logged in"'`, `0\n\(exit status 1\)$`)
+	for _, port := range []string{w.port, w.theirs.Port} {
+		w.Sh(t, "for f in /run/utmp /var/log/wtmp /var/log/lastlog; do : >$f; done")
+		if out, err := w.run(t, "port="+port+"; ssh -n -tt -p $port $options alice@127.0.0.1 tty"); err != nil {
+			t.Fatal(err, out)
+		}
+		var dump string
+		if !testbed.Eventually(func() bool {
+			dump = w.Sh(t, "utmpdump /var/log/wtmp 2>/dev/null; utmpdump /run/utmp 2>/dev/null; lastlog -u alice")
+			return strings.Count(dump, "[8]") == 2
+		}) || !regexp.MustCompile(`(?s)^\[7\] \[\d+\] \[ts/\d+ *\] \[alice   \] \[(pts/\d+) *\] \[127\.0\.0\.1 .*\n\[8\] .*\n\[8\] .*\nalice +pts/\d+ +127\.0\.0\.1`).MatchString(dump) {
+			t.Errorf("port %s: %s", port, dump)
 		}
 	}
 }

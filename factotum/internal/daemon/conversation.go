@@ -59,14 +59,15 @@ const (
 	offering   // factotum waits for proofs
 	admitted   // factotum is convinced of the user
 	handedOver // another process has, or had, the login
+	become     // the sender has redeemed a capability, and is the user
 
 	anySSH   = offering | talking | admitted | handedOver
-	anyState = idle | proven | opening | open | anySSH
+	anyState = idle | proven | opening | open | become | anySSH
 )
 
 var stateNames = map[state]string{
 	idle: "idle", talking: "talking", proven: "proven", opening: "opening", open: "open",
-	offering: "ssh", admitted: "admitted", handedOver: "spent",
+	offering: "ssh", admitted: "admitted", handedOver: "spent", become: "become",
 }
 
 func (s state) String() string { return stateNames[s] }
@@ -125,6 +126,7 @@ type conversation struct {
 	worker    Worker
 	session   *session
 	speaker   *speaker        // of the login that was taken over, or nil
+	stays     *speaker        // this conversation, once that login's session is open
 	question  bool            // the front end owes an answer
 	given     []capproto.Hash // capabilities
 	noCaps    bool            // a capability was refused, and that is in the log
@@ -189,7 +191,7 @@ func (c *conversation) fail(err error) bool {
 		log.Warn("conversation ended: timeout", "user", c.userInLog)
 	case capproto.CodeLimit:
 		// An open conversation keeps what it has.
-		if goesOn = c.state == open; !goesOn {
+		if goesOn = c.state&(open|become) != 0; !goesOn {
 			log.Warn("conversation ended: limit", "user", c.userInLog, "reason", e.Text)
 		}
 	case capproto.CodeDenied, capproto.CodeAccount:
@@ -329,9 +331,10 @@ func (c *conversation) end() {
 	if c.proto != nil {
 		c.proto.end()
 	}
-	if c.state != open {
+	if c.state&(open|become) == 0 {
 		c.dropWorker()
 	}
+	c.stays.end()
 	c.setTTY(nil)
 }
 

@@ -295,6 +295,10 @@ func obliging(_ *fakeWorker, r pamwire.Request) []pamwire.Event {
 		return []pamwire.Event{pamwire.AccountValid{User: "alice", UID: uidAlice}}
 	case pamwire.OpenSession:
 		return []pamwire.Event{opened("alice")}
+	case pamwire.BeginTerminal:
+		return []pamwire.Event{pamwire.Recorded{Last: "Last login: yesterday"}}
+	case pamwire.EndTerminal:
+		return []pamwire.Event{pamwire.Recorded{}}
 	}
 	return nil
 }

@@ -76,7 +76,11 @@ func (c *conversation) opens(e pamwire.Event) (*capproto.Msg, error) {
 		}
 		c.user.opened = &e
 		c.state = open
-		c.speaker.joins(c.session)
+		if c.speaker != nil {
+			c.speaker.joins(c.session)
+			c.stays = &speaker{place: c.place}
+			c.stays.joins(c.session)
+		}
 		c.session.opened(c.user.name, c.binding.Service, c.ttyName(), c.rhost)
 		c.log.Event(status.SessionOpened, "user", c.user.name, "to", e.UID, "tty", c.ttyName(), "rhost", c.rhost, "worker", c.worker.PID())
 		m := capproto.NewMsg(capproto.VerbDone)

@@ -69,9 +69,10 @@ func (p *places) count(key any) int {
 	return p.n[key]
 }
 
-// A speaker is the conversation of the process that speaks SSH for a login that it
-// has handed over: it asks for the signatures of later key exchanges as long as the
-// connection lasts. Until the session is open it has the place of a conversation.
+// A speaker is a conversation that lasts as long as a login by SSH: that of the process
+// that speaks SSH, which has handed the login over and asks for the signatures of later
+// key exchanges, and that of the process that becomes the user, which tells of the
+// terminals. Until the session is open a speaker has the place of a conversation.
 // From then on it counts as part of the session, whose place is not free before both
 // have ended: otherwise there could be speakers without end.
 type speaker struct {

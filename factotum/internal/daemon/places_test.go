@@ -98,7 +98,7 @@ func TestAnOpenSessionHoldsNoConversationsPlace(t *testing.T) {
 	s.want("ok", msg("attach", "ticket", token))
 	s.want("ok", msg("session"))
 	s.want("done", msg("read"))
-	want("open", 1, 1)
+	want("open", 0, 1)
 	f.want("ok", msg("nonce"))
 	f.want("ok", f.signMsg()) // a later key exchange
 	leave(s)

@@ -35,7 +35,7 @@ func (c *conversation) run() {
 		case p := <-c.requests:
 			err = c.request(p)
 		case <-c.grace.C:
-			if c.state&(open|handedOver) == 0 {
+			if c.state&(open|handedOver|become) == 0 {
 				err = errGrace
 			}
 		case err := <-c.gone:

@@ -23,7 +23,7 @@ type sessions struct {
 
 // A session is a PAM session. It lives from the request to open it until the
 // worker has closed it, whatever becomes of the conversation. Its place is free when
-// its speaker has ended, too.
+// its speakers have ended, too.
 type session struct {
 	of     *sessions
 	uid    uint32 // of the front end
@@ -34,7 +34,7 @@ type session struct {
 	// Under the lock of sessions.
 	info *status.Session // once it is open
 	over bool
-	kept bool // by its speaker
+	kept int // by its speakers
 }
 
 // add counts a session of a user through a front end, if there may be one more.
@@ -86,24 +86,27 @@ func (x *session) end() {
 	x.leave()
 }
 
-// keep keeps the session's place until letGo, if the session has one yet.
+// keep keeps the session's place until letGo, if the session has one still.
 func (x *session) keep() bool {
 	x.of.mu.Lock()
 	defer x.of.mu.Unlock()
-	x.kept = !x.over
-	return x.kept
+	if x.over {
+		return false
+	}
+	x.kept++
+	return true
 }
 
 func (x *session) letGo() {
 	x.of.mu.Lock()
 	defer x.of.mu.Unlock()
-	x.kept = false
+	x.kept--
 	x.leave()
 }
 
 // leave frees the session's place if nobody needs it. The caller locks.
 func (x *session) leave() {
-	if !x.over || x.kept || !x.of.all[x] {
+	if !x.over || x.kept > 0 || !x.of.all[x] {
 		return
 	}
 	delete(x.of.all, x)

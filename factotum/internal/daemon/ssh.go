@@ -63,6 +63,7 @@ type sshProto struct {
 	token    *tokenHash      // of the handover that was given
 	speaks   *speaker        // from then on
 	attached []capproto.Attr // after attach: what describe says
+	lines    map[string]bool // of terminals that are recorded
 }
 
 // start begins an SSH conversation over a TCP connection, of which the kernel

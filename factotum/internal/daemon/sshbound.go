@@ -17,14 +17,14 @@ const maxLogin = 120 << 10
 // bound binds the login to the user process of sshfront, with the settings, the
 // key's options and the account sealed in its environment: whoever owns
 // sshfront's uid can start nothing else, and the user process enforces what they
-// permit. The descriptors are those of the link to the connection process and of
-// what PAM had to say, none of which the user process believes.
+// permit. The descriptors are those of the link to the connection process, of
+// what PAM had to say, and of this conversation, none of which the user process believes.
 func (l *sshProto) bound(o *pamwire.Opened, ptys uint32, login string) (*becomerecord.Bound, error) {
 	if len(login) > maxLogin {
 		return nil, fmt.Errorf("what the user process is to know has %d bytes, at most %d", len(login), maxLogin)
 	}
 	b := bind(o)
-	b.Dir, b.Path, b.Argv, b.FDs = "/", l.gen.conf.UserProgram, []string{"sshfront: " + o.User, "user"}, []uint32{0, 1, 2, 3, 4}
+	b.Dir, b.Path, b.Argv, b.FDs = "/", l.gen.conf.UserProgram, []string{"sshfront: " + o.User, "user"}, []uint32{0, 1, 2, 3, 4, 5}
 	b.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", capproto.LoginVariable + "=" + login}, sys.SmallRuntime...)
 	if o.Root != nil {
 		b.Root = &becomerecord.Root{Path: o.Root.Path, Dev: o.Root.Dev, Ino: o.Root.Ino, PTYs: ptys}

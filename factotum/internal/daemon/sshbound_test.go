@@ -39,7 +39,7 @@ func TestALoginBySSHIsBoundToTheUserProcess(t *testing.T) {
 		t.Errorf("%v: %+v is not of the capability", err, r)
 	}
 	if r.Bound.Path != b.gen.conf.UserProgram || !slices.Equal(r.Bound.Argv, []string{"sshfront: alice", "user"}) ||
-		r.Bound.Dir != "/" || !slices.Equal(r.Bound.FDs, []uint32{0, 1, 2, 3, 4}) || r.Bound.Root != nil {
+		r.Bound.Dir != "/" || !slices.Equal(r.Bound.FDs, []uint32{0, 1, 2, 3, 4, 5}) || r.Bound.Root != nil {
 		t.Errorf("it executes %+v", r.Bound)
 	}
 	login := ""

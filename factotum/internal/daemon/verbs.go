@@ -35,6 +35,8 @@ var verbs = map[string]struct {
 	capproto.VerbAuth:     {offering | talking, true, false, []string{"user", "method", "data", "alg", "key", "sig", "hostbound"}, 0, bySSH((*sshProto).auth)},
 	capproto.VerbTicket:   {admitted, true, true, nil, 0, bySSH((*sshProto).giveToken)},
 	capproto.VerbAttach:   {idle, true, true, []string{"ticket"}, 0, bySSH((*sshProto).attach)},
+	capproto.VerbTerminal: {become, true, false, nil, 1, bySSH((*sshProto).beginTerminal)},
+	capproto.VerbHangup:   {become, true, false, []string{"line"}, 0, bySSH((*sshProto).endTerminal)},
 	capproto.VerbAttr:     {anyState, false, false, nil, 0, (*conversation).attr},
 }
 
@@ -113,10 +115,19 @@ func (c *conversation) checkSender(cred *unix.Ucred) error {
 		case "ssh":
 			c.proto = &sshProto{conversation: c}
 		}
+	case c.becomes(cred):
+		c.sender, c.state = cred, become
+		c.grace.Stop()
 	case c.sender.Uid != cred.Uid || c.sender.Pid != cred.Pid:
 		return fmt.Errorf("packet from pid %d uid %d in the conversation of pid %d uid %d", cred.Pid, cred.Uid, c.sender.Pid, c.sender.Uid)
 	}
 	return nil
+}
+
+// becomes reports whether a packet is the first one of a sender by ssh that has
+// redeemed a capability since: of the same process, which is the user.
+func (c *conversation) becomes(cred *unix.Ucred) bool {
+	return c.state == open && c.binding.Proto == "ssh" && len(c.given) > 0 && cred.Pid == c.sender.Pid && cred.Uid != c.sender.Uid && cred.Uid == c.user.uid
 }
 
 // start begins to authenticate. Which protocol a front end may start is

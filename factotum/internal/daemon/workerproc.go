@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -37,6 +39,7 @@ type workerProc struct {
 	proc    process
 	session *session        // that it was told to open
 	opened  *pamwire.Opened // what it opened
+	lines   map[string]bool // of terminals that it has recorded
 	closing bool            // it has begun to close the session
 	over    bool            // nobody hears it any more
 }
@@ -102,16 +105,25 @@ func (w *workerProc) current() process {
 	return w.proc
 }
 
-// Tell sends a request. The terminal goes along with Begin.
+// Tell sends a request. The terminal goes along with Begin and BeginTerminal.
 func (w *workerProc) Tell(r pamwire.Request) error {
-	conn := w.current().conn
-	if b, ok := r.(pamwire.Begin); ok {
-		w.mu.Lock()
-		w.begun = b
-		w.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	conn := w.proc.conn
+	switch r := r.(type) {
+	case pamwire.Begin:
+		w.begun = r
 		if w.tty != nil {
 			return conn.Send(r.Encode(), w.tty.f)
 		}
+	case pamwire.BeginTerminal:
+		if w.lines == nil {
+			w.lines = map[string]bool{}
+		}
+		w.lines[r.Line] = true
+		return conn.Send(r.Encode(), r.TTY)
+	case pamwire.EndTerminal:
+		delete(w.lines, r.Line)
 	}
 	return conn.Send(r.Encode())
 }
@@ -278,8 +290,9 @@ func (w *workerProc) adopt() error {
 	defer w.mu.Unlock()
 	m := pamwire.Adopt{
 		User: w.opened.PAMUser, Service: w.begun.Service, TTY: w.begun.TTY, RHost: w.begun.RHost, ConfDir: w.begun.ConfDir,
-		Env: w.opened.Env, // begin's among them
-		PID: w.session.leader.PID,
+		Env:   w.opened.Env, // begin's among them
+		PID:   w.session.leader.PID,
+		Lines: slices.Collect(maps.Keys(w.lines)),
 	}
 	files := []*os.File{w.session.leader.File()}
 	if w.tty != nil {

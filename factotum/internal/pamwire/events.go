@@ -22,6 +22,7 @@ var events = map[string]func(*reader) Event{
 	"done":             decodeAccountValid,
 	"opened":           decodeOpened,
 	capproto.VerbError: decodeError,
+	"recorded":         func(r *reader) Event { return Recorded{Last: r.optional("last", MaxText)} },
 	"closing":          func(*reader) Event { return Closing{} },
 	"closed":           func(*reader) Event { return Closed{} },
 }
@@ -277,6 +278,16 @@ func decodeError(r *reader) Event {
 	return Failed{text}
 }
 
+// Recorded says that a BeginTerminal or EndTerminal is in the records. Last tells the
+// user of their last login, or is "".
+type Recorded struct{ Last string }
+
+func (d Recorded) Encode() capproto.Msg {
+	m := capproto.NewMsg("recorded")
+	add(&m, "last", d.Last)
+	return m
+}
+
 // Closing says that the worker has begun to close the session: if it dies from
 // here on, nobody closes the session again.
 type Closing struct{}
@@ -299,5 +310,6 @@ func (AccountValid) event() {}
 func (Opened) event()       {}
 func (Refused) event()      {}
 func (Failed) event()       {}
+func (Recorded) event()     {}
 func (Closing) event()      {}
 func (Closed) event()       {}

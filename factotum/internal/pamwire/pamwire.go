@@ -12,6 +12,9 @@
 //	Answer                 (to a Prompt that is a question) the next event
 //	CheckAccount           Prompt..., then AccountValid or Refused
 //	OpenSession + pidfd    Prompt..., then Opened or Refused
+//	BeginTerminal          Recorded
+//	    + terminal
+//	EndTerminal            Recorded
 //	Adopt + pidfd          nothing: it takes over the session of a worker that died
 //	    [+ terminal]
 //	                       Closing, Closed: at the end of the session, unasked
@@ -46,6 +49,7 @@ const (
 	MaxNotes      = 32                    // notes of one KeyAllowed or KeyDenied
 	MaxNote       = 512                   // bytes of a note
 	MaxText       = 16 << 10              // bytes of a prompt or an error
+	MaxTerminals  = 64                    // of one session by SSH at a time
 	MaxEnv        = 256                   // variables that PAM gives to a session
 	MaxEnvSize    = 64 << 10              // bytes of them, without the "=" signs
 	MaxGroupNames = capproto.MaxAttrs - 8 // an Account has other attributes

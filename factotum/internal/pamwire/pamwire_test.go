@@ -38,7 +38,9 @@ var everyRequest = []struct {
 	{OpenSession{PID: 1}, 1},
 	{OpenSession{PID: 1, Root: "/srv/%u"}, 1},
 	{Adopt{User: "alice", Service: "login", PID: 4194304}, 1},
-	{Adopt{"alice", "login", "/dev/tty1", "h", "/etc/x", []string{"A=b=c"}, 2, &Owner{0, 5, 0o4620}}, 2},
+	{Adopt{"alice", "login", "/dev/tty1", "h", "/etc/x", []string{"A=b=c"}, 2, &Owner{0, 5, 0o4620}, []string{"pts/1", "pts/2"}}, 2},
+	{BeginTerminal{Line: "pts/1"}, 1},
+	{EndTerminal{Line: "pts/1"}, 0},
 }
 
 var everyEvent = []Event{
@@ -57,7 +59,7 @@ var everyEvent = []Event{
 	Opened{"alice", "ALICE", 1000, 1001, "/home/alice", "/bin/sh", []uint32{1001, 27}, []string{"A=1", "B="}, []string{"HOME=/"}, ptr(uint32(0o027)),
 		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}},
 	Refused{capproto.CodeDenied, "Login incorrect"}, Refused{capproto.CodeAccount, ""}, Failed{"the worker failed"},
-	Closing{}, Closed{},
+	Recorded{}, Recorded{"Last login: yesterday"}, Closing{}, Closed{},
 }
 
 // wire sends a message through its bytes.
@@ -124,7 +126,7 @@ func TestAnUnknownAttributeIsRefused(t *testing.T) {
 }
 
 func TestADoubledAttributeIsRefused(t *testing.T) {
-	lists := []string{"group", "note", "env", "login"}
+	lists := []string{"group", "note", "env", "login", "lines"}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for _, a := range m.Attrs {
 			double := m
@@ -139,7 +141,7 @@ func TestADoubledAttributeIsRefused(t *testing.T) {
 func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
 		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog take", "authenticate": "null",
-		"adopt": "tty rhost confdir env owner", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
+		"adopt": "tty rhost confdir env owner lines", "recorded": "last", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
 		"denied": "note", "ok": "log", "session": "root", "opened": "env login umask nofile nproc nohome hush",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {

@@ -2,6 +2,8 @@ package pamwire
 
 import (
 	"net/netip"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,7 +26,9 @@ var requests = map[string]struct {
 	"session": {1, 1, func(r *reader) Request {
 		return OpenSession{PID: r.positive("pid"), Root: r.optional("root", maxPath)}
 	}},
-	"adopt": {1, 2, decodeAdopt},
+	"terminal": {1, 1, func(r *reader) Request { return BeginTerminal{Line: r.some("line", maxName)} }},
+	"hangup":   {0, 0, func(r *reader) Request { return EndTerminal{Line: r.some("line", maxName)} }},
+	"adopt":    {1, 2, decodeAdopt},
 }
 
 // Lookup asks NSS for the account of a name.
@@ -160,6 +164,20 @@ func (o OpenSession) Encode() capproto.Msg {
 	return m
 }
 
+// BeginTerminal has a terminal recorded that an open session by SSH has made. The
+// terminal comes along, and the worker gives it the owner and mode that sshd(8) does.
+type BeginTerminal struct {
+	Line string   // its name without /dev/
+	TTY  *os.File // open for its path alone (O_PATH)
+}
+
+func (b BeginTerminal) Encode() capproto.Msg { return capproto.NewMsg("terminal", "line", b.Line) }
+
+// EndTerminal records that such a terminal is no more.
+type EndTerminal struct{ Line string }
+
+func (e EndTerminal) Encode() capproto.Msg { return capproto.NewMsg("hangup", "line", e.Line) }
+
 // Adopt takes over the session of a worker that has died. The pidfd of the
 // session's process comes along, and the terminal if Owner is set.
 type Adopt struct {
@@ -168,6 +186,7 @@ type Adopt struct {
 	Env                          []string // of PAM's transaction when the session was opened
 	PID                          int      // of the session's process
 	Owner                        *Owner   // to whom the terminal is given back
+	Lines                        []string // of terminals that are recorded, see BeginTerminal
 }
 
 // An Owner is to whom a terminal belongs, and with which mode.
@@ -182,6 +201,7 @@ func (a Adopt) Encode() capproto.Msg {
 	add(&m, "rhost", a.RHost)
 	add(&m, "confdir", a.ConfDir)
 	addAll(&m, "env", a.Env)
+	addAll(&m, "lines", a.Lines)
 	if a.Owner != nil {
 		m.Add("owner", a.Owner.String())
 	}
@@ -192,6 +212,10 @@ func decodeAdopt(r *reader) Request {
 	a := Adopt{
 		User: r.some("user", maxName), Service: r.some("service", maxName), TTY: r.optional("tty", maxName),
 		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env("env"), PID: r.positive("pid"),
+		Lines: r.list("lines", MaxTerminals, MaxTerminals*maxName),
+	}
+	if slices.Contains(a.Lines, "") {
+		r.fail("lines= is empty")
 	}
 	if r.has("owner") {
 		f := strings.Split(r.some("owner", 64), ":")
@@ -204,11 +228,13 @@ func decodeAdopt(r *reader) Request {
 	return a
 }
 
-func (Lookup) request()       {}
-func (KeyQuery) request()     {}
-func (Begin) request()        {}
-func (Authenticate) request() {}
-func (Answer) request()       {}
-func (CheckAccount) request() {}
-func (OpenSession) request()  {}
-func (Adopt) request()        {}
+func (Lookup) request()        {}
+func (KeyQuery) request()      {}
+func (Begin) request()         {}
+func (Authenticate) request()  {}
+func (Answer) request()        {}
+func (CheckAccount) request()  {}
+func (OpenSession) request()   {}
+func (BeginTerminal) request() {}
+func (EndTerminal) request()   {}
+func (Adopt) request()         {}

@@ -63,6 +63,8 @@ const (
 	SessionLinkFD   = 3
 	SessionConfigFD = 4
 	SessionErrorFD  = 5
+
+	UserFactotumFD = 5 // of the user process: its conversation with factotum
 )
 
 // Version is that of the control socket's words and of Config. A change of either

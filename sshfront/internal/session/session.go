@@ -133,13 +133,18 @@ func redeem(conf *control.Config, link *capproto.Conn) error {
 	if err := info.Apply(); err != nil {
 		return err
 	}
-	// What the user process inherits: the link, the Info, and in place of the log
-	// the pipe, of which the listener takes a few lines.
+	// What the user process inherits: the link, the Info, the conversation with factotum,
+	// and in place of the log the pipe, of which the listener takes a few lines.
 	logFD, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 10)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(dupTo(int(memfd.Fd()), control.SessionConfigFD), keep(control.SessionLinkFD), dupTo(control.SessionErrorFD, 2)); err != nil {
+	conversation, err := factotum.File()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(dupTo(int(memfd.Fd()), control.SessionConfigFD), keep(control.SessionLinkFD), dupTo(control.SessionErrorFD, 2),
+		dupTo(int(conversation.Fd()), control.UserFactotumFD)); err != nil {
 		return err
 	}
 	// Factotum has bound the grant to the same program, and to what it says of the

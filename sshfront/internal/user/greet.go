@@ -15,21 +15,26 @@ const (
 	maxMotd  = 64 << 10
 )
 
-// greet shows what PAM had to say, and the message of the day.
-func (u *userProcess) greet(tty *os.File) {
+// greet shows what PAM had to say, and at a terminal the last login and the message of
+// the day, as sshd(8) does.
+func (u *userProcess) greet(out *os.File, p *ptyPair) {
 	i := u.info
 	if _, err := os.Stat(filepath.Join(i.Home, ".hushlogin")); i.Hush || err == nil {
 		return
 	}
-	for _, m := range i.Messages {
-		io.WriteString(tty, strings.TrimSuffix(m, "\n")+"\n")
+	says := i.Messages
+	if p != nil && p.lastLogin != "" {
+		says = append(says[:len(says):len(says)], p.lastLogin)
 	}
-	if !i.Settings.PrintMotd {
+	for _, m := range says {
+		io.WriteString(out, strings.TrimSuffix(m, "\n")+"\n")
+	}
+	if p == nil || !i.Settings.PrintMotd {
 		return
 	}
 	if f, err := os.Open(motd); err == nil {
 		defer f.Close()
-		io.Copy(tty, io.LimitReader(f, maxMotd))
+		io.Copy(out, io.LimitReader(f, maxMotd))
 	}
 }
 

@@ -34,8 +34,9 @@ import (
 )
 
 // Main is the user process: descriptor 3 is the link, descriptor 4 the Info,
-// which what factotum has bound the login to goes before, and more in a root
-// directory: see root.go. It never returns.
+// which what factotum has bound the login to goes before, descriptor 5 the conversation
+// with factotum, by which terminals are recorded, and more are in a root directory: see
+// root.go. It never returns.
 func Main() {
 	log.SetFlags(0)
 	log.SetPrefix("sshfront user: ")
@@ -84,6 +85,9 @@ func run() error {
 		conn.Close()
 	}()
 	u := newUserProcess(info, conn)
+	if u.records, err = capproto.ResumeTerminals(5); err != nil {
+		log.Printf("terminals are not recorded: %v", err)
+	}
 	if err := u.enterRoot(); err != nil {
 		userlink.Refuse(conn, err.Error())
 		return err
@@ -102,8 +106,9 @@ const maxRequests = 4096
 
 // A userProcess is the user process at work.
 type userProcess struct {
-	info *Info
-	link *userlink.Server
+	info    *Info
+	link    *userlink.Server
+	records *capproto.Terminals // or nil
 
 	// forks is held for writing while the umask is another one, or while a
 	// descriptor is about that must not be inherited.

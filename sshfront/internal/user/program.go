@@ -188,10 +188,10 @@ func (u *userProcess) drop(r userlink.Drop) error {
 		if err != nil {
 			return err
 		}
-		p.close()
 		u.mu.Lock()
 		delete(u.ptys, r.PTY)
 		u.mu.Unlock()
+		u.hangUp(p)
 		return nil
 	}
 	x, err := object(u, r.Program, u.programs)

@@ -12,8 +12,10 @@ import (
 
 // A ptyPair is a terminal.
 type ptyPair struct {
-	term string
-	name string // /dev/pts/N
+	term      string
+	name      string // /dev/pts/N
+	line      string // by which it is recorded, or "" if it is not
+	lastLogin string // what to tell the user of it, or ""
 
 	mu     sync.Mutex
 	master *os.File // nil when closed
@@ -30,6 +32,14 @@ func (p *ptyPair) close() {
 		p.slave.Close()
 	}
 	p.master, p.slave = nil, nil
+}
+
+// hangUp lets go of a terminal. Its end is recorded before its name can be another's.
+func (u *userProcess) hangUp(p *ptyPair) {
+	if p.line != "" {
+		u.records.End(p.line)
+	}
+	p.close()
 }
 
 // control calls f with the master's descriptor.
@@ -105,11 +115,15 @@ func (u *userProcess) openPTY(id uint32, r userlink.OpenPTY) (userlink.Answer, e
 		}
 		return setSize(fd, r.Size)
 	})
+	if err == nil && u.records != nil {
+		// Whether it is recorded decides about no session.
+		p.line, p.lastLogin, _ = u.records.Begin(p.master)
+	}
 	if err == nil {
 		err = keep(u, id, u.ptys, p, u.maxPrograms())
 	}
 	if err != nil {
-		p.close()
+		u.hangUp(p)
 		return userlink.Answer{}, err
 	}
 	fd, err := unix.FcntlInt(p.master.Fd(), unix.F_DUPFD_CLOEXEC, 3)

@@ -13,11 +13,11 @@ import (
 
 // In a root directory (ChrootDirectory) there is neither this program nor ptmx(4),
 // and perhaps no /proc. become has left open what is needed of those, after the
-// link and the Info: see becomerecord.Root. None of it leads out of the root: the
+// link, the Info and the conversation with factotum: see becomerecord.Root. None of it leads out of the root: the
 // program can be executed only, and a master knows its own terminal.
 
 // programFD is the descriptor of this program; the masters come after it.
-const programFD = 5
+const programFD = 6
 
 // enterRoot finds what become has left open. All of it is close-on-exec.
 func (u *userProcess) enterRoot() error {

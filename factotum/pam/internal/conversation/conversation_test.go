@@ -128,7 +128,9 @@ func TestAnotherWorkersSessionIsClosedOnce(t *testing.T) {
 		}
 		return nil
 	})
-	f.say(pamwire.Adopt{User: name, Service: "sshd", TTY: "ssh", RHost: "192.0.2.1", Env: []string{"XDG_SESSION_ID=7"}, PID: p.pid()}, p.fd)
+	f.say(pamwire.Adopt{User: name, Service: "sshd", TTY: "ssh", RHost: "192.0.2.1", Env: []string{"XDG_SESSION_ID=7"}, PID: p.pid(), Lines: []string{"pts/7", "pts/8"}}, p.fd)
+	f.say(pamwire.EndTerminal{Line: "pts/8"})
+	f.want(pamwire.Recorded{})
 	p.end()
 	f.want(pamwire.Closing{})
 	f.want(pamwire.Closed{})
@@ -139,10 +141,12 @@ func TestAnotherWorkersSessionIsClosedOnce(t *testing.T) {
 	if !slices.Equal(f.pam.called(), want) || f.pam.env["XDG_SESSION_ID"] != "7" || f.pam.items[pam.Tty] != "ssh" {
 		t.Errorf("%q %v %v", f.pam.called(), f.pam.env, f.pam.items)
 	}
-	// The logout is in wtmp, as the line of that process.
+	// The end of each terminal is in wtmp.
 	all := records.Since(f.c.places.Wtmp, 0)
-	if len(all) != 1 || all[0].Type != records.DeadProcess || all[0].Line != records.SSHLine(p.pid()) {
-		t.Errorf("%+v", all)
+	for i, line := range []string{"pts/8", "pts/7"} {
+		if len(all) != 2 || all[i].Type != records.DeadProcess || all[i].Line != line || all[i].PID != p.pid() {
+			t.Errorf("%+v", all)
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ func (c *Conversation) begin(b pamwire.Begin, files []*os.File) (pamwire.Event, 
 
 // transaction calls pam_start(3) and sets what PAM is to know of the login.
 func (c *Conversation) transaction(b pamwire.Begin) error {
-	c.login = records.Login{Places: c.places, Service: b.Service, TTY: b.TTY, RHost: b.RHost}
+	c.login = records.Login{Places: c.places, Service: b.Service, TTY: b.TTY, SSH: b.TTY == records.SSHTTY, RHost: b.RHost}
 	tx, err := c.start(b.Service, b.User, b.ConfDir, c.converse)
 	if err != nil {
 		return fmt.Errorf("pam_start: %w", err)

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"time"
 
-	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/pam/internal/nss"
 	"p9auth/factotum/pam/internal/session"
@@ -19,14 +19,10 @@ func (c *Conversation) openSession(r pamwire.OpenSession, files []*os.File) erro
 	c.opening = true
 	s := c.session(r.PID, files[0])
 	s.Root = r.Root
-	opened, lastLogin, err := s.Open()
+	opened, err := s.Open()
 	if err != nil {
 		c.end()
 		return c.report(err)
-	}
-	if lastLogin != "" {
-		// If nobody listens any more, saying opened fails too.
-		c.say(pamwire.Prompt{Style: capproto.Info, Text: pamwire.Fit(lastLogin, pamwire.MaxText)})
 	}
 	if err := c.say(opened); err != nil {
 		s.Close()
@@ -62,7 +58,7 @@ func (c *Conversation) adopt(r pamwire.Adopt, files []*os.File) error {
 	}
 	c.pamUser = r.User
 	s := c.session(r.PID, files[0])
-	s.Adopt()
+	s.Adopt(r.Lines)
 	c.serve(s)
 	return nil
 }
@@ -77,10 +73,16 @@ func (c *Conversation) session(pid int, pidfd *os.File) *session.Session {
 	}
 }
 
-// serve waits for the end of the session's process and closes the session. factotum
-// may be gone by then, and need not hear of it.
+// serve waits for the end of the session's process and closes the session. Meanwhile
+// it records the terminals that factotum tells it of. factotum may be gone before the
+// end, and need not hear of it.
 func (c *Conversation) serve(s *session.Session) {
-	s.Wait()
+	for heard := c.descriptor(); !s.Wait(heard); {
+		if err := c.terminalOf(s); err != nil {
+			slog.Debug("factotum is gone", "error", err.Error())
+			heard = -1
+		}
+	}
 	if err := c.say(pamwire.Closing{}); err != nil {
 		slog.Debug("factotum is gone", "error", err.Error())
 	}
@@ -88,4 +90,34 @@ func (c *Conversation) serve(s *session.Session) {
 	s.Close()
 	c.end()
 	c.say(pamwire.Closed{})
+}
+
+// descriptor is that of the socket to factotum, or -1.
+func (c *Conversation) descriptor() int {
+	n := -1
+	if raw, err := c.conn.Unix().SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { n = int(fd) })
+	}
+	return n
+}
+
+// terminalOf answers one request about a terminal of the session.
+func (c *Conversation) terminalOf(s *session.Session) error {
+	r, files, err := c.receive()
+	if err != nil {
+		return err
+	}
+	defer closeAll(files)
+	switch r := r.(type) {
+	case pamwire.BeginTerminal:
+		last, err := s.BeginTerminal(r.Line, files[0], time.Now())
+		if err != nil {
+			slog.Warn("a terminal is not the user's as sshd would make it", "line", r.Line, "error", err.Error())
+		}
+		return c.say(pamwire.Recorded{Last: pamwire.Fit(last, pamwire.MaxText)})
+	case pamwire.EndTerminal:
+		s.EndTerminal(r.Line, time.Now())
+		return c.say(pamwire.Recorded{})
+	}
+	return outOfTurn(r)
 }

@@ -1,7 +1,6 @@
 package records
 
 import (
-	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"os"
@@ -13,7 +12,7 @@ import (
 	"p9auth/internal/logindefs"
 )
 
-// SSHTTY is PAM_TTY of an SSH connection, which has no terminal.
+// SSHTTY is PAM_TTY of an SSH connection, which has no terminal yet.
 const SSHTTY = "ssh"
 
 // Places are where records are written. A file that does not exist is not made.
@@ -39,28 +38,25 @@ type Login struct {
 	Places  Places
 	Service string // of PAM
 	TTY     string // PAM_TTY: a terminal, or SSHTTY
+	SSH     bool   // by SSH: sshd(8) records each terminal, and no connection without one
 	RHost   string // PAM_RHOST: the remote host
 	User    string
 	UID     uint32
 	PID     int // of the session's process
 }
 
-// line is the terminal's name in the records. An SSH connection has one record,
-// whatever terminals its user opens later: those are the user's own doing.
+// line is the terminal's name in the records, or "" if there is none.
 func (l Login) line() string {
 	if l.TTY == SSHTTY {
-		return SSHLine(l.PID)
+		return ""
 	}
 	return strings.TrimPrefix(l.TTY, "/dev/")
 }
 
-// recordID is ut_id for a line: for a terminal as login(1) has it, otherwise a
-// number that no two processes share.
-func recordID(line string, pid int) string {
-	if IsSSH(line) {
-		return base64.RawURLEncoding.EncodeToString([]byte{byte(pid >> 16), byte(pid >> 8), byte(pid)})
-	}
-	if len(line) > 3 {
+// recordID is ut_id for the line, as login(1) and sshd(8) have it.
+func (l Login) recordID() string {
+	line := l.line()
+	if !l.SSH && len(line) > 3 {
 		line = line[3:]
 	}
 	return line[max(0, len(line)-4):]
@@ -92,13 +88,20 @@ func (l Login) BeforeEnd() Before { return Before{wtmp: Size(l.Places.Wtmp)} }
 // Begin records a session that is open, but for lastlog.
 func (l Login) Begin(before Before, now time.Time) {
 	l.audit(fmt.Sprintf("id=%d", l.UID), "success")
+	l.enter(before, now)
+}
+
+// BeginTerminal records a terminal that a session by SSH has opened, but for lastlog.
+func (l Login) BeginTerminal(now time.Time) { l.enter(l.BeforeEnd(), now) }
+
+func (l Login) enter(before Before, now time.Time) {
 	line := l.line()
 	if line == "" {
 		return
 	}
 	sid, _ := unix.Getsid(l.PID)
-	r := Record{Type: UserProcess, PID: l.PID, Line: line, ID: recordID(line, l.PID), User: l.User, Host: l.RHost, SID: sid, Time: now}
-	complain(l.Places.Utmp, Put(l.Places.Utmp, r))
+	r := Record{Type: UserProcess, PID: l.PID, Line: line, ID: l.recordID(), User: l.User, Host: l.RHost, SID: sid, Time: now}
+	complain(l.Places.Utmp, Put(l.Places.Utmp, r, !l.SSH))
 	if !l.recorded(before, UserProcess) {
 		complain(l.Places.Wtmp, Append(l.Places.Wtmp, r))
 	}
@@ -111,7 +114,7 @@ func (l Login) Begin(before Before, now time.Time) {
 // their last one, or "". At a terminal that is a module's business, as with
 // Debian's login.
 func (l Login) Last(before Before, defs logindefs.Defs, now time.Time) (text string) {
-	if l.TTY != SSHTTY {
+	if !l.SSH || l.line() == "" {
 		return ""
 	}
 	if last, err := LastLogin(l.Places.Lastlog, l.UID); err != nil || last != before.last {
@@ -126,7 +129,7 @@ func (l Login) Last(before Before, defs logindefs.Defs, now time.Time) (text str
 			text += " from " + before.last.Host
 		}
 	}
-	complain(l.Places.Lastlog, SetLastLogin(l.Places.Lastlog, l.UID, Last{Line: SSHTTY, Host: l.RHost, Time: now}))
+	complain(l.Places.Lastlog, SetLastLogin(l.Places.Lastlog, l.UID, Last{Line: l.line(), Host: l.RHost, Time: now}))
 	return text
 }
 
@@ -141,7 +144,7 @@ func (l Login) End(before Before, now time.Time) {
 	}
 	complain(l.Places.Utmp, End(l.Places.Utmp, l.PID, line, now))
 	if !l.recorded(before, DeadProcess) {
-		complain(l.Places.Wtmp, Append(l.Places.Wtmp, Record{Type: DeadProcess, PID: l.PID, Line: line, ID: recordID(line, l.PID), Time: now}))
+		complain(l.Places.Wtmp, Append(l.Places.Wtmp, Record{Type: DeadProcess, PID: l.PID, Line: line, ID: l.recordID(), Time: now}))
 	}
 }
 
@@ -171,7 +174,7 @@ func (l Login) Failed(now time.Time) {
 
 // inWtmpdb reports whether it is for us to write this login into the database.
 func (l Login) inWtmpdb() bool {
-	if l.TTY != SSHTTY || l.Service != wtmpdbService {
+	if !l.SSH || l.Service != wtmpdbService {
 		return false
 	}
 	_, err := os.Stat(l.Places.Wtmpdb)

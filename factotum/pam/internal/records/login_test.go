@@ -21,7 +21,7 @@ func places(t *testing.T) Places {
 var noon = time.Date(2026, 2, 3, 12, 0, 0, 0, time.UTC)
 
 func sshLogin(p Places) Login {
-	return Login{Places: p, Service: "sshd", TTY: SSHTTY, RHost: "192.0.2.1", User: "alice", UID: 1000, PID: os.Getpid()}
+	return Login{Places: p, Service: "sshd", TTY: "pts/76", SSH: true, RHost: "192.0.2.1", User: "alice", UID: 1000, PID: os.Getpid()}
 }
 
 func TestALoginIsInUtmpAndWtmp(t *testing.T) {
@@ -30,10 +30,17 @@ func TestALoginIsInUtmpAndWtmp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ tty, line, id string }{{SSHTTY, SSHLine(os.Getpid()), ""}, {"/dev/pts/77", "pts/77", "/77"}, {"tty1", "tty1", "1"}} {
+	for _, c := range []struct {
+		ssh           bool
+		tty, line, id string
+	}{{true, "pts/76", "pts/76", "s/76"}, {false, "/dev/pts/77", "pts/77", "/77"}, {false, "tty1", "tty1", "1"}} {
 		l := sshLogin(places(t))
-		l.TTY = c.tty
-		l.Begin(l.BeforeBegin(), noon)
+		l.TTY, l.SSH = c.tty, c.ssh
+		if c.ssh {
+			l.BeginTerminal(noon)
+		} else {
+			l.Begin(l.BeforeBegin(), noon)
+		}
 		for _, path := range []string{l.Places.Utmp, l.Places.Wtmp} {
 			all := Since(path, 0)
 			if len(all) != 1 || all[0].Type != UserProcess || all[0].User != "alice" || all[0].Line != c.line || all[0].Host != "192.0.2.1" || all[0].PID != l.PID || all[0].SID != sid ||
@@ -53,7 +60,7 @@ func TestALoginIsInUtmpAndWtmp(t *testing.T) {
 
 func TestWhatAModuleHasRecordedIsNotRecordedAgain(t *testing.T) {
 	l := sshLogin(places(t))
-	l.TTY = "tty1"
+	l.TTY, l.SSH = "tty1", false
 	before := l.BeforeBegin()
 	append := func(typ int) {
 		if err := Append(l.Places.Wtmp, Record{Type: typ, PID: l.PID, Line: "tty1", Time: noon}); err != nil {
@@ -71,17 +78,21 @@ func TestWhatAModuleHasRecordedIsNotRecordedAgain(t *testing.T) {
 }
 
 func TestWithoutATerminalThereIsNoRecord(t *testing.T) {
-	l := sshLogin(places(t))
-	l.TTY = ""
-	l.Begin(l.BeforeBegin(), noon)
-	l.Failed(noon)
-	l.End(l.BeforeEnd(), noon)
-	if text := l.Last(l.BeforeBegin(), nil, noon); text != "" {
-		t.Error(text)
-	}
-	for _, path := range []string{l.Places.Utmp, l.Places.Wtmp, l.Places.Btmp, l.Places.Lastlog} {
-		if Size(path) != 0 {
-			t.Errorf("%s was written", path)
+	for _, tty := range []string{"", SSHTTY} {
+		l := sshLogin(places(t))
+		l.TTY = tty
+		l.Begin(l.BeforeBegin(), noon)
+		if tty == "" {
+			l.Failed(noon)
+		}
+		l.End(l.BeforeEnd(), noon)
+		if text := l.Last(l.BeforeBegin(), nil, noon); text != "" {
+			t.Error(text)
+		}
+		for _, path := range []string{l.Places.Utmp, l.Places.Wtmp, l.Places.Btmp, l.Places.Lastlog} {
+			if Size(path) != 0 {
+				t.Errorf("%s was written", path)
+			}
 		}
 	}
 }
@@ -112,6 +123,7 @@ func TestTheUserIsToldOfTheirLastLogin(t *testing.T) {
 
 func TestAFailureIsInBtmp(t *testing.T) {
 	l := sshLogin(places(t))
+	l.TTY = SSHTTY
 	l.Failed(noon)
 	l.TTY = "/dev/tty1"
 	l.User = "UNKNOWN"
@@ -151,7 +163,7 @@ int64_t wtmpdb_login(const char *db, int type, const char *user, uint64_t usec, 
 	return 5;
 }
 #ifndef OLD
-int64_t wtmpdb_get_id(const char *db, const char *tty, char **error) { return strcmp(tty, "ssh:1") == 0 ? 5 : -1; }
+int64_t wtmpdb_get_id(const char *db, const char *tty, char **error) { return strcmp(tty, "pts/1") == 0 ? 5 : -1; }
 int wtmpdb_logout(const char *db, int64_t id, uint64_t usec, char **error) { note("logout", "", "", "", "", (long)usec + id); return 0; }
 #endif
 `
@@ -174,34 +186,34 @@ func TestWtmpdb(t *testing.T) {
 	at := time.UnixMicro(1000)
 
 	wtmpdbLibrary = filepath.Join(dir, "none.so")
-	if err := wtmpdbLogin("alice", "ssh:1", "h", at); err == nil || !strings.Contains(err.Error(), "none.so") {
+	if err := wtmpdbLogin("alice", "pts/1", "h", at); err == nil || !strings.Contains(err.Error(), "none.so") {
 		t.Errorf("no library: %v", err)
 	}
 	wtmpdbLibrary = build("old.so", "-DOLD")
-	if err := wtmpdbLogout("ssh:1", at); err == nil || !strings.Contains(err.Error(), "wtmpdb_get_id") {
+	if err := wtmpdbLogout("pts/1", at); err == nil || !strings.Contains(err.Error(), "wtmpdb_get_id") {
 		t.Errorf("no function: %v", err)
 	}
 	wtmpdbLibrary = build("new.so")
-	if err := wtmpdbLogin("mallory", "ssh:1", "h", at); err == nil || err.Error() != "no mallory" {
+	if err := wtmpdbLogin("mallory", "pts/1", "h", at); err == nil || err.Error() != "no mallory" {
 		t.Errorf("the library's error: %v", err)
 	}
-	if err := wtmpdbLogout("ssh:2", at); err == nil || err.Error() != "unknown error" {
+	if err := wtmpdbLogout("pts/2", at); err == nil || err.Error() != "unknown error" {
 		t.Errorf("an error without words: %v", err)
 	}
 	// Only sshd's logins are ours to write, and only where the database exists.
 	p := places(t)
 	l := sshLogin(p)
-	l.PID = 1
+	l.PID, l.TTY = 1, "pts/1"
 	l.Begin(l.BeforeBegin(), at)
 	l.Places.Wtmpdb = file(t)
 	l.Begin(l.BeforeBegin(), at)
 	l.End(l.BeforeEnd(), at)
-	l.Service = "login"
+	l.Service, l.SSH = "login", false
 	l.Begin(l.BeforeBegin(), at)
 	l.Service, l.TTY = "sshd", "/dev/tty1"
 	l.Begin(l.BeforeBegin(), at)
 	b, err := os.ReadFile(log)
-	if want := "login alice ssh:1 192.0.2.1 sshd 1003\nlogout     1005\n"; err != nil || string(b) != want {
+	if want := "login alice pts/1 192.0.2.1 sshd 1003\nlogout     1005\n"; err != nil || string(b) != want {
 		t.Errorf("%q, %v, want %q", b, err, want)
 	}
 }

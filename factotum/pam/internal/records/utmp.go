@@ -22,7 +22,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -157,24 +156,17 @@ func Append(path string, r Record) error {
 	return err
 }
 
-// SSHLine is the line of an SSH connection, which has no terminal.
-func SSHLine(pid int) string { return "ssh:" + strconv.Itoa(pid) }
-
-// IsSSH reports whether a line is one that SSHLine makes.
-func IsSSH(line string) bool { return strings.HasPrefix(line, "ssh:") }
-
-// Put puts a record into utmp. It replaces the record that agetty or systemd wrote
-// for the same process, and takes over its ID; if there is none, a record with the
-// same ID that is dead or of the same terminal. The ID of an SSH connection is its
-// own: it replaces that of any SSH connection that has ended.
-func Put(path string, r Record) error {
+// Put puts a record into utmp. With byPID it replaces the record that agetty or systemd
+// wrote for the same process, and takes over its ID. If there is none, and without byPID,
+// it replaces a record with the same ID that is dead or of the same terminal.
+func Put(path string, r Record, byPID bool) error {
 	f, err := open(path, os.O_RDWR)
 	if f == nil {
 		return err
 	}
 	defer f.Close()
 	at, found, err := find(f, func(o Record) bool {
-		if o.Type >= InitProcess && o.Type <= UserProcess && o.PID == r.PID && o.ID != "" {
+		if byPID && o.Type >= InitProcess && o.Type <= UserProcess && o.PID == r.PID && o.ID != "" {
 			r.ID = o.ID
 			return true
 		}
@@ -182,10 +174,7 @@ func Put(path string, r Record) error {
 	})
 	if err == nil && !found {
 		at, _, err = find(f, func(o Record) bool {
-			if o.Type == DeadProcess {
-				return o.ID == r.ID || IsSSH(o.Line) && IsSSH(r.Line)
-			}
-			return o.ID == r.ID && o.Type >= InitProcess && o.Type < DeadProcess && o.Line == r.Line
+			return o.ID == r.ID && (o.Type == DeadProcess || o.Type >= InitProcess && o.Type < DeadProcess && o.Line == r.Line)
 		})
 	}
 	if err != nil {

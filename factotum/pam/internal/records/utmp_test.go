@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -74,27 +73,28 @@ func TestWhatIsEncodedIsDecoded(t *testing.T) {
 	}
 }
 
-// Each has an ID of its own: utmp must not grow with every one.
-func TestSSHConnectionsTakeThePlaceOfThoseThatAreOver(t *testing.T) {
+// Terminals of SSH have one process, and come and go while it lasts.
+func TestATerminalOfSSHTakesThePlaceOfOneThatIsOver(t *testing.T) {
 	path := file(t)
-	put := func(pid int) {
+	put := func(pid int, line string) {
 		t.Helper()
-		r := Record{Type: UserProcess, PID: pid, Line: SSHLine(pid), ID: strconv.Itoa(pid), User: "alice", Time: time.Now()}
-		if err := Put(path, r); err != nil {
+		l := Login{SSH: true, TTY: line}
+		r := Record{Type: UserProcess, PID: pid, Line: line, ID: l.recordID(), User: "alice", Time: time.Now()}
+		if err := Put(path, r, false); err != nil {
 			t.Fatal(err)
 		}
 	}
-	put(10)
-	put(11)
-	if err := End(path, 10, SSHLine(10), time.Now()); err != nil {
+	put(10, "pts/1")
+	put(10, "pts/2")
+	if err := End(path, 10, "pts/1", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	put(12)
+	put(12, "pts/1")
 	all := Since(path, 0)
-	if len(all) != 2 || all[0].PID != 12 || all[0].Type != UserProcess || all[1].PID != 11 {
+	if len(all) != 2 || all[0].PID != 12 || all[0].Type != UserProcess || all[1].PID != 10 || all[1].Type != UserProcess || all[1].Line != "pts/2" {
 		t.Errorf("%+v", all)
 	}
-	put(13)
+	put(13, "pts/11")
 	if n := len(Since(path, 0)); n != 3 {
 		t.Errorf("%d records of three that are logged in", n)
 	}
@@ -109,7 +109,7 @@ func TestPutReplacesAndEndMarks(t *testing.T) {
 		{Type: UserProcess, PID: 9, Line: "pts/1", ID: "1", User: "carol"},         // not bob's
 	} {
 		r.Time = time.Now()
-		if err := Put(path, r); err != nil {
+		if err := Put(path, r, true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,7 +152,7 @@ func TestAMissingFileIsNotMade(t *testing.T) {
 	if err := Append(path, Record{}); err != nil {
 		t.Error(err)
 	}
-	if err := Put(path, Record{}); err != nil {
+	if err := Put(path, Record{}, true); err != nil {
 		t.Error(err)
 	}
 	if err := SetLastLogin(path, 1, Last{}); err != nil {

@@ -48,47 +48,43 @@ type Session struct {
 	SetGroups   func([]int) error // unix.Setgroups, but in tests
 	Root        string            // ChrootDirectory of sshd_config(5), or ""
 
-	silent pam.Flags
+	silent    pam.Flags
+	known     records.Before           // the session's modules
+	terminals map[string]records.Login // that are recorded, by their lines
 }
 
-// Open opens the session and records it. A pamwire.Refused error is PAM's no. If
-// lastLogin is not empty it is to be shown to the user.
-func (s *Session) Open() (o pamwire.Opened, lastLogin string, err error) {
+// Open opens the session and records it. A pamwire.Refused error is PAM's no.
+func (s *Session) Open() (o pamwire.Opened, err error) {
 	defs, err := logindefs.Read(logindefs.Path)
 	if err != nil {
 		slog.Warn("some settings are not used", "error", err.Error())
 	}
 	groups, err := s.Account.Groups()
 	if err != nil {
-		return o, "", err
+		return o, err
 	}
 	if err := s.becomeGroups(groups); err != nil {
-		return o, "", err
+		return o, err
 	}
 	before := readEffects()
-	known := s.Login.BeforeBegin()
+	s.known = s.Login.BeforeBegin()
 	if lookHome(s.Account, before.gids, defs).hush {
 		s.silent = pam.Silent
 	}
 	if err := s.Transaction.SetCred(pam.EstablishCred | s.silent); err != nil {
-		return o, "", s.refused(err)
+		return o, s.refused(err)
 	}
 	if err := s.Transaction.OpenSession(s.silent); err != nil {
 		s.Transaction.SetCred(pam.DeleteCred | s.silent)
-		return o, "", s.refused(err)
+		return o, s.refused(err)
 	}
 	// From here on the session must be closed, whatever happens.
 	if o, err = s.opened(before, defs); err != nil {
 		s.Close()
-		return o, "", err
+		return o, err
 	}
-	now := time.Now()
-	s.Login.Begin(known, now)
-	lastLogin = s.Login.Last(known, defs, now)
-	if !s.PrintLast || s.silent != 0 {
-		lastLogin = ""
-	}
-	return o, lastLogin, nil
+	s.Login.Begin(s.known, time.Now())
+	return o, nil
 }
 
 // becomeGroups gives the worker the user's groups, which modules add to.
@@ -189,23 +185,29 @@ func (s *Session) env() ([]string, error) {
 	return env, nil
 }
 
-// Adopt takes over a session that a worker which has died had opened.
-func (s *Session) Adopt() {
+// Adopt takes over a session that a worker which has died had opened, with the
+// terminals that it had recorded.
+func (s *Session) Adopt(lines []string) {
+	for _, line := range lines {
+		s.note(line)
+	}
 	if s.Terminal != nil {
 		s.Terminal.isOf(s.Login.PID) // and does it lead the terminal's session?
 	}
 }
 
-// Wait waits for the end of the session's process.
-func (s *Session) Wait() {
+// Wait waits for the end of the session's process, or until there is something to be
+// read from a descriptor, if that is not -1. It returns true at the end.
+func (s *Session) Wait(fd int) (ended bool) {
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.PIDFD.Fd()), Events: unix.POLLIN}}, -1)
+		fds := []unix.PollFd{{Fd: int32(s.PIDFD.Fd()), Events: unix.POLLIN}, {Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, -1)
 		switch {
 		case n > 0:
-			return
+			return fds[0].Revents != 0
 		case err != nil && err != unix.EINTR:
 			slog.Error("poll the session's process", "error", err.Error())
-			return
+			return true
 		}
 	}
 }
@@ -225,5 +227,9 @@ func (s *Session) Close() {
 	if err := s.Transaction.SetCred(pam.DeleteCred | s.silent); err != nil {
 		slog.Debug("pam_setcred(PAM_DELETE_CRED)", "error", err.Error())
 	}
-	s.Login.End(known, time.Now())
+	now := time.Now()
+	for line := range s.terminals {
+		s.EndTerminal(line, now)
+	}
+	s.Login.End(known, now)
 }

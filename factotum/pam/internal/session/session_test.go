@@ -119,7 +119,7 @@ func TestWhatModulesDoIsGivenToTheProcess(t *testing.T) {
 		unix.Setrlimit(unix.RLIMIT_MSGQUEUE, &before.limits[unix.RLIMIT_MSGQUEUE])
 	}()
 	f.env = map[string]string{"A": "1", "B": "a=b c"}
-	o, _, err := s.Open()
+	o, err := s.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestASessionThatCannotBeGivenIsClosed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, f := newSession(t)
 			breaks(s, f)
-			if o, _, err := s.Open(); err == nil {
+			if o, err := s.Open(); err == nil {
 				t.Fatalf("%+v", o)
 			}
 			if !closed(f) || f.calls[len(f.calls)-1] != fmt.Sprint("setcred ", int(pam.DeleteCred)) {
@@ -185,7 +185,7 @@ func TestPAMsNoOpensNothing(t *testing.T) {
 	} {
 		s, f := newSession(t)
 		c.set(f)
-		_, _, err := s.Open()
+		_, err := s.Open()
 		var no pamwire.Refused
 		if !errors.As(err, &no) || no.Code != capproto.CodeAccount || no.Text == "" {
 			t.Errorf("%s: %v", name, err)
@@ -196,7 +196,7 @@ func TestPAMsNoOpensNothing(t *testing.T) {
 	}
 	s, f := newSession(t)
 	s.SetGroups = func([]int) error { return unix.EPERM }
-	if _, _, err := s.Open(); !errors.Is(err, unix.EPERM) || len(f.calls) != 0 {
+	if _, err := s.Open(); !errors.Is(err, unix.EPERM) || len(f.calls) != 0 {
 		t.Errorf("without the user's groups: %v, %q", err, f.calls)
 	}
 }
@@ -230,7 +230,21 @@ func TestPAMsEnvironmentIsBounded(t *testing.T) {
 func TestWaitReturnsWhenTheProcessEnds(t *testing.T) {
 	s, _ := newSession(t)
 	ended := make(chan bool)
-	go func() { s.Wait(); close(ended) }()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w.Write([]byte("."))
+	if s.Wait(int(r.Fd())) {
+		t.Fatal("there is only something to be read")
+	}
+	go func() {
+		if !s.Wait(-1) {
+			t.Error("it has not ended")
+		}
+		close(ended)
+	}()
 	select {
 	case <-ended:
 		t.Fatal("it lives")
