@@ -79,7 +79,7 @@ test-site: deps
 	$(GO) test -count=1 $(TESTFLAGS) -tags 'site $(TAGS)' -v ./test/site
 
 # OpenSSH's own tests, of Debian 12 and 13, see test/openssh; OPENSSHFLAGS are for
-# the test, such as -test.run script/rekey.
+# the test, such as -test.run Suite/script/rekey.
 OPENSSHFLAGS ?=
 test-openssh: deps
 	for s in $(SUITES); do scripts/deps-openssh $$s || exit 1; done
