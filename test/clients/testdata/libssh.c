@@ -84,6 +84,7 @@ int main(int argc, char **argv)
 	ssh_options_set(s, SSH_OPTIONS_PORT_STR, getenv("port"));
 	ssh_options_set(s, SSH_OPTIONS_USER, "alice");
 	ssh_options_set(s, SSH_OPTIONS_PROCESS_CONFIG, &(int){ 0 });
+	ssh_options_set(s, SSH_OPTIONS_NODELAY, &(int){ 1 });
 	need(ssh_connect(s) == SSH_OK, "connect");
 	if (strcmp(op, "password") == 0) {
 		need(ssh_userauth_password(s, NULL, password) == SSH_AUTH_SUCCESS, "password");
