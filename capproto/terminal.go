@@ -44,6 +44,13 @@ func ResumeTerminals(fd int) (*Terminals, error) {
 	return &Terminals{&Client{c: NewConn(u, MaxReply), answered: true}}, nil
 }
 
+// Redeemed tells factotum that the capability is redeemed, so that it does not count as
+// outstanding for as long as the conversation lasts.
+func (t *Terminals) Redeemed() error {
+	_, err := t.ask(NewMsg(VerbAttr))
+	return err
+}
+
 // recordTime is how long factotum may take to record a terminal. A session does not wait
 // for it any longer.
 const recordTime = 10 * time.Second

@@ -64,6 +64,9 @@ func TestTheUserProcessHasItsOwnTerminalsRecorded(t *testing.T) {
 	if m.Get("line") != line || m.Get("last") != "Last login: yesterday" {
 		t.Errorf("%v", m)
 	}
+	if n := b.caps.count(); n != 0 {
+		t.Errorf("%d capabilities are outstanding", n)
+	}
 	told := b.workers[len(b.workers)-1].told
 	r, ok := told[len(told)-1].(pamwire.BeginTerminal)
 	if !ok || r.Line != line {

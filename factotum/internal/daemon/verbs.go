@@ -116,7 +116,8 @@ func (c *conversation) checkSender(cred *unix.Ucred) error {
 			c.proto = &sshProto{conversation: c}
 		}
 	case c.becomes(cred):
-		c.sender, c.state = cred, become
+		c.caps.revoke(c.sender.Uid, c.given) // one is used up, and the others must not count any longer
+		c.sender, c.state, c.given = cred, become, nil
 		c.grace.Stop()
 	case c.sender.Uid != cred.Uid || c.sender.Pid != cred.Pid:
 		return fmt.Errorf("packet from pid %d uid %d in the conversation of pid %d uid %d", cred.Pid, cred.Uid, c.sender.Pid, c.sender.Uid)

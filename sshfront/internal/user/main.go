@@ -87,6 +87,8 @@ func run() error {
 	u := newUserProcess(info, conn)
 	if u.records, err = capproto.ResumeTerminals(5); err != nil {
 		log.Printf("terminals are not recorded: %v", err)
+	} else {
+		go u.records.Redeemed()
 	}
 	if err := u.enterRoot(); err != nil {
 		userlink.Refuse(conn, err.Error())
