@@ -17,7 +17,7 @@ func (s *site) sshd(t *testing.T, conf string) (port string, end func()) {
 	t.Helper()
 	need(t, "/usr/sbin/sshd")
 	port = testbed.FreePort(t)
-	s.Sh(t, "mkdir -p /run/sshd") // without it, sshd -t fails
+	s.Sh(t, "mkdir -p /run/sshd")                                                                    // without it, sshd -t fails
 	if s.Command("/usr/sbin/sshd", "-t", "-f", "none", "-o", "PerSourcePenalties=no").Run() == nil { // since OpenSSH 9.8
 		conf = "PerSourcePenalties no\n" + conf
 	}
