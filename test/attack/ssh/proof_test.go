@@ -46,10 +46,10 @@ func TestWhatProvesAUser(t *testing.T) {
 
 // is says whether a reply is what was wanted: done, ok, "more M,M" or an error
 // code.
-func is(m capproto.Msg, want string) bool {
+func (k *talk) is(m capproto.Msg, want string) bool {
 	switch m.Verb {
 	case capproto.VerbError:
-		return m.Get("code") == want && m.Get("text") != ""
+		return k.isError(m, want)
 	case capproto.VerbMore:
 		return "more "+m.Get("methods") == want
 	}
@@ -59,7 +59,7 @@ func is(m capproto.Msg, want string) bool {
 // wantReply checks a reply.
 func (k *talk) wantReply(what string, m capproto.Msg, want string) {
 	k.t.Helper()
-	if !is(m, want) {
+	if !k.is(m, want) {
 		k.t.Errorf("%s: %s, not %s", what, show(m), want)
 	}
 }
@@ -784,7 +784,7 @@ func (b *bed) questions(t *testing.T) {
 func (b *bed) userVerb(t *testing.T) {
 	b.Write(t, "/etc/ssh/banner", "for all")
 	b.Write(t, "/etc/ssh/banner-alice", "for alice")
-	b.Sh(t, "head -c 65537 /dev/zero | tr '\\0' x >/etc/ssh/banner-long; printf 'a\\0b' >/etc/ssh/banner-nul; [ -e /etc/ssh/banner-pipe ] || mkfifo /etc/ssh/banner-pipe")
+	b.Sh(t, "head -c 131073 /dev/zero | tr '\\0' x >/etc/ssh/banner-long; printf 'a\\0b' >/etc/ssh/banner-nul; [ -e /etc/ssh/banner-pipe ] || mkfifo /etc/ssh/banner-pipe")
 	const all = "publickey,password,keyboard-interactive"
 	const forAlice = "Banner /etc/ssh/banner\nPasswordAuthentication no\nMaxAuthTries 3\nMatch User alice\nBanner /etc/ssh/banner-alice\nPasswordAuthentication yes\nMaxAuthTries 9"
 	for _, c := range []struct {
@@ -808,7 +808,7 @@ func (b *bed) userVerb(t *testing.T) {
 		{"DenyUsers alice", "alice", all, "", 6, "listed in DenyUsers"},
 		{"Match invalid-user\nBanner /etc/ssh/banner", "mallory", all, "for all", 6, ""},
 		{"Banner /etc/ssh/missing", "alice", all, "", 6, "the banner is not shown"},
-		{"Match User alice\nBanner /etc/ssh/banner-long", "alice", all, "", 6, "banner-long: longer than 65536 bytes"},
+		{"Match User alice\nBanner /etc/ssh/banner-long", "alice", all, "", 6, "banner-long: longer than 131072 bytes"},
 		{"Match User alice\nBanner /etc/ssh/banner-nul", "alice", all, "", 6, "has a NUL byte"},
 		{"Banner /etc/ssh/banner-pipe", "alice", all, "", 6, ""},
 	} {
