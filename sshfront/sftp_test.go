@@ -79,15 +79,58 @@ async def main():
             print(sorted(await f.listdir("w/tree")))
 asyncio.run(main())
 `
+	// An exerciser of file systems: what it has written is in its model, too.
+	const exerciser = `
+import os, random
+os.chdir("mnt")
+r = random.Random(15)
+os.mkdir("d")
+names = ["x", "y", "z", "d/x", "d/y"]
+model = {}
+def write():
+    n = r.choice(names); data = bytes([r.randrange(256)]) * r.randrange(1, 200000); at = r.randrange(300000)
+    fd = os.open(n, os.O_RDWR | os.O_CREAT); os.pwrite(fd, data, at)
+    if r.random() < .3: os.fsync(fd)
+    os.close(fd)
+    m = model.setdefault(n, bytearray()); m.extend(bytes(max(0, at - len(m)))); m[at:at+len(data)] = data
+def append():
+    n = r.choice(names); data = os.urandom(r.randrange(5000))
+    fd = os.open(n, os.O_WRONLY | os.O_CREAT | os.O_APPEND); os.write(fd, data); os.close(fd)
+    model.setdefault(n, bytearray()).extend(data)
+def read():
+    n = r.choice(names); at = r.randrange(400000); size = r.randrange(100000)
+    try: fd = os.open(n, os.O_RDONLY)
+    except FileNotFoundError: assert n not in model, n; return
+    assert os.pread(fd, size, at) == bytes(model[n][at:at+size]), (n, at, size)
+    os.close(fd)
+def truncate():
+    n = r.choice(names); size = r.randrange(300000)
+    if n in model: os.truncate(n, size); m = model[n]; m.extend(bytes(max(0, size - len(m)))); del m[size:]
+def rename():
+    a, b = r.choice(names), r.choice(names)
+    if a in model: os.rename(a, b); model[b] = model.pop(a)
+def unlink():
+    n = r.choice(names)
+    if n in model: os.unlink(n); del model[n]
+def look():
+    assert sorted(n for n in os.listdir(".") + ["d/" + n for n in os.listdir("d")] if n != "d") == sorted(model)
+    for n, m in model.items(): assert os.stat(n).st_size == len(m), n
+ops = [write, write, append, read, read, read, truncate, rename, unlink, look]
+for i in range(1500): r.choice(ops)()
+for n, m in model.items(): assert open(n, "rb").read() == bytes(m), n
+for n in list(model): open(n, "wb").write(b"done") # what was appended is random
+print(sorted(model))
+`
 	clients := map[string]string{
-		"sftp":     `printf '%s\n' "cd w" "$batch" | sed 's/^put -p/put/' | sftp -q -b - -P $port $options alice@127.0.0.1 2>&1`,
-		"sftp -r":  `printf 'put -rp tree w\nget -rp w/tree back.sftp\n' | sftp -q -b - -P $port $options alice@127.0.0.1 >/dev/null && diff -r tree back.sftp && rm -r back.sftp`,
-		"scp":      `scp -q -r -p -P $port $options tree alice@127.0.0.1:w && scp -q -r -P $port $options alice@127.0.0.1:w/tree back.scp && diff -r tree back.scp && rm -r back.scp`,
-		"curl":     `for i in 0 1 2 3 4 5; do curl -sS -k --ftp-create-dirs -T data/$i --key $keys/alice -u alice: sftp://127.0.0.1:$port/~/w/x/$i && curl -sS -k --key $keys/alice -u alice: sftp://127.0.0.1:$port/~/w/x/$i | cmp - data/$i; done; curl -sS -k --key $keys/alice -u alice: -Q "rename w/x/1 w/x/2" -Q "rm w/x/3" sftp://127.0.0.1:$port/~/w/x/ -l 2>&1 | sort; true`,
-		"psftp":    `printf 'cd w\nput -r tree\nmv tree/sub tree/moved\nrm tree/moved/1\nmkdir m\nrmdir tree\nget -r tree back.psftp\nquit\n' | psftp -batch -hostkey "$(ssh-keyscan -t ed25519 -p $port 127.0.0.1 2>/dev/null | ssh-keygen -lf - | cut -d' ' -f2)" -P $port -i alice.ppk alice@127.0.0.1 >/dev/null; diff -r tree/sub back.psftp/moved; rm -rf back.psftp`,
-		"paramiko": `/usr/bin/python3 -W ignore -c "$paramiko" 2>&1`,
-		"asyncssh": `/usr/bin/python3 -W ignore -c "$asyncssh" 2>&1 && diff -r tree back.asyncssh && rm -r back.asyncssh`,
-		"lftp":     `lftp -c "set sftp:connect-program 'ssh -a -x $options'; set sftp:auto-confirm yes; open -p $port -u alice, sftp://127.0.0.1; mirror -R tree w/tree; mirror w/tree back.lftp; cd w; mv tree/sub/1 tree/sub/5; rm tree/sub/2; mkdir -p p/q" 2>&1; diff -r tree/sub/deep back.lftp/sub/deep && cmp tree/sub/5 back.lftp/sub/5; rm -rf back.lftp`,
+		"an exerciser on sshfs": `mkdir -p mnt && sshfs -p $port -o StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null,LogLevel=ERROR,IdentityFile=$keys/alice alice@127.0.0.1:w mnt && /usr/bin/python3 -c "$exerciser" 2>&1; r=$?; fusermount3 -u mnt; exit $r`,
+		"sftp":                  `printf '%s\n' "cd w" "$batch" | sed 's/^put -p/put/' | sftp -q -b - -P $port $options alice@127.0.0.1 2>&1`,
+		"sftp -r":               `printf 'put -rp tree w\nget -rp w/tree back.sftp\n' | sftp -q -b - -P $port $options alice@127.0.0.1 >/dev/null && diff -r tree back.sftp && rm -r back.sftp`,
+		"scp":                   `scp -q -r -p -P $port $options tree alice@127.0.0.1:w && scp -q -r -P $port $options alice@127.0.0.1:w/tree back.scp && diff -r tree back.scp && rm -r back.scp`,
+		"curl":                  `for i in 0 1 2 3 4 5; do curl -sS -k --ftp-create-dirs -T data/$i --key $keys/alice -u alice: sftp://127.0.0.1:$port/~/w/x/$i && curl -sS -k --key $keys/alice -u alice: sftp://127.0.0.1:$port/~/w/x/$i | cmp - data/$i; done; curl -sS -k --key $keys/alice -u alice: -Q "rename w/x/1 w/x/2" -Q "rm w/x/3" sftp://127.0.0.1:$port/~/w/x/ -l 2>&1 | sort; true`,
+		"psftp":                 `printf 'cd w\nput -r tree\nmv tree/sub tree/moved\nrm tree/moved/1\nmkdir m\nrmdir tree\nget -r tree back.psftp\nquit\n' | psftp -batch -hostkey "$(ssh-keyscan -t ed25519 -p $port 127.0.0.1 2>/dev/null | ssh-keygen -lf - | cut -d' ' -f2)" -P $port -i alice.ppk alice@127.0.0.1 >/dev/null; diff -r tree/sub back.psftp/moved; rm -rf back.psftp`,
+		"paramiko":              `/usr/bin/python3 -W ignore -c "$paramiko" 2>&1`,
+		"asyncssh":              `/usr/bin/python3 -W ignore -c "$asyncssh" 2>&1 && diff -r tree back.asyncssh && rm -r back.asyncssh`,
+		"lftp":                  `lftp -c "set sftp:connect-program 'ssh -a -x $options'; set sftp:auto-confirm yes; open -p $port -u alice, sftp://127.0.0.1; mirror -R tree w/tree; mirror w/tree back.lftp; cd w; mv tree/sub/1 tree/sub/5; rm tree/sub/2; mkdir -p p/q" 2>&1; diff -r tree/sub/deep back.lftp/sub/deep && cmp tree/sub/5 back.lftp/sub/5; rm -rf back.lftp`,
 		"sshfs": `mkdir -p mnt && sshfs -p $port -o StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null,LogLevel=ERROR,IdentityFile=$keys/alice alice@127.0.0.1:w mnt && cp -r --preserve=mode,timestamps tree mnt/ && (cd mnt && echo one >a && echo two >>a && mv a b && ln b c && ln -s b l && truncate -s 100000 b && dd if=$tmp/data/4 of=b bs=7777 seek=3 conv=notrunc status=none &&
 			mkdir e && rmdir e && chmod 600 b && touch -d 2002-03-04 c && cat l | md5sum && rm tree/sub/1 && ls -R . && diff -r $tmp/tree/sub/deep tree/sub/deep); r=$?; fusermount3 -u mnt; exit $r`,
 	}
@@ -98,7 +141,7 @@ asyncio.run(main())
 				s.Sh(t, "rm -rf ~alice/w; install -d -o alice ~alice/w")
 				at := *s
 				at.port = port
-				out, err := at.run(t, "batch='"+sftpBatch(rand.New(rand.NewPCG(14, 14)), 150)+"' paramiko='"+paramiko+"' asyncssh='"+asyncssh+"'; export batch paramiko asyncssh; "+script)
+				out, err := at.run(t, "batch='"+sftpBatch(rand.New(rand.NewPCG(14, 14)), 150)+"' paramiko='"+paramiko+"' asyncssh='"+asyncssh+"' exerciser='"+exerciser+"'; export batch paramiko asyncssh exerciser; "+script)
 				if err != nil {
 					t.Errorf("by port %s: %v: %s", port, err, out)
 				}
