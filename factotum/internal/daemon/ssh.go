@@ -56,7 +56,6 @@ type sshProto struct {
 	begun        bool              // PAM's transaction has begun
 	accountAsked bool              // and its account stage: the user is proven
 	accepted     sshauth.Detail    // the last proof, which waits for it
-	told         bool              // by keyboard-interactive, what PAM has to say of the account
 	expired      bool              // a password has expired, and is changed in the session
 	messages     []string          // what PAM has to say, until there is a session to say it in
 

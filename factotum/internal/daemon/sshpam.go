@@ -195,7 +195,6 @@ func (l *sshProto) checkAccount() (capproto.Msg, error) {
 		switch e := e.(type) {
 		case pamwire.Prompt:
 			if l.state == talking {
-				l.told = true
 				return *l.prompt(e), nil
 			}
 			if !e.Style.Question() {
@@ -220,7 +219,7 @@ func (l *sshProto) accountRefused(text string) error {
 		l.sshlog(slog.LevelInfo, "Failed password for %s %s ssh2", l.visName(), l.from())
 	}
 	l.log.Event(status.Refused, "user", l.userInLog, "reason", text, "code", capproto.CodeAccount, "rhost", l.host)
-	if len(l.messages) == 0 && !l.told {
+	if len(l.messages) == 0 {
 		l.message(text)
 	}
 	return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: strings.Join(l.messages, "\n")}}

@@ -190,6 +190,7 @@ func (c *connection) converse(ask ssh.KeyboardInteractiveChallenge) error {
 		return answers[0], nil
 	})
 	if len(says) > 0 && (err == nil || capproto.CodeOf(err) == capproto.CodeAccount) {
+		c.told = err != nil
 		if _, err := ask("", strings.Join(says, "\n"), nil, nil); err != nil {
 			return err
 		}
@@ -212,7 +213,7 @@ func (c *connection) verdict(m ssh.ConnMetadata, err error) error {
 		c.over = true // the library counts too, and says goodbye
 		return err
 	}
-	if text := c.giveUp(m, err); strings.Trim(text, "\n") != "" {
+	if text := c.giveUp(m, err); text != "" && !c.told {
 		banner(m, text)
 	}
 	// A partial success that leaves no method ends the connection. There is no

@@ -61,6 +61,7 @@ type connection struct {
 	invalid bool // it named a user who cannot log in
 	refused bool // RefuseConnection holds for its user
 	over    bool // factotum has ended the conversation
+	told    bool // keyboard-interactive has shown why the account is refused
 }
 
 // serveConnection speaks SSH with the client. It returns the exit status.

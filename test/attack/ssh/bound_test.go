@@ -119,11 +119,11 @@ func TestAUserInARootDirectoryStaysThere(t *testing.T) {
 			}
 		}
 	}
-	// What it has: the five of the record, itself, terminals, what Go opens, and a
+	// What it has: the six of the record, itself, terminals, what Go opens, and a
 	// copy of the link.
 	for fd := range 64 {
 		l := at("fd/" + strconv.Itoa(fd))
-		if fd > 4 && l != "" && !strings.HasSuffix(l, "/sshfront") && !strings.HasSuffix(l, "/ptmx") && !strings.HasPrefix(l, "anon_inode:") && !strings.HasPrefix(l, "socket:") {
+		if fd > 5 && l != "" && !strings.HasSuffix(l, "/sshfront") && !strings.HasSuffix(l, "/ptmx") && !strings.HasPrefix(l, "anon_inode:") && !strings.HasPrefix(l, "socket:") {
 			t.Errorf("descriptor %d is %s", fd, l)
 		}
 	}
@@ -131,8 +131,8 @@ func TestAUserInARootDirectoryStaysThere(t *testing.T) {
 	c.Wait()
 
 	// A directory in the place of a descriptor that it keeps.
-	for fd := range 5 {
-		descriptors := []*os.File{nil, nil}
+	for fd := range 6 {
+		descriptors := []*os.File{nil, nil, nil}
 		if fd > 2 {
 			descriptors[fd-3] = outside
 		}
