@@ -46,10 +46,10 @@ func TestWhatProvesAUser(t *testing.T) {
 
 // is says whether a reply is what was wanted: done, ok, "more M,M" or an error
 // code.
-func (k *talk) is(m capproto.Msg, want string) bool {
+func is(m capproto.Msg, want string) bool {
 	switch m.Verb {
 	case capproto.VerbError:
-		return k.isError(m, want)
+		return isError(m, want)
 	case capproto.VerbMore:
 		return "more "+m.Get("methods") == want
 	}
@@ -59,7 +59,7 @@ func (k *talk) is(m capproto.Msg, want string) bool {
 // wantReply checks a reply.
 func (k *talk) wantReply(what string, m capproto.Msg, want string) {
 	k.t.Helper()
-	if !k.is(m, want) {
+	if !is(m, want) {
 		k.t.Errorf("%s: %s, not %s", what, show(m), want)
 	}
 }

@@ -19,7 +19,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -257,7 +256,6 @@ type talk struct {
 	c    *capproto.Conn
 	keys [][]byte // the host keys
 	sid  []byte   // the session id
-	told bool     // PAM has said something that is no question
 
 	nonce []byte   // the last that factotum gave
 	done  exchange // the one whose hash is the session id
@@ -326,17 +324,12 @@ func (k *talk) hear() capproto.Msg {
 
 func (k *talk) ask(verb string, nameValue ...string) capproto.Msg {
 	k.t.Helper()
-	m := k.say(capproto.NewMsg(verb, nameValue...))
-	if s := m.Get("style"); verb == "read" && s != "" && !strings.HasPrefix(s, "echo") {
-		k.told = true
-	}
-	return m
+	return k.say(capproto.NewMsg(verb, nameValue...))
 }
 
-// isError reports whether a reply is an error of that code, and says why. Of an account
-// that PAM refuses its own words may have been said before.
-func (k *talk) isError(m capproto.Msg, code string) bool {
-	return m.Verb == capproto.VerbError && m.Get("code") == code && (m.Get("text") != "" || code == capproto.CodeAccount && k.told)
+// isError reports whether a reply is an error of that code, and says why.
+func isError(m capproto.Msg, code string) bool {
+	return m.Verb == capproto.VerbError && m.Get("code") == code && m.Get("text") != ""
 }
 
 // want asks, and fails the test unless the reply's verb is that one.
@@ -363,7 +356,7 @@ func (k *talk) close() { k.c.Close() }
 // wantEnd checks that a reply is an error of that code, and the last one.
 func (k *talk) wantEnd(what string, m capproto.Msg, code string) {
 	k.t.Helper()
-	if !k.isError(m, code) {
+	if !isError(m, code) {
 		k.t.Errorf("%s: %s, not an error of code %s", what, show(m), code)
 	}
 	if m := k.ask("attr"); m.Verb != "" {
