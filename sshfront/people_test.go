@@ -98,6 +98,9 @@ func TestAShellWithoutATerminalShowsWhatPAMSays(t *testing.T) {
 		"echo exit | $ssh -T alice@127.0.0.1":              true,
 		"$ssh -T alice@127.0.0.1 true </dev/null":          false,
 		"echo exit | $ssh -tt alice@127.0.0.1 | grep NEWS": true,
+		// It is shown to the first program of a connection.
+		"ssh -fNM -o ControlPersist=9 -S $tmp/m$port -p $port ${options/-o ControlPath=none/} alice@127.0.0.1 >/dev/null 2>&1; for c in true ''; do echo exit | ssh -T -S $tmp/m$port alice@127.0.0.1 $c; done; ssh -S $tmp/m$port -O exit alice@127.0.0.1 2>/dev/null": false,
+		"ssh -fNM -o ControlPersist=9 -S $tmp/n$port -p $port ${options/-o ControlPath=none/} alice@127.0.0.1 >/dev/null 2>&1; for c in 1 2; do echo exit | ssh -T -S $tmp/n$port alice@127.0.0.1; echo; done; ssh -S $tmp/n$port -O exit alice@127.0.0.1 2>/dev/null":  true,
 	} {
 		for _, hush := range []string{"touch /home/alice/.hushlogin", "rm /home/alice/.hushlogin"} {
 			w.Sh(t, hush)

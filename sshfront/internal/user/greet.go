@@ -17,16 +17,15 @@ const (
 
 // greet shows what PAM had to say, and at a terminal the last login and the message of
 // the day, as sshd(8) does.
-func (u *userProcess) greet(out *os.File, p *ptyPair) {
-	i := u.info
+func (u *userProcess) greet(out *os.File, x *program) {
+	i, p := u.info, x.pty
 	if _, err := os.Stat(filepath.Join(i.Home, ".hushlogin")); i.Hush || err == nil {
 		return
 	}
-	says := i.Messages
 	if p != nil && p.lastLogin != "" {
-		says = append(says[:len(says):len(says)], p.lastLogin)
+		x.says = append(x.says, p.lastLogin)
 	}
-	for _, m := range says {
+	for _, m := range x.says {
 		io.WriteString(out, strings.TrimSuffix(m, "\n")+"\n")
 	}
 	if p == nil || !i.Settings.PrintMotd {

@@ -117,7 +117,8 @@ type userProcess struct {
 	forks sync.RWMutex
 
 	mu        sync.Mutex
-	running   int // requests
+	says      []string // what PAM had to say, until a program is asked for
+	running   int      // requests
 	closed    bool
 	noMore    bool  // NoMoreSessions
 	masters   []int // of terminals in a root directory that nobody has asked for
@@ -130,7 +131,7 @@ type userProcess struct {
 }
 
 func newUserProcess(info *Info, conn *capproto.Conn) *userProcess {
-	return &userProcess{info: info, link: userlink.NewServer(conn),
+	return &userProcess{info: info, link: userlink.NewServer(conn), says: info.Messages,
 		ptys: map[uint32]*ptyPair{}, programs: map[uint32]*program{}, listeners: map[uint32]*listener{}}
 }
 

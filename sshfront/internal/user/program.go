@@ -22,6 +22,7 @@ const (
 // A program is what was asked for, from Exec to Drop.
 type program struct {
 	plan plan
+	says []string  // what PAM had to say, for the first program of the connection
 	pty  *ptyPair  // or nil
 	x11  *listener // or nil
 
@@ -92,6 +93,7 @@ func (u *userProcess) exec(id uint32, r userlink.Exec) (userlink.Answer, error) 
 		return userlink.Answer{}, err
 	}
 	u.mu.Lock()
+	x.says, u.says = u.says, nil // sshd(8), too, shows it once: session.c, do_exec
 	in.agent = u.agentPath
 	u.mu.Unlock()
 	in.authInfo = u.authInfoFile()

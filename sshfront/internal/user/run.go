@@ -68,7 +68,7 @@ func (u *userProcess) start(x *program, stdio [3]*os.File, env, complaints []str
 		say(c)
 	}
 	if x.plan.login {
-		u.greet(stdio[1], x.pty)
+		u.greet(stdio[1], x)
 	}
 	dir := u.info.Home
 	if err := enterable(dir); err != nil {
@@ -108,7 +108,7 @@ func (u *userProcess) start(x *program, stdio [3]*os.File, env, complaints []str
 // do_pwchange in session.c of sshd(8) does.
 func (u *userProcess) changePassword(x *program, stdio [3]*os.File, _, _ []string) (*os.Process, error) {
 	if x.plan.login {
-		u.greet(stdio[1], x.pty)
+		u.greet(stdio[1], x)
 	}
 	io.WriteString(stdio[2], "WARNING: Your password has expired.\nYou must change your password now and login again!\n")
 	proc, err := u.fork(x.plan.path, x.plan.argv, []string{"PATH=" + stdPath}, "/", stdio[:], true)
