@@ -80,7 +80,11 @@ func TestAPacketIsWrittenInOnePiece(t *testing.T) {
 
 func TestBulkDataMakesNoGarbage(t *testing.T) {
 	const size = 64 << 20
-	if _, allocated := pour(t, size); allocated > size/4 {
+	most := uint64(size / 4)
+	if raceEnabled {
+		most = size // sync.Pool drops some of what is put into it then
+	}
+	if _, allocated := pour(t, size); allocated > most {
 		t.Errorf("%d bytes were allocated while %d were moved", allocated, size)
 	}
 }

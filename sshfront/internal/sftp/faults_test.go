@@ -174,7 +174,10 @@ func TestTwoSessionsOnOneFile(t *testing.T) {
 	}
 	for _, p := range theirs(t) {
 		b := newBase(t)
-		const rounds, each = 30, 150
+		rounds, each := 30, 150
+		if testing.Short() {
+			rounds = 5
+		}
 		for seed := range uint64(rounds) {
 			r := newRand(seed)
 			var turns []turn
