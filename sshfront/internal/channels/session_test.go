@@ -361,6 +361,9 @@ func TestMaxSessionsIsTheMost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if _, err := s.StdinPipe(); err != nil { // else it ends at once
+			t.Fatal(err)
+		}
 		if err := s.Start("cat"); err != nil {
 			t.Fatal(err)
 		}

@@ -201,11 +201,10 @@ func (p *File) wait(d direction) {
 		return
 	}
 	w := &p.waits[d]
-	if p.rc.Control(func(fd uintptr) { w.fd = int32(fd) }) != nil {
+	if p.rc.Control(func(fd uintptr) { thePoller.add(w, int32(fd)) }) != nil {
 		p.mu.Unlock()
 		return
 	}
-	thePoller.add(w)
 	p.mu.Unlock()
 	<-w.ready
 }
@@ -247,11 +246,12 @@ func (p *poller) prepare() error {
 	return p.err
 }
 
-// add has the poller wait for w, too.
-func (p *poller) add(w *waiter) {
+// add has the poller wait for w, too, at that descriptor.
+func (p *poller) add(w *waiter, fd int32) {
 	p.begun.Do(func() { go p.run() })
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	w.fd = fd
 	p.waits = append(p.waits, w)
 	w.place = len(p.waits)
 	p.interrupt()
@@ -325,12 +325,12 @@ func (p *poller) run() {
 		}
 		p.mu.Lock()
 		waits = append(waits[:0], p.waits...)
-		p.polling = true
-		p.mu.Unlock()
 		fds = append(fds[:0], unix.PollFd{Fd: int32(p.r), Events: unix.POLLIN})
 		for _, w := range waits {
 			fds = append(fds, unix.PollFd{Fd: w.fd, Events: w.events})
 		}
+		p.polling = true
+		p.mu.Unlock()
 		n, err := ppoll(fds, timeout)
 		p.mu.Lock()
 		p.polling = false
