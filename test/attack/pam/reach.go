@@ -24,7 +24,7 @@ func reaches(args []string) {
 			open++
 		}
 	}
-	if open < 20 {
+	if open < 15 { // some 20, by their order: who is being traced is shut to others
 		panic(fmt.Sprintf("%d ways into a process of its own", open))
 	}
 	for _, arg := range args {
