@@ -242,7 +242,7 @@ func console() {
 	claim("login became her shell: systemd's main process of the getty", func() error {
 		return want(vm.sh(`[ $(systemctl show -p MainPID --value serial-getty@ttyS0) = $$ ] && echo same`), `^same$`)
 	})
-	session("at the console", vm.sh, "ttyS0", "ttyS0", "login")
+	session("at the console", vm.sh, "ttyS0", "login")
 	vm.logout()
 }
 
@@ -302,7 +302,7 @@ func terminals() {
 }
 
 // session is what logind, PAM's modules and the accounting say of a session.
-func session(where string, sh func(string) string, line, lastlog, service string) {
+func session(where string, sh func(string) string, line, service string) {
 	claim(where+": logind has her session, and her shell is in its scope", func() error {
 		out := sh("echo id=$XDG_SESSION_ID dir=$XDG_RUNTIME_DIR; loginctl show-session $XDG_SESSION_ID -p Name -p Service -p State -p Leader; cat /proc/self/cgroup; ls -d $XDG_RUNTIME_DIR")
 		for _, re := range []string{`id=\w+ dir=/run/user/\d+\n`, `Name=alice`, `Service=` + service, `State=(active|online)`, `session-\w+\.scope`, `\n/run/user/\d+`} {
@@ -320,14 +320,14 @@ func session(where string, sh func(string) string, line, lastlog, service string
 	})
 	claim(where+": w, last and lastlog know her", func() error {
 		// Debian 13 has lastlog2, and a w that asks logind, which knows of no
-		// terminal where there is no utmp.
+		// terminal by ssh.
 		inW := line
 		if sh("command -v lastlog || :") == "" {
-			inW = strings.TrimPrefix(line, `ssh:\d+\s+`)
+			inW = strings.TrimPrefix(line, `pts/\d+\s+`)
 		}
-		return want(sh("w -h; last -w | head -5; $(command -v lastlog lastlog2) -u alice"), `(?m)^alice\s+`+inW+`[\s\S]*^alice\s+`+line+`.*still logged in[\s\S]*^alice\s+`+lastlog+`\s.*20\d\d$`)
+		return want(sh("w -h; last -w | head -5; $(command -v lastlog lastlog2) -u alice"), `(?m)^alice\s+`+inW+`[\s\S]*^alice\s+`+line+`.*still logged in[\s\S]*^alice\s+`+line+`\s.*20\d\d$`)
 	})
-	if line != lastlog { // by ssh: at the console that is a module's
+	if where == "ssh" { // at the console that is a module's
 		claim(where+": the sessions before have an end in last", func() error {
 			return want(sh("last -w"), `(?m)^alice\s+`+line+`.* - \d+:\d+ `)
 		})
@@ -406,7 +406,26 @@ func overSSH(signer ssh.Signer) {
 			return err
 		}
 		defer c.Close()
-		session("ssh", func(cmd string) string { return run(c, cmd) }, `ssh:\d+\s+10\.0\.2\.2`, `ssh\s+10\.0\.2\.2`, "sshd")
+		// As with sshd, terminals are recorded: one that is over, and one that is not.
+		for _, program := range []string{"true", "exec sleep 600"} {
+			s, err := c.NewSession()
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			if err := s.RequestPty("vt100", 24, 80, nil); err != nil {
+				return err
+			}
+			if err := s.Start(program); err != nil {
+				return err
+			}
+			if program == "true" {
+				if err := s.Wait(); err != nil {
+					return err
+				}
+			}
+		}
+		session("ssh", func(cmd string) string { return run(c, cmd) }, `pts/\d+\s+10\.0\.2\.2`, "sshd")
 		return nil
 	})
 }
