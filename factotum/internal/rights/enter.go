@@ -136,15 +136,7 @@ func seccomp() error {
 	for i, r := range raw {
 		f[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
-	prog := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}
-	thread, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
-	if e != 0 {
-		return fmt.Errorf("the kernel must have seccomp: %w", e)
-	}
-	if thread != 0 {
-		return fmt.Errorf("thread %d has another seccomp filter", thread)
-	}
-	return nil
+	return sys.LoadSeccomp(f)
 }
 
 // allThreads makes a system call in each thread.

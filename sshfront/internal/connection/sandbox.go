@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-	"unsafe"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -84,43 +83,31 @@ func loadFilter(debug bool) error {
 			f[i].K = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
 		}
 	}
-	prog := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}
 	// Without landlock nothing has set it; the kernel sets it in the other threads.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl(PR_SET_NO_NEW_PRIVS): %w", err)
 	}
-	thread, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
-	if e != 0 {
-		return fmt.Errorf("the kernel must have seccomp: %w", e)
-	}
-	if thread != 0 {
-		return fmt.Errorf("thread %d has another seccomp filter", thread)
-	}
-	return nil
+	return sys.LoadSeccomp(f)
 }
 
-// How many threads a connection process has: one for each processor that it uses (see
-// sys.SmallRuntime), and those that can be in a system call at the same time, for the
-// runtime has others run meanwhile where a call takes more than some microseconds, as
-// each does on a machine with much to do: one in which package passed waits, one in
-// which it reads or writes, one each that reads from the client and writes to it, to the
-// log, the link, the listener, and factotum, and one in reserve.
-const (
-	maxProcessors = 1
-	spareThreads  = 9
-)
+// spareThreads is how many threads a connection process has beside the one that has its
+// processor (see sys.SmallRuntime): those that can be in a system call at the same time,
+// for the runtime has others run meanwhile where a call takes more than some
+// microseconds, as each does on a machine with much to do: one in which package passed
+// waits, one in which it reads or writes, one each that reads from the client and writes
+// to it, to the log, the link, the listener, and factotum, and one in reserve.
+const spareThreads = 9
 
 // makeThreads has the runtime make the threads that it will need: it keeps those
 // that are idle, and makes others only where none is. It cannot make one later.
 func makeThreads() {
-	processors := min(runtime.GOMAXPROCS(0), maxProcessors)
-	runtime.GOMAXPROCS(processors)
+	runtime.GOMAXPROCS(1) // whatever the environment says
 	var made, left sync.WaitGroup
-	made.Add(processors + spareThreads)
+	made.Add(1 + spareThreads)
 	leave := make(chan struct{})
-	for range processors + spareThreads {
+	for range 1 + spareThreads {
 		left.Go(func() {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
