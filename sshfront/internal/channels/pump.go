@@ -26,8 +26,6 @@ type output struct {
 	w  io.Writer
 	on func() // called for each piece that was moved
 
-	dry bool // the last read took all that was there
-
 	// tty: nothing comes after the program that ended; else it may have left
 	// others behind, which still write.
 	tty bool
@@ -48,13 +46,12 @@ func newOutput(f *passed.File, w io.Writer, tty bool, on func()) *output {
 // read reads into b's buffer, which it takes from the pool when there is
 // something to read. With wait unset it returns EAGAIN if there is not.
 func (o *output) read(wait bool) (b *[]byte, n int, err error) {
-	if wait && o.dry {
-		o.f.WaitToRead()
+	if wait {
+		o.f.WaitIfDry()
 	}
 	for {
 		b = buffers.Get().(*[]byte)
 		n, err = o.f.ReadNow(*b)
-		o.dry = n < len(*b)
 		if err == nil && n > 0 {
 			return b, n, nil
 		}

@@ -73,7 +73,6 @@ type quickAck struct {
 	raw  syscall.RawConn
 	file *passed.File // the same socket
 	off  atomic.Bool
-	dry  bool // the last read by file took all that was there
 }
 
 func newQuickAck(c *net.TCPConn) (*quickAck, error) {
@@ -96,23 +95,14 @@ func (q *quickAck) Read(b []byte) (int, error) {
 func (q *quickAck) done() { q.off.Store(true) }
 
 func (q *quickAck) readFile(b []byte) (int, error) {
-	if q.dry {
-		q.file.WaitToRead()
+	n, err := q.file.Read(b)
+	switch {
+	case errors.Is(err, os.ErrClosed):
+		return 0, net.ErrClosed
+	case err == nil && n == 0:
+		return 0, io.EOF
 	}
-	for {
-		n, err := q.file.ReadNow(b)
-		q.dry = n < len(b)
-		switch {
-		case err == unix.EAGAIN:
-			q.file.WaitToRead()
-		case errors.Is(err, os.ErrClosed):
-			return 0, net.ErrClosed
-		case err == nil && n == 0:
-			return 0, io.EOF
-		default:
-			return n, err
-		}
-	}
+	return n, err
 }
 
 // Write writes all of b.

@@ -34,6 +34,7 @@ type File struct {
 	mu     sync.Mutex
 	closed bool
 	halted [2]bool   // by direction
+	dry    bool      // the last read took all that was there; its reader's
 	waits  [2]waiter // by direction: one goroutine reads, and one writes
 }
 
@@ -77,10 +78,35 @@ func NewOwn(f conn) *File {
 
 // ReadNow reads what is there. The error is EAGAIN if nothing is, and
 // os.ErrDeadlineExceeded after HaltReads.
-func (p *File) ReadNow(b []byte) (int, error) { return p.now(reading, b) }
+func (p *File) ReadNow(b []byte) (int, error) {
+	n, err := p.now(reading, b)
+	p.dry = n < len(b)
+	return n, err
+}
 
 // WaitToRead waits until ReadNow may find something, or until HaltReads or Close.
 func (p *File) WaitToRead() { p.wait(reading) }
+
+// WaitIfDry is WaitToRead if the last read took all that was there, so that another
+// would find nothing.
+func (p *File) WaitIfDry() {
+	if p.dry {
+		p.wait(reading)
+	}
+}
+
+// Read reads what is there, and waits until something is. At the end it returns 0 and no
+// error, as read(2) does.
+func (p *File) Read(b []byte) (int, error) {
+	p.WaitIfDry()
+	for {
+		n, err := p.ReadNow(b)
+		if err != unix.EAGAIN {
+			return n, err
+		}
+		p.WaitToRead()
+	}
+}
 
 // Write writes all of b, unless an error comes or HaltWrites, which makes it
 // os.ErrDeadlineExceeded.

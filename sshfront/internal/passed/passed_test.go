@@ -35,10 +35,8 @@ func readAll(p *File) ([]byte, error) {
 	var all []byte
 	b := make([]byte, 5000)
 	for {
-		n, err := p.ReadNow(b)
+		n, err := p.Read(b)
 		switch {
-		case err == unix.EAGAIN:
-			p.WaitToRead()
 		case err != nil:
 			return all, err
 		case n == 0:
