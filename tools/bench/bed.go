@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"p9auth/test/testbed"
 )
 
 // patience is how long a server may take to do what it is asked.
@@ -21,7 +23,6 @@ const patience = 30 * time.Second
 type bed struct {
 	dir     string
 	script  string
-	ns      string // its mount namespace
 	servers []*server
 }
 
@@ -51,11 +52,6 @@ func up() (*bed, error) {
 	if err := b.testbed("up"); err != nil {
 		return b, err
 	}
-	ns, err := os.ReadFile(filepath.Join(b.dir, "ns"))
-	if err != nil {
-		return b, err
-	}
-	b.ns = strings.TrimSpace(string(ns))
 	// Nothing that bounds strangers may bound the benchmark.
 	const bounds = "MaxStartups 2000\nMaxSessions 300\nPerSourcePenalties no\nLoginGraceTime 600\n"
 	if err := b.run("sh", "-ec", `
@@ -112,12 +108,8 @@ func (b *bed) ours(bin string) (*server, error) {
 	if s.port, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
 		return nil, err
 	}
-	var daemons []int
-	for _, pid := range b.processes() {
-		if name := program(pid); name == "factotum" || name == "sshfront" {
-			daemons = append(daemons, pid)
-		}
-	}
+	processes := (&testbed.Bed{Dir: b.dir}).Processes()
+	daemons := append(processes["factotum"], processes["sshfront"]...)
 	if err := s.enclose(daemons...); err != nil {
 		return nil, err
 	}
@@ -250,18 +242,6 @@ func (s *server) settle(processes int) {
 		}
 		last = used
 	}
-}
-
-// processes are those in the testbed.
-func (b *bed) processes() (pids []int) {
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, d := range dirs {
-		if l, _ := os.Readlink(d + "/ns/mnt"); l == b.ns {
-			n, _ := strconv.Atoi(filepath.Base(d))
-			pids = append(pids, n)
-		}
-	}
-	return pids
 }
 
 // program is the name of the program that a process runs.
