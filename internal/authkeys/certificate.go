@@ -6,17 +6,16 @@ import (
 	"net/netip"
 	"slices"
 
-	"golang.org/x/crypto/ssh"
-
 	"p9auth/internal/match"
+	"p9auth/internal/sshkey"
 )
 
 // FromCertificate returns the options of a user certificate
 // (PROTOCOL.certkeys): critical ones demand, extensions permit. An unknown
 // critical option is an error, an unknown extension grants nothing.
-func FromCertificate(c *ssh.Certificate) (Options, error) {
+func FromCertificate(c *sshkey.Certificate) (Options, error) {
 	o := Options{Tunnel: -1}
-	if c.CertType != ssh.UserCert {
+	if c.Type != sshkey.UserCert {
 		return o, errors.New("not a user certificate")
 	}
 	for name, v := range c.CriticalOptions {
@@ -101,10 +100,10 @@ func Merge(first, second Options) (Options, error) {
 // HasPrincipal reports whether a certificate has one of the line's Principals,
 // or, where the line names none, the user's name. A certificate without
 // principals has none.
-func (o *Options) HasPrincipal(c *ssh.Certificate, user string) bool {
+func (o *Options) HasPrincipal(c *sshkey.Certificate, user string) bool {
 	want := o.Principals
 	if want == nil {
 		want = []string{user}
 	}
-	return slices.ContainsFunc(c.ValidPrincipals, func(p string) bool { return slices.Contains(want, p) })
+	return slices.ContainsFunc(c.Principals, func(p string) bool { return slices.Contains(want, p) })
 }

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/crypto/ssh"
+	"p9auth/internal/sshkey"
 )
 
 const (
@@ -25,7 +25,7 @@ const (
 // Entry is one line of authorized_keys.
 type Entry struct {
 	Line    int // from 1
-	Key     ssh.PublicKey
+	Key     sshkey.Key
 	Options Options
 	Comment string
 }
@@ -95,22 +95,19 @@ func pastOptions(s string) int {
 }
 
 // parseKey parses type, base64 and comment.
-func parseKey(s string) (ssh.PublicKey, string, error) {
+func parseKey(s string) (sshkey.Key, string, error) {
 	typ, rest, _ := cutBlank(s)
 	b64, comment, _ := cutBlank(rest)
 	if typ == "" || b64 == "" {
-		return nil, "", ErrNoKey
+		return sshkey.Key{}, "", ErrNoKey
 	}
 	blob, err := base64.StdEncoding.DecodeString(b64)
 	if err != nil {
-		return nil, "", ErrNoKey
+		return sshkey.Key{}, "", ErrNoKey
 	}
-	k, err := ssh.ParsePublicKey(blob)
-	if err != nil || k.Type() != typ {
-		return nil, "", ErrNoKey
-	}
-	if _, cert := k.(*ssh.Certificate); cert {
-		return nil, "", ErrNoKey
+	k, err := sshkey.Parse(blob)
+	if err != nil || k.Type != typ || k.Cert != nil {
+		return sshkey.Key{}, "", ErrNoKey
 	}
 	return k, comment, nil
 }
@@ -247,13 +244,4 @@ func readLine(r *bufio.Reader) (b []byte, long bool, err error) {
 			return b, long, err
 		}
 	}
-}
-
-// Fingerprint is a key's fingerprint as sshd logs it, by a hash that
-// FingerprintHash in sshd_config(5) may name.
-func Fingerprint(key ssh.PublicKey, hash string) string {
-	if hash == "md5" {
-		return "MD5:" + ssh.FingerprintLegacyMD5(key)
-	}
-	return ssh.FingerprintSHA256(key)
 }

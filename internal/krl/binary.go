@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/crypto/ssh"
+	"p9auth/internal/sshkey"
 )
 
 // Section types of PROTOCOL.krl.
@@ -95,11 +95,11 @@ func (l *List) certificates(r *reader) error {
 		return errShort
 	}
 	if len(ca) > 0 {
-		k, err := ssh.ParsePublicKey(ca)
+		k, err := sshkey.Parse(ca)
 		if err != nil {
 			return fmt.Errorf("CA key: %w", err)
 		}
-		ca = k.Marshal()
+		ca = k.Blob
 	}
 	c := l.certs[string(ca)]
 	if c == nil {

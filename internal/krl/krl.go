@@ -14,7 +14,7 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/crypto/ssh"
+	"p9auth/internal/sshkey"
 )
 
 // List is a set of revoked keys and certificates. The zero value revokes nothing. A
@@ -47,29 +47,27 @@ type bitmap struct {
 // by its hash, and a certificate also by its serial number, its key ID, or its
 // CA's key. Serial number zero means that the CA gave none, so it is not looked
 // up.
-func (l *List) IsRevoked(key ssh.PublicKey) bool {
-	if l.plainRevoked(plainKey(key)) {
+func (l *List) IsRevoked(key sshkey.Key) bool {
+	if l.plainRevoked(key.Plain()) {
 		return true
 	}
-	c, ok := key.(*ssh.Certificate)
-	if !ok {
-		return false
-	}
-	ca := plainKey(c.SignatureKey)
-	return l.plainRevoked(ca) || l.certs[string(ca.Marshal())].has(c) || l.certs[""].has(c)
-}
-
-func (l *List) plainRevoked(k ssh.PublicKey) bool {
-	b := k.Marshal()
-	h1, h256 := sha1.Sum(b), sha256.Sum256(b)
-	return l.keys[string(b)] || l.hashes[string(h1[:])] || l.hashes[string(h256[:])]
-}
-
-func (c *certs) has(cert *ssh.Certificate) bool {
+	c := key.Cert
 	if c == nil {
 		return false
 	}
-	if c.ids[cert.KeyId] {
+	return l.plainRevoked(c.Authority) || l.certs[string(c.Authority.Blob)].has(c) || l.certs[""].has(c)
+}
+
+func (l *List) plainRevoked(k sshkey.Key) bool {
+	h1, h256 := sha1.Sum(k.Blob), sha256.Sum256(k.Blob)
+	return l.keys[string(k.Blob)] || l.hashes[string(h1[:])] || l.hashes[string(h256[:])]
+}
+
+func (c *certs) has(cert *sshkey.Certificate) bool {
+	if c == nil {
+		return false
+	}
+	if c.ids[cert.ID] {
 		return true
 	}
 	n := cert.Serial

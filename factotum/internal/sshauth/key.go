@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"p9auth/internal/authkeys"
+	"p9auth/internal/sshkey"
 )
 
 // A Policy is which keys are accepted: PubkeyAcceptedAlgorithms and
@@ -30,7 +30,8 @@ type Key struct {
 
 // Parse accepts a key, encoded as RFC 4253 section 6.6 says, only in its one
 // encoding, of a kind that the policy takes, and with an algorithm that is its
-// own.
+// own. It accepts a certificate only if its authority has signed it; who that is, and
+// what the certificate says, is the worker's to judge.
 func Parse(alg string, blob []byte, p Policy) (Key, error) {
 	if !slices.Contains(p.Algorithms, alg) {
 		return Key{}, fmt.Errorf("algorithm %.60q is not in PubkeyAcceptedAlgorithms", alg)
@@ -47,6 +48,9 @@ func Parse(alg string, blob []byte, p Policy) (Key, error) {
 	}
 	bare := pub
 	if c, ok := pub.(*ssh.Certificate); ok {
+		if err := verifyCertificate(c, blob); err != nil {
+			return Key{}, err
+		}
 		bare = c.Key
 	}
 	if ck, ok := bare.(ssh.CryptoPublicKey); ok {
@@ -67,7 +71,9 @@ func (k Key) Type() string { return k.pub.Type() }
 func (k Key) Bare() []byte { return k.bare.Marshal() }
 
 // Fingerprint is that of the key itself, by "sha256" or "md5".
-func (k Key) Fingerprint(hash string) string { return authkeys.Fingerprint(k.bare, hash) }
+func (k Key) Fingerprint(hash string) string {
+	return sshkey.Key{Blob: k.Bare()}.Fingerprint(hash)
+}
 
 // names are the types of keys as sshd's log has them.
 var names = map[string]string{

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"io"
 	"math/big"
 	"slices"
 	"strings"
@@ -149,6 +150,67 @@ func TestAKeyIsAcceptedInOneEncodingAndWithAnAlgorithmOfItsOwn(t *testing.T) {
 			t.Errorf("%s is accepted", name)
 		}
 	}
+}
+
+// A tokenSigner is a security key that is an authority, and that nobody touched.
+type tokenSigner struct{ ed ed25519.PrivateKey }
+
+func (s tokenSigner) PublicKey() ssh.PublicKey {
+	k, err := ssh.ParsePublicKey(ssh.Marshal(struct {
+		Type        string
+		Key         []byte
+		Application string
+	}{ssh.KeyAlgoSKED25519, s.ed.Public().(ed25519.PublicKey), "ssh:"}))
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
+func (s tokenSigner) Sign(_ io.Reader, data []byte) (*ssh.Signature, error) {
+	app, sum, rest := sha256.Sum256([]byte("ssh:")), sha256.Sum256(data), []byte{0, 0, 0, 0, 1}
+	return &ssh.Signature{Format: ssh.KeyAlgoSKED25519, Blob: ed25519.Sign(s.ed, slices.Concat(app[:], rest, sum[:])), Rest: rest}, nil
+}
+
+func TestACertificateIsAcceptedOnlyAsItsAuthorityHasSignedIt(t *testing.T) {
+	ed, rs, ec := keys(t)
+	_, token, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, authority := range map[string]ssh.Signer{"ed25519": ed, "rsa": rs, "ecdsa": ec, "a security key": tokenSigner{token}} {
+		cert := &ssh.Certificate{Key: ed.PublicKey(), CertType: ssh.UserCert, KeyId: "k", ValidPrincipals: []string{"alice"}, ValidBefore: ssh.CertTimeInfinity}
+		if err := cert.SignCert(rand.Reader, authority); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Parse(ssh.CertAlgoED25519v01, cert.Marshal(), all); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for what, change := range map[string]func(){
+			"another principal": func() { cert.ValidPrincipals = []string{"root"} },
+			"another key":       func() { cert.ValidPrincipals, cert.Key = []string{"alice"}, newKey(t) },
+			"another authority": func() { cert.Key, cert.SignatureKey = ed.PublicKey(), newKey(t) },
+		} {
+			before := *cert
+			change()
+			if _, err := Parse(ssh.CertAlgoED25519v01, cert.Marshal(), all); err == nil {
+				t.Errorf("%s: passes with %s", name, what)
+			}
+			*cert = before
+		}
+	}
+}
+
+func newKey(t *testing.T) ssh.PublicKey {
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := ssh.NewPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 func TestACertificateIsItsKeyAndSignsAsIt(t *testing.T) {

@@ -70,6 +70,25 @@ func (k Key) Verify(sessionID []byte, user string, boundTo, signature []byte, f 
 	return nil
 }
 
+// verifyCertificate checks the signature of a certificate's authority. It is over all
+// that comes before it in the encoding (PROTOCOL.certkeys). What a security key that
+// is an authority attests does not count, as with sshd.
+func verifyCertificate(c *ssh.Certificate, blob []byte) error {
+	sig := ssh.Marshal(c.Signature)
+	signed := blob[:len(blob)-4-len(sig)] // 4 bytes are the signature's length
+	var err error
+	switch c.SignatureKey.Type() {
+	case ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256:
+		err = verifySK(c.SignatureKey, signed, c.Signature)
+	default:
+		err = c.SignatureKey.Verify(signed, c.Signature)
+	}
+	if err != nil {
+		return errors.New("the signature of the certificate's authority does not verify")
+	}
+	return nil
+}
+
 // SignatureFormat is the format in which an algorithm signs: that of a
 // certificate is its key's.
 func SignatureFormat(alg string) string {

@@ -3,13 +3,12 @@ package keys
 import (
 	"fmt"
 
-	"golang.org/x/crypto/ssh"
-
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/pam/internal/asuser"
 	"p9auth/factotum/pam/internal/nss"
 	"p9auth/internal/authkeys"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sshkey"
 )
 
 // A check finds out whether a key may log an account in.
@@ -17,7 +16,7 @@ type check struct {
 	account *nss.Account
 	conf    *sshdconf.Auth
 	client  authkeys.Client
-	key     ssh.PublicKey
+	key     sshkey.Key
 	ends    string   // the token %C
 	notes   []string // for the log
 
@@ -40,15 +39,7 @@ func as(a *nss.Account, f func() error) error {
 	return asuser.Do(a.UID, a.GID, groups, f)
 }
 
-// plain is a certificate's key, or the key.
-func plain(key ssh.PublicKey) ssh.PublicKey {
-	if c, ok := key.(*ssh.Certificate); ok {
-		return c.Key
-	}
-	return key
-}
-
 // fingerprint is a key's fingerprint as FingerprintHash asks for it.
-func (c *check) fingerprint(key ssh.PublicKey) string {
-	return authkeys.Fingerprint(key, c.conf.FingerprintHash)
+func (c *check) fingerprint(key sshkey.Key) string {
+	return key.Fingerprint(c.conf.FingerprintHash)
 }

@@ -15,8 +15,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/pam/internal/nss"
@@ -24,6 +22,7 @@ import (
 	"p9auth/internal/krl"
 	"p9auth/internal/pack"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sshkey"
 )
 
 // Ask answers whether a key may log the account in, were a signature by it
@@ -39,7 +38,7 @@ func Ask(a *nss.Account, q pamwire.KeyQuery) (pamwire.Event, error) {
 func newCheck(a *nss.Account, q pamwire.KeyQuery) (*check, error) {
 	c := &check{account: a, ends: q.Ends, asUser: as}
 	var err error
-	if c.key, err = ssh.ParsePublicKey(q.Key); err != nil {
+	if c.key, err = sshkey.Parse(q.Key); err != nil {
 		return nil, fmt.Errorf("key: %w", err)
 	}
 	settings, err := capproto.UnB64(q.Settings)
@@ -67,21 +66,21 @@ func (c *check) allowed() (authkeys.Options, bool) {
 	if c.revoked() {
 		return authkeys.Options{}, false
 	}
-	cert, isCert := c.key.(*ssh.Certificate)
-	if isCert {
-		if cert.CertType != ssh.UserCert {
+	cert := c.key.Cert
+	if cert != nil {
+		if cert.Type != sshkey.UserCert {
 			c.note("Refusing a certificate that is not for users")
 			return authkeys.Options{}, false
 		}
-		if !slices.Contains(c.conf.CASignatureAlgorithms, cert.Signature.Format) {
-			c.note("Refusing certificate ID %q: signed with %s, which CASignatureAlgorithms does not list", cert.KeyId, cert.Signature.Format)
+		if !slices.Contains(c.conf.CASignatureAlgorithms, cert.SignatureFormat) {
+			c.note("Refusing certificate ID %q: signed with %s, which CASignatureAlgorithms does not list", cert.ID, cert.SignatureFormat)
 			return authkeys.Options{}, false
 		}
 	}
 	if o, ok := c.userFiles(cert); ok {
 		return o, true
 	}
-	if isCert {
+	if cert != nil {
 		if o, ok := c.trustedCA(cert); ok {
 			return o, true
 		}
@@ -99,13 +98,13 @@ func (c *check) revoked() bool {
 			f.Close()
 			if err == nil {
 				if list.IsRevoked(c.key) {
-					c.note("Authentication key %s %s revoked by file %s", c.key.Type(), c.fingerprint(plain(c.key)), path)
+					c.note("Authentication key %s %s revoked by file %s", c.key.Type, c.fingerprint(c.key.Plain()), path)
 					return true
 				}
 				continue
 			}
 		}
-		c.note("error checking authentication key %s in revoked keys file %s: %v", c.fingerprint(plain(c.key)), path, err)
+		c.note("error checking authentication key %s in revoked keys file %s: %v", c.fingerprint(c.key.Plain()), path, err)
 		return true
 	}
 	return false

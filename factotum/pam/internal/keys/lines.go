@@ -6,15 +6,15 @@ import (
 	"fmt"
 	"io"
 	"slices"
-
-	"golang.org/x/crypto/ssh"
+	"time"
 
 	"p9auth/internal/authkeys"
+	"p9auth/internal/sshkey"
 )
 
 // keysFile looks for the key, or the certificate's authority, in
 // authorized_keys.
-func (c *check) keysFile(path string, r io.Reader, cert *ssh.Certificate) (authkeys.Options, bool) {
+func (c *check) keysFile(path string, r io.Reader, cert *sshkey.Certificate) (authkeys.Options, bool) {
 	for e, err := range authkeys.Entries(r) {
 		if err != nil {
 			c.unread(path, err)
@@ -22,7 +22,7 @@ func (c *check) keysFile(path string, r io.Reader, cert *ssh.Certificate) (authk
 		}
 		want := c.key
 		if cert != nil {
-			want = cert.SignatureKey
+			want = cert.Authority
 		}
 		if e.Options.CertAuthority != (cert != nil) || !sameKey(e.Key, want) {
 			continue
@@ -40,7 +40,7 @@ func (c *check) keysFile(path string, r io.Reader, cert *ssh.Certificate) (authk
 		}
 		principal := c.account.Name
 		for _, p := range e.Options.Principals {
-			if slices.Contains(cert.ValidPrincipals, p) {
+			if slices.Contains(cert.Principals, p) {
 				principal = p
 			}
 		}
@@ -69,32 +69,37 @@ type match struct {
 // principalsFile finds the first line of authorized_principals that names one of the
 // certificate's principals. Lines after it do not count, even if its options refuse
 // the client: sshd(8) stops there too.
-func (c *check) principalsFile(path string, r io.Reader, cert *ssh.Certificate) (m match, found bool) {
+func (c *check) principalsFile(path string, r io.Reader, cert *sshkey.Certificate) (m match, found bool) {
 	for l, err := range authkeys.Principals(r) {
 		if err != nil {
 			c.unread(path, err)
 			continue
 		}
-		if slices.Contains(cert.ValidPrincipals, l.Name) {
+		if slices.Contains(cert.Principals, l.Name) {
 			return match{l.Options, l.Name, fmt.Sprintf("%s:%d", path, l.Line)}, true
 		}
 	}
 	return match{}, false
 }
 
-// certificate checks all of a certificate but who its authority is, and merges
-// its options with those of the line that trusts it.
-func (c *check) certificate(cert *ssh.Certificate, principal string, line authkeys.Options) (authkeys.Options, bool) {
+// certificate checks all of a certificate but who its authority is and the signature,
+// which factotum has verified, and merges its options with those of the line that
+// trusts it.
+func (c *check) certificate(cert *sshkey.Certificate, principal string, line authkeys.Options) (authkeys.Options, bool) {
 	refuse := func(err error) (authkeys.Options, bool) {
-		c.note("Refusing certificate ID %q serial=%d: %v", cert.KeyId, cert.Serial, err)
+		c.note("Refusing certificate ID %q serial=%d: %v", cert.ID, cert.Serial, err)
 		return authkeys.Options{}, false
 	}
-	if len(cert.ValidPrincipals) == 0 {
+	if len(cert.Principals) == 0 {
 		return refuse(errors.New("certificate lacks principal list"))
 	}
-	checker := ssh.CertChecker{SupportedCriticalOptions: []string{"force-command", "source-address", "verify-required"}}
-	if err := checker.CheckCert(principal, cert); err != nil {
-		return refuse(err)
+	switch now := uint64(time.Now().Unix()); {
+	case !slices.Contains(cert.Principals, principal):
+		return refuse(fmt.Errorf("%q is not in the set of valid principals", principal))
+	case now < cert.ValidAfter:
+		return refuse(errors.New("certificate is not yet valid"))
+	case now >= cert.ValidBefore:
+		return refuse(errors.New("certificate has expired"))
 	}
 	own, err := authkeys.FromCertificate(cert)
 	if err != nil {
@@ -107,8 +112,8 @@ func (c *check) certificate(cert *ssh.Certificate, principal string, line authke
 	if err != nil {
 		return refuse(err)
 	}
-	c.note("Accepted certificate ID %q (serial %d) signed by %s CA %s", cert.KeyId, cert.Serial, cert.SignatureKey.Type(), c.fingerprint(cert.SignatureKey))
+	c.note("Accepted certificate ID %q (serial %d) signed by %s CA %s", cert.ID, cert.Serial, cert.Authority.Type, c.fingerprint(cert.Authority))
 	return merged, true
 }
 
-func sameKey(a, b ssh.PublicKey) bool { return bytes.Equal(a.Marshal(), b.Marshal()) }
+func sameKey(a, b sshkey.Key) bool { return bytes.Equal(a.Blob, b.Blob) }

@@ -6,18 +6,17 @@ import (
 	"os"
 	"strconv"
 
-	"golang.org/x/crypto/ssh"
-
 	"p9auth/factotum/pam/internal/nss"
 	"p9auth/internal/authkeys"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sshkey"
 )
 
 // maxKeyFiles bounds what the patterns of AuthorizedKeysFile may match.
 const maxKeyFiles = 64
 
 // userFiles looks for the key in the files of AuthorizedKeysFile.
-func (c *check) userFiles(cert *ssh.Certificate) (authkeys.Options, bool) {
+func (c *check) userFiles(cert *sshkey.Certificate) (authkeys.Options, bool) {
 	files, err := c.conf.KeysFiles(c.account.Name, c.account.Home, c.account.UID)
 	if err != nil {
 		c.note("AuthorizedKeysFile: %v", err)
@@ -38,7 +37,7 @@ func (c *check) userFiles(cert *ssh.Certificate) (authkeys.Options, bool) {
 
 // trustedCA checks a certificate against TrustedUserCAKeys, the user's
 // AuthorizedPrincipalsFile and AuthorizedPrincipalsCommand.
-func (c *check) trustedCA(cert *ssh.Certificate) (authkeys.Options, bool) {
+func (c *check) trustedCA(cert *sshkey.Certificate) (authkeys.Options, bool) {
 	none := authkeys.Options{}
 	if c.conf.TrustedUserCAKeys == "" {
 		return none, false
@@ -53,7 +52,7 @@ func (c *check) trustedCA(cert *ssh.Certificate) (authkeys.Options, bool) {
 	for e, err := range authkeys.Entries(f) {
 		if err != nil {
 			c.unread("TrustedUserCAKeys "+c.conf.TrustedUserCAKeys, err)
-		} else if trusted = sameKey(e.Key, cert.SignatureKey); trusted {
+		} else if trusted = sameKey(e.Key, cert.Authority); trusted {
 			break
 		}
 	}
@@ -137,7 +136,7 @@ func (c *check) userFile(path string, read func(*os.File)) {
 }
 
 // keysCommand looks for the key in what AuthorizedKeysCommand prints.
-func (c *check) keysCommand(cert *ssh.Certificate) (authkeys.Options, bool) {
+func (c *check) keysCommand(cert *sshkey.Certificate) (authkeys.Options, bool) {
 	const keyword = "AuthorizedKeysCommand"
 	if c.conf.AuthorizedKeysCommand == "" {
 		return authkeys.Options{}, false
@@ -155,7 +154,7 @@ func (c *check) keysCommand(cert *ssh.Certificate) (authkeys.Options, bool) {
 }
 
 // principalsCommand looks for a principal in what AuthorizedPrincipalsCommand prints.
-func (c *check) principalsCommand(cert *ssh.Certificate) (match, bool) {
+func (c *check) principalsCommand(cert *sshkey.Certificate) (match, bool) {
 	const keyword = "AuthorizedPrincipalsCommand"
 	argv, err := c.conf.PrincipalsCommand(c.tokens())
 	if err != nil {
@@ -171,12 +170,12 @@ func (c *check) principalsCommand(cert *ssh.Certificate) (match, bool) {
 func (c *check) tokens() sshdconf.Tokens {
 	t := sshdconf.Tokens{
 		'C': c.ends, 'D': "", 'U': strconv.FormatUint(uint64(c.account.UID), 10), 'u': c.account.Name, 'h': c.account.Home,
-		't': c.key.Type(), 'f': c.fingerprint(plain(c.key)), 'k': base64.StdEncoding.EncodeToString(c.key.Marshal()),
+		't': c.key.Type, 'f': c.fingerprint(c.key.Plain()), 'k': base64.StdEncoding.EncodeToString(c.key.Blob),
 	}
-	if cert, ok := c.key.(*ssh.Certificate); ok {
-		t['T'], t['F'] = cert.SignatureKey.Type(), c.fingerprint(cert.SignatureKey)
-		t['K'] = base64.StdEncoding.EncodeToString(cert.SignatureKey.Marshal())
-		t['i'], t['s'] = cert.KeyId, strconv.FormatUint(cert.Serial, 10)
+	if cert := c.key.Cert; cert != nil {
+		t['T'], t['F'] = cert.Authority.Type, c.fingerprint(cert.Authority)
+		t['K'] = base64.StdEncoding.EncodeToString(cert.Authority.Blob)
+		t['i'], t['s'] = cert.ID, strconv.FormatUint(cert.Serial, 10)
 	}
 	return t
 }
