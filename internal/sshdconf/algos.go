@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/crypto/ssh"
-
 	"p9auth/internal/match"
 )
 
@@ -21,14 +19,29 @@ type algos struct {
 const curve25519LibSSH = "curve25519-sha256@libssh.org" // RFC 8731: the older name
 
 var (
-	supported = ssh.SupportedAlgorithms()
-	insecure  = ssh.InsecureAlgorithms()
+	// What the SSH library offers, in its order. A program that only reads settings
+	// does not link it, so the lists are here; a test holds them to the library's.
+	supported = struct{ Ciphers, MACs, KeyExchanges, HostKeys []string }{
+		Ciphers: []string{"aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr"},
+		MACs:    []string{"hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512", "hmac-sha1"},
+		KeyExchanges: []string{"mlkem768x25519-sha256", "curve25519-sha256", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521",
+			"diffie-hellman-group14-sha256", "diffie-hellman-group16-sha512", "diffie-hellman-group18-sha512", "diffie-hellman-group-exchange-sha256"},
+		HostKeys: []string{"rsa-sha2-256-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+			"ecdsa-sha2-nistp384-cert-v01@openssh.com", "ecdsa-sha2-nistp521-cert-v01@openssh.com", "ssh-ed25519-cert-v01@openssh.com",
+			"rsa-sha2-256", "rsa-sha2-512", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-ed25519"},
+	}
+	// What it has and calls insecure.
+	insecure = struct{ Ciphers, MACs, KeyExchanges []string }{
+		Ciphers:      []string{"aes128-cbc", "3des-cbc", "arcfour256", "arcfour128", "arcfour"},
+		MACs:         []string{"hmac-sha1-96"},
+		KeyExchanges: []string{"diffie-hellman-group14-sha1", "diffie-hellman-group1-sha1", "diffie-hellman-group-exchange-sha1"},
+	}
 
 	cipherAlgos = algos{
 		known:   slices.Concat(supported.Ciphers, insecure.Ciphers),
 		missing: []string{"aes192-cbc", "aes256-cbc"},
-		defaults: only(supported.Ciphers, ssh.CipherChaCha20Poly1305, ssh.CipherAES128GCM, ssh.CipherAES256GCM,
-			ssh.CipherAES128CTR, ssh.CipherAES192CTR, ssh.CipherAES256CTR),
+		defaults: only(supported.Ciphers, "chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com",
+			"aes128-ctr", "aes192-ctr", "aes256-ctr"),
 	}
 	macAlgos = algos{
 		dispensable: true, // for the ciphers that have their own
@@ -36,7 +49,7 @@ var (
 		known: slices.Concat(supported.MACs, insecure.MACs),
 		missing: []string{"umac-64-etm@openssh.com", "umac-128-etm@openssh.com", "umac-64@openssh.com", "umac-128@openssh.com",
 			"hmac-sha1-etm@openssh.com", "hmac-sha1-96-etm@openssh.com", "hmac-md5", "hmac-md5-96", "hmac-md5-etm@openssh.com", "hmac-md5-96-etm@openssh.com"},
-		defaults: only(supported.MACs, ssh.HMACSHA256ETM, ssh.HMACSHA512ETM, ssh.HMACSHA256, ssh.HMACSHA512, ssh.HMACSHA1),
+		defaults: only(supported.MACs, "hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512", "hmac-sha1"),
 	}
 	// Finite-field Diffie-Hellman is known and no default, as in OpenSSH 10. factotum
 	// signs no exchange hash by SHA-1.
@@ -44,20 +57,20 @@ var (
 		known: slices.Concat(supported.KeyExchanges, []string{curve25519LibSSH}),
 		missing: slices.Concat(insecure.KeyExchanges,
 			[]string{"sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com"}),
-		defaults: only(supported.KeyExchanges, ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519,
-			curve25519LibSSH, ssh.KeyExchangeECDHP256, ssh.KeyExchangeECDHP384, ssh.KeyExchangeECDHP521),
+		defaults: only(supported.KeyExchanges, "mlkem768x25519-sha256", "curve25519-sha256",
+			curve25519LibSSH, "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521"),
 	}
 	hostKeyAlgos = algos{
 		known:   inOrder(supported.HostKeys),
-		missing: slices.Concat(bySHA1, []string{ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, ssh.CertAlgoSKED25519v01, ssh.CertAlgoSKECDSA256v01, webauthn}),
-		defaults: only(supported.HostKeys, ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01,
-			ssh.CertAlgoECDSA521v01, ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01, ssh.KeyAlgoED25519,
-			ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256),
+		missing: slices.Concat(bySHA1, []string{"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "sk-ssh-ed25519-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", webauthn}),
+		defaults: only(supported.HostKeys, "ssh-ed25519-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com", "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+			"ecdsa-sha2-nistp521-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com", "ssh-ed25519",
+			"ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256"),
 	}
-	plainKeys = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521,
-		ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
-	certKeys = []string{ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoECDSA384v01, ssh.CertAlgoECDSA521v01,
-		ssh.CertAlgoSKED25519v01, ssh.CertAlgoSKECDSA256v01, ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01}
+	plainKeys = []string{"ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
+		"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "rsa-sha2-512", "rsa-sha2-256"}
+	certKeys = []string{"ssh-ed25519-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com", "ecdsa-sha2-nistp384-cert-v01@openssh.com", "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+		"sk-ssh-ed25519-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com"}
 	pubkeyAlgos = algos{known: inOrder(slices.Concat(certKeys, plainKeys)), missing: append(bySHA1, webauthn), defaults: slices.Concat(certKeys, plainKeys)}
 	caAlgos     = algos{known: inOrder(plainKeys), missing: append(bySHA1, webauthn), defaults: plainKeys}
 	// Of methods that are off, for Dump.
@@ -66,7 +79,7 @@ var (
 	gssKex         = []string{"gss-group14-sha256-", "gss-group16-sha512-", "gss-nistp256-sha256-", "gss-curve25519-sha256-", "gss-group14-sha1-", "gss-gex-sha1-"}
 	// RSA's signatures with SHA-1, of which factotum makes and verifies none, and
 	// those with DSA, which OpenSSH 10 has not got either.
-	bySHA1 = []string{ssh.KeyAlgoRSA, ssh.CertAlgoRSAv01, "ssh-dss", "ssh-dss-cert-v01@openssh.com"}
+	bySHA1 = []string{"ssh-rsa", "ssh-rsa-cert-v01@openssh.com", "ssh-dss", "ssh-dss-cert-v01@openssh.com"}
 )
 
 const webauthn = "webauthn-sk-ecdsa-sha2-nistp256@openssh.com"
@@ -125,8 +138,8 @@ func (a algos) expand(arg string) (out, absent []string, err error) {
 // inOrder sorts the algorithms of keys as OpenSSH has them, which is the order in which
 // a wildcard stands for them.
 func inOrder(algos []string) []string {
-	order := []string{ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521,
-		ssh.KeyAlgoSKECDSA256, webauthn, "ssh-dss", ssh.KeyAlgoRSA, ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSASHA512}
+	order := []string{"ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
+		"sk-ecdsa-sha2-nistp256@openssh.com", webauthn, "ssh-dss", "ssh-rsa", "rsa-sha2-256", "rsa-sha2-512"}
 	place := func(a string) int {
 		name, cert := strings.CutSuffix(a, "-cert-v01@openssh.com")
 		i := 2 * slices.IndexFunc(order, func(o string) bool {
@@ -164,6 +177,6 @@ func unique(in []string) []string {
 // curve25519LibSSH, which the library does not list, goes with its newer name.
 func only(offered []string, want ...string) []string {
 	return slices.DeleteFunc(slices.Clone(want), func(s string) bool {
-		return !slices.Contains(offered, s) && (s != curve25519LibSSH || !slices.Contains(offered, ssh.KeyExchangeCurve25519))
+		return !slices.Contains(offered, s) && (s != curve25519LibSSH || !slices.Contains(offered, "curve25519-sha256"))
 	})
 }

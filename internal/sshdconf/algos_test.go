@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // A list loses what only OpenSSH has, and a note says so. What nobody knows is an
@@ -77,5 +79,18 @@ func TestACertificatesAlgorithmSignsAsItsKey(t *testing.T) {
 	}
 	if got := SignatureAlgorithms(pubkeyAlgos.defaults); !slices.Equal(got, plainKeys) {
 		t.Error(got)
+	}
+}
+
+func TestTheAlgorithmsOfferedAreThoseOfTheLibrary(t *testing.T) {
+	s, i := ssh.SupportedAlgorithms(), ssh.InsecureAlgorithms()
+	for name, l := range map[string]struct{ ours, library []string }{
+		"ciphers": {supported.Ciphers, s.Ciphers}, "MACs": {supported.MACs, s.MACs},
+		"key exchanges": {supported.KeyExchanges, s.KeyExchanges}, "host keys": {supported.HostKeys, s.HostKeys},
+		"insecure ciphers": {insecure.Ciphers, i.Ciphers}, "insecure MACs": {insecure.MACs, i.MACs}, "insecure key exchanges": {insecure.KeyExchanges, i.KeyExchanges},
+	} {
+		if !slices.Equal(l.ours, l.library) {
+			t.Errorf("%s: %q; the library has %q", name, l.ours, l.library)
+		}
 	}
 }
