@@ -25,6 +25,9 @@ var events = map[string]func(*reader) Event{
 	"recorded":         func(r *reader) Event { return Recorded{Last: r.optional("last", MaxText)} },
 	"closing":          func(*reader) Event { return Closing{} },
 	"closed":           func(*reader) Event { return Closed{} },
+	"changed":          func(*reader) Event { return Changed{} },
+	"status":           func(r *reader) Event { return Status{Line: r.some("line", MaxText)} },
+	"checked":          decodeChecked,
 }
 
 // Account is the account that Lookup asked for, as NSS has it. Its name may be

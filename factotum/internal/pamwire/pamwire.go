@@ -11,6 +11,9 @@
 //	Authenticate           Prompt..., then Proven or Refused
 //	Answer                 (to a Prompt that is a question) the next event
 //	CheckAccount           Prompt..., then AccountValid or Refused
+//	ChangePassword         Prompt..., then Changed or Refused
+//	PasswordStatus         Status or Refused
+//	CheckPassword          Checked
 //	OpenSession + pidfd    Prompt..., then Opened or Refused
 //	BeginTerminal          Recorded
 //	    + terminal
@@ -42,7 +45,7 @@ import (
 
 // Version is the version of this wire. It grows with every change of a word or
 // an attribute. Programs from before there was a Hello count as version 0.
-const Version = 4
+const Version = 5
 
 // Bounds of what the worker may say of one thing.
 const (

@@ -41,6 +41,9 @@ var everyRequest = []struct {
 	{Adopt{"alice", "login", "/dev/tty1", "h", "/etc/x", []string{"A=b=c"}, 2, &Owner{0, 5, 0o4620}, []string{"pts/1", "pts/2"}}, 2},
 	{BeginTerminal{Line: "pts/1"}, 1},
 	{EndTerminal{Line: "pts/1"}, 0},
+	{ChangePassword{}, 0}, {ChangePassword{Expired: true, Quiet: true}, 0},
+	{PasswordStatus{"alice"}, 0},
+	{CheckPassword{"alice", "nullok", "it's\na secret"}, 0}, {CheckPassword{"alice", "nonull", ""}, 0}, {CheckPassword{"alice", "chkexpiry", ""}, 0},
 }
 
 var everyEvent = []Event{
@@ -59,6 +62,7 @@ var everyEvent = []Event{
 	Opened{"alice", "ALICE", 1000, 1001, "/home/alice", "/bin/sh", []uint32{1001, 27}, []string{"A=1", "B="}, []string{"HOME=/"}, ptr(uint32(0o027)),
 		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}},
 	Refused{capproto.CodeDenied, "Login incorrect"}, Refused{capproto.CodeAccount, ""}, Failed{"the worker failed"},
+	Changed{}, Status{"alice P 2026-11-28 0 99999 7 -1"}, Checked{}, Checked{255, "-1\n"},
 	Recorded{}, Recorded{"Last login: yesterday"}, Closing{}, Closed{},
 }
 
@@ -141,7 +145,7 @@ func TestADoubledAttributeIsRefused(t *testing.T) {
 func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
 		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog take", "authenticate": "null",
-		"adopt": "tty rhost confdir env owner lines", "recorded": "last", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
+		"adopt": "tty rhost confdir env owner lines", "recorded": "last", "password": "expired quiet", "check": "password", "checked": "output", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
 		"denied": "note", "ok": "log", "session": "root", "opened": "env login umask nofile nproc nohome hush",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
@@ -346,4 +350,21 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestAPasswordIsCheckedAsUnixChkpwdCan(t *testing.T) {
+	for _, m := range []capproto.Msg{
+		capproto.NewMsg("check", "user", "alice", "option", "--help", "password", "x"),
+		capproto.NewMsg("check", "user", "alice", "option", "chkexpiry", "password", "x"),
+	} {
+		if _, err := DecodeRequest(m, 0); !errors.Is(err, ErrWire) {
+			t.Errorf("%v: %v", m, err)
+		}
+	}
+	if _, err := DecodeEvent(capproto.NewMsg("checked", "status", "256")); !errors.Is(err, ErrWire) {
+		t.Errorf("status 256: %v", err)
+	}
+	if s := fmt.Sprintf("%v %#v", CheckPassword{"alice", "nullok", "open-sesame"}, CheckPassword{"alice", "nullok", "open-sesame"}); strings.Contains(s, "sesame") {
+		t.Error(s)
+	}
 }

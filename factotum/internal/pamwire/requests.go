@@ -29,6 +29,11 @@ var requests = map[string]struct {
 	"terminal": {1, 1, func(r *reader) Request { return BeginTerminal{Line: r.some("line", maxName)} }},
 	"hangup":   {0, 0, func(r *reader) Request { return EndTerminal{Line: r.some("line", maxName)} }},
 	"adopt":    {1, 2, decodeAdopt},
+	"password": {0, 0, func(r *reader) Request {
+		return ChangePassword{Expired: r.flag("expired", "yes"), Quiet: r.flag("quiet", "yes")}
+	}},
+	"status": {0, 0, func(r *reader) Request { return PasswordStatus{User: r.some("user", maxName)} }},
+	"check":  {0, 0, decodeCheckPassword},
 }
 
 // Lookup asks NSS for the account of a name.

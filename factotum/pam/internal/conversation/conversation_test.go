@@ -417,3 +417,44 @@ func FuzzRun(f *testing.F) {
 		}
 	})
 }
+
+func TestAPasswordIsChangedInTheWordsOfPAM(t *testing.T) {
+	f, name := meet(t), self(t)
+	f.say(pamwire.Begin{Service: "passwd", User: name})
+	f.want(pamwire.Begun{LogName: name})
+	f.pam.on("change", func() error {
+		answer, err := f.pam.say(pam.PromptEchoOff, "Current password: ")
+		if err == nil && answer != "open-sesame" {
+			err = pam.ErrAuthtok
+		}
+		return err
+	})
+	for _, c := range []struct {
+		answer pamwire.Answer
+		want   pamwire.Event
+	}{
+		{pamwire.Answer{Data: "wrong"}, pamwire.Refused{Code: capproto.CodeDenied, Text: pam.ErrAuthtok.Error()}},
+		{pamwire.Answer{Fail: true}, pamwire.Refused{Code: capproto.CodeDenied, Text: pam.ErrConv.Error()}},
+		{pamwire.Answer{Data: "open-sesame"}, pamwire.Changed{}},
+	} {
+		f.say(pamwire.ChangePassword{Expired: true, Quiet: true})
+		f.want(pamwire.Prompt{Style: capproto.EchoOff, Text: "Current password: "})
+		f.say(c.answer)
+		f.want(c.want)
+	}
+	if last := f.pam.last(); last != fmt.Sprint("change:", int(pam.ChangeExpiredAuthtok|pam.Silent)) {
+		t.Errorf("PAM was called with %s", last)
+	}
+}
+
+func TestAPasswordIsChangedOnlyInATransaction(t *testing.T) {
+	f := meet(t)
+	f.say(pamwire.ChangePassword{})
+	f.wantFailed()
+}
+
+func TestNobodyHasNoPasswordStatus(t *testing.T) {
+	f := meet(t)
+	f.say(pamwire.PasswordStatus{User: "nosuchuser"})
+	f.want(pamwire.Refused{Code: capproto.CodeDenied, Text: "there is no such user"})
+}

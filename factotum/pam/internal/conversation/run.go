@@ -7,6 +7,7 @@ import (
 
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/pam/internal/keys"
+	"p9auth/factotum/pam/internal/shadow"
 )
 
 // Run does what factotum says until a session has ended or factotum is gone, which
@@ -87,6 +88,14 @@ func (c *Conversation) answer(r pamwire.Request, files []*os.File) (pamwire.Even
 		if c.tx != nil {
 			return c.checkAccount(r)
 		}
+	case pamwire.ChangePassword:
+		if c.tx != nil {
+			return c.changePassword(r)
+		}
+	case pamwire.PasswordStatus:
+		return c.passwordStatus(r)
+	case pamwire.CheckPassword:
+		return shadow.Check(r)
 	}
 	return nil, outOfTurn(r)
 }
