@@ -27,6 +27,7 @@ const (
 	VerbUser     = "user"
 	VerbAttr     = "attr"
 	VerbEnviron  = "environ"
+	VerbRun      = "run"
 
 	VerbSign   = "sign"
 	VerbNonce  = "nonce"

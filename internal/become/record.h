@@ -147,7 +147,8 @@ static int check(const void *b, u64 len, struct plan *p)
 	if (r->flags & ROOT ? !is_path(p->root, at) : !p->root || *p->root)
 		return 0;
 	p->dir = string(&at, end);
-	if (!is_path(p->dir, at))
+	/* The empty one is where the redeemer is, which no root holds. */
+	if (!p->dir || ((*p->dir || r->flags & ROOT) && !is_path(p->dir, at)))
 		return 0;
 	p->path = string(&at, end);
 	if (!is_path(p->path, at))

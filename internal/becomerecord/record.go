@@ -31,7 +31,7 @@ type Bound struct {
 	// Root is the directory to change root to, nil for none.
 	Root *Root
 
-	Dir  string   // absolute path of the directory to enter as the new user, inside the root
+	Dir  string   // absolute path of the directory to enter as the new user, inside the root; without a root, "" stays in the redeemer's
 	Path string   // absolute path of the program, outside of the root; no script if there is one
 	Argv []string // at least argv[0]
 	Env  []string // NAME=VALUE
@@ -41,6 +41,10 @@ type Bound struct {
 
 	// TTY is the terminal that descriptors 0, 1 and 2 must be, nil for anything.
 	TTY *TTY
+
+	// KeepLoginUID leaves the audit login uid as it is. The server obeys it; it is
+	// no part of the binary form, which says what become does.
+	KeepLoginUID bool
 
 	// FDs are the descriptors that stay open, ascending. The first three are
 	// 0, 1 and 2; those of the three that are closed are opened to /dev/null.
@@ -289,7 +293,10 @@ func (b *Bound) check() error {
 			return fmt.Errorf("descriptor %d: out of order", b.FDs[i])
 		}
 	}
-	paths := []string{b.Dir, b.Path}
+	paths := []string{b.Path}
+	if b.Dir != "" || b.Root != nil {
+		paths = append(paths, b.Dir)
+	}
 	if r := b.Root; r != nil {
 		paths = append(paths, r.Path)
 		if r.PTYs > MaxPTYs {

@@ -76,7 +76,9 @@ func bad() map[string]Record {
 	bound("no argv", func(b *Bound) { b.Argv = nil })
 	bound("a NUL in argv", func(b *Bound) { b.Argv = []string{"a\x00b"} })
 	bound("a string too many", func(b *Bound) { b.Argv = make([]string, MaxStrings) })
-	bound("no directory", func(b *Bound) { b.Dir = "" })
+	bound("a root and no directory in it", func(b *Bound) {
+		b.Dir, b.FDs, b.Root = "", []uint32{0, 1, 2, 3}, &Root{Path: "/srv", Dev: 1, Ino: 2}
+	}) // without a root it is the redeemer's
 	bound("a relative directory", func(b *Bound) { b.Dir = "home" })
 	bound("a relative program", func(b *Bound) { b.Path = "sh" })
 	bound("a program's path that is too long", func(b *Bound) { b.Path = "/" + strings.Repeat("x", MaxPath-1) })

@@ -229,7 +229,7 @@ func (fs *FS) redeem(h *fuse.InHeader, c capproto.Cap) (*file, string, error) {
 		}
 	}
 	f := &file{from: c.Grant.From, caps: requiredCaps, owner: owner, start: start}
-	if r.LoginUID = st.Bounding&loginCap != 0; r.LoginUID {
+	if r.LoginUID = st.Bounding&loginCap != 0 && (r.Bound == nil || !r.Bound.KeepLoginUID); r.LoginUID {
 		f.caps |= loginCap
 	}
 	if r.Bound != nil && r.Bound.Root != nil {

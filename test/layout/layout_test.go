@@ -74,10 +74,11 @@ var rules = []struct {
 	deep bool     // what they import, and what that imports
 	not  []string // folders of the module, or packages of others with all below them
 }{
-	{"three programs, which know each other by the wires alone", []string{"factotum"}, true, []string{"sshfront", "login"}},
-	{"three programs, which know each other by the wires alone", []string{"sshfront"}, true, []string{"factotum", "login"}},
-	{"three programs, which know each other by the wires alone", []string{"login"}, true, []string{"factotum", "sshfront"}},
-	{"what is shared is below those who share it", []string{"capproto", "internal"}, true, []string{"factotum", "sshfront", "login"}},
+	{"programs know each other by the wires alone", []string{"factotum"}, true, []string{"sshfront", "login", "su"}},
+	{"programs know each other by the wires alone", []string{"sshfront"}, true, []string{"factotum", "login", "su"}},
+	{"programs know each other by the wires alone", []string{"login"}, true, []string{"factotum", "sshfront", "su"}},
+	{"programs know each other by the wires alone", []string{"su"}, true, []string{"factotum", "sshfront", "login"}},
+	{"what is shared is below those who share it", []string{"capproto", "internal"}, true, []string{"factotum", "sshfront", "login", "su"}},
 	{"it decides, and does nothing", []string{"factotum/internal/sshauth"}, false, []string{"os", "os/exec", "net", "syscall", "golang.org/x/sys"}},
 	{"a stranger talks to them, so there is no code to run programs or read files with", []string{"sshfront/internal/connection", "sshfront/internal/channels"},
 		false, []string{"os/exec", "os/user", "github.com/pkg/sftp"}},
@@ -98,7 +99,7 @@ var rules = []struct {
 		[]string{"sshfront/internal/listener", "sshfront/internal/connection", "sshfront/internal/channels", "sshfront/internal/session", "sshfront/internal/user"}},
 	{"the worker and factotum know each other by the wire alone", []string{"factotum/pam"}, true, []string{"factotum/internal/daemon", "factotum/internal/config"}},
 	{"the worker and factotum know each other by the wire alone", []string{"factotum/internal/daemon"}, true, []string{"factotum/pam"}},
-	{"no program is tested by what ships in it", []string{"factotum", "sshfront", "login", "internal", "capproto"}, true, []string{"test", "tools", "testing"}},
+	{"no program is tested by what ships in it", []string{"factotum", "sshfront", "login", "su", "internal", "capproto"}, true, []string{"test", "tools", "testing"}},
 }
 
 func TestNoPackageImportsWhatItsProcessMustNotHave(t *testing.T) {
@@ -198,7 +199,7 @@ func TestBecomeImportsItsRecordAndPrivsOnly(t *testing.T) {
 // TestEachProgramIsUndumpableFromItsInitialisation, before anything of it reads.
 func TestEachProgramIsUndumpableFromItsInitialisation(t *testing.T) {
 	_, ours := list(t, "CGO_ENABLED=1")
-	for _, program := range []string{"factotum", "factotum/pam", "login", "sshfront"} {
+	for _, program := range []string{"factotum", "factotum/pam", "login", "sshfront", "su"} {
 		if !slices.Contains(ours[module+"/"+program].Imports, module+"/internal/undumpable") {
 			t.Errorf("%s does not import internal/undumpable", program)
 		}
@@ -228,16 +229,16 @@ func TestOnlyTheWorkerIsLinkedWithC(t *testing.T) {
 		t.Error("not even the worker does, so this test sees nothing")
 	}
 	if testing.Short() {
-		t.Skip("the rest links three programs")
+		t.Skip("the rest links four programs")
 	}
 	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "./factotum", "./login", "./sshfront")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "./factotum", "./login", "./sshfront", "./su")
 	cmd.Dir = top
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("without cgo: %v: %s", err, out)
 	}
-	for _, name := range []string{"factotum", "login", "sshfront"} {
+	for _, name := range []string{"factotum", "login", "sshfront", "su"} {
 		f, err := elf.Open(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

@@ -35,6 +35,7 @@ type Config struct {
 	MetricsSocket string // where Prometheus asks; "" for none
 
 	FrontEnds map[string]Binding // by user name
+	Local     map[string]Binding // by protocol: for the programs of whoever is logged in
 
 	NetworkNamespaces []string // files of namespaces whose addresses are believed, besides factotum's own
 
@@ -54,7 +55,7 @@ type Config struct {
 }
 
 // A Binding is what a front end may do: which protocol it speaks, "pam" or
-// "ssh", and the one PAM service that it is bound to.
+// "ssh" or one of LocalProtos, and the one PAM service that it is bound to.
 type Binding struct{ Service, Proto string }
 
 // Default has the defaults. Programs are looked for beside factotum itself.
@@ -74,6 +75,7 @@ func Default() Config {
 		Syslog:                 "/dev/log",
 		StatusSocket:           "/run/factotum/status",
 		FrontEnds:              map[string]Binding{},
+		Local:                  map[string]Binding{},
 		MaxConversations:       1024,
 		MaxConversationsPerUID: 512,
 		MaxCapabilities:        1024,
@@ -196,6 +198,9 @@ const maxNetworkNamespaces = 64
 
 func parseFrontEnd(c *Config, v string) error {
 	f := strings.Fields(v)
+	if len(f) > 0 && f[0] == everyone {
+		return parseLocal(c, f)
+	}
 	if len(f) == 2 {
 		f = append(f, "pam")
 	}
@@ -258,7 +263,7 @@ func Parse(name string, r io.Reader) (Config, error) {
 	if err := s.Err(); err != nil {
 		return Config{}, fmt.Errorf("%s:%d: %w", name, n+1, err)
 	}
-	if len(c.FrontEnds) == 0 {
+	if len(c.FrontEnds) == 0 && len(c.Local) == 0 {
 		return Config{}, fmt.Errorf("%s: no FrontEnd: nobody could log in; add FrontEnd _login login", name)
 	}
 	return c, nil

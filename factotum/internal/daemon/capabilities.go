@@ -34,12 +34,13 @@ func newCapabilities(most int, report func(error)) *capabilities {
 	}
 }
 
-// make makes a capability and allows it, if the source uid may have one more.
+// make makes a capability and allows it, if the source uid has fewer than most of
+// them.
 // It binds it to what bound says, unless that is nil or the backend cannot.
-func (s *capabilities) make(g capproto.Grant, bound *becomerecord.Bound) (capproto.Cap, error) {
+func (s *capabilities) make(g capproto.Grant, bound *becomerecord.Bound, most int) (capproto.Cap, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.byUID[g.From] >= s.most {
+	if s.byUID[g.From] >= most {
 		return capproto.Cap{}, s.tooMany
 	}
 	c, err := capproto.New(g)

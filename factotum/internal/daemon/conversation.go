@@ -32,8 +32,9 @@ type wire interface {
 
 // A core is what all conversations share.
 type core struct {
-	log       status.Log
-	caps      *capabilities
+	log  status.Log
+	caps *capabilities
+	localCore
 	sessions  sessions
 	handovers handovers
 	lines     loglimit.Limiter // of the log, about conversations that a front end has spoiled
@@ -130,6 +131,7 @@ type conversation struct {
 	question  bool            // the front end owes an answer
 	given     []capproto.Hash // capabilities
 	noCaps    bool            // a capability was refused, and that is in the log
+	localCall
 }
 
 func violation(format string, args ...any) *capproto.Error {
@@ -317,7 +319,7 @@ func (c *conversation) setTTY(t *tty) {
 
 func (c *conversation) ttyName() string {
 	if c.tty == nil {
-		return ""
+		return c.line
 	}
 	return c.tty.name
 }
@@ -335,6 +337,7 @@ func (c *conversation) end() {
 		c.dropWorker()
 	}
 	c.stays.end()
+	c.turn.end(unjudged)
 	c.setTTY(nil)
 }
 

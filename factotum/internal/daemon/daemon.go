@@ -12,7 +12,8 @@
 //	worker, sessions, places, capabilities, handover,        what is shared, with its locks
 //	workerproc
 //	conversation, strangers                                  one conversation: state, worker, replies; its limits
-//	pam; ssh, sshuser, sshpam, sshproof; opened              the protocols, and what follows them
+//	turns, local                                             those who are logged in: their limits, what they share
+//	pam; ssh, sshuser, sshpam, sshproof; localsu; opened     the protocols, and what follows them
 //	verbs                                                    the table of what may be asked when
 //	serve, server, daemon                                    who is served
 package daemon

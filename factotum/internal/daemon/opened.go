@@ -32,7 +32,7 @@ func (c *conversation) openSession(p capproto.Packet) (capproto.Msg, error) {
 		c.log.Event(status.Refused, "user", c.user.name, "reason", "the terminal is no longer that of the process", "tty", c.tty.name)
 		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "the terminal was taken over by another process; log in again"}}
 	}
-	s, err := c.sessions.add(p.Cred.Uid, c.user, leader, c.gen.conf)
+	s, err := c.addSession(p.Cred.Uid, leader)
 	if err != nil {
 		leader.Close()
 		return capproto.Msg{}, err
@@ -43,6 +43,14 @@ func (c *conversation) openSession(p capproto.Packet) (capproto.Msg, error) {
 	}
 	c.state = opening
 	return capproto.NewMsg(capproto.VerbOK), nil
+}
+
+// addSession counts the session of the sender.
+func (c *conversation) addSession(uid uint32, leader *proc.Handle) (*session, error) {
+	if c.local {
+		return c.locals.addLocal(uid, c.user, leader)
+	}
+	return c.sessions.add(uid, c.user, leader, c.gen.conf)
 }
 
 // openLeader opens a handle on the process of that pid, which is of that uid.
@@ -81,6 +89,10 @@ func (c *conversation) opens(e pamwire.Event) (*capproto.Msg, error) {
 			c.stays = &speaker{place: c.place}
 			c.stays.joins(c.session)
 		}
+		if c.local {
+			c.stays = &speaker{place: c.place}
+			c.stays.joins(c.session)
+		}
 		c.session.opened(c.user.name, c.binding.Service, c.ttyName(), c.rhost)
 		c.log.Event(status.SessionOpened, "user", c.user.name, "to", e.UID, "tty", c.ttyName(), "rhost", c.rhost, "worker", c.worker.PID())
 		m := capproto.NewMsg(capproto.VerbDone)
@@ -109,7 +121,7 @@ func (c *conversation) authinfo(p capproto.Packet) (capproto.Msg, error) {
 	if err != nil {
 		return capproto.Msg{}, err
 	}
-	capability, err := c.caps.make(capproto.Grant{From: p.Cred.Uid, To: o.UID, Groups: o.Groups}, bound)
+	capability, err := c.caps.make(capproto.Grant{From: p.Cred.Uid, To: o.UID, Groups: o.Groups}, bound, c.mostCaps())
 	if err != nil {
 		return capproto.Msg{}, c.noCapability(err, err.Error())
 	}
@@ -117,6 +129,14 @@ func (c *conversation) authinfo(p capproto.Packet) (capproto.Msg, error) {
 	c.log.Event(status.CapabilityGiven, "user", c.user.name, "capability", capability)
 	m.Add("cap", capability.Reveal())
 	return m, nil
+}
+
+// mostCaps is how many the sender's uid may have.
+func (c *conversation) mostCaps() int {
+	if c.local && c.sender.Uid != 0 {
+		return localCapsPerUID
+	}
+	return c.caps.most
 }
 
 // describeSession is what the user's process is to become: each attribute that

@@ -121,7 +121,7 @@ func (s *Server) admit(c *conversation) *capproto.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case !isFrontEnd && uid != 0:
+	case !isFrontEnd && uid != 0 && !c.gen.isLocal(uid):
 		return &capproto.Error{Code: capproto.CodeProtocol,
 			Text: fmt.Sprintf("uid %d is not configured as a front end; add a FrontEnd line to factotum.conf", uid)}
 	case s.closed:
@@ -130,7 +130,11 @@ func (s *Server) admit(c *conversation) *capproto.Error {
 		s.convs[c] = true
 		return nil
 	}
-	c.place, _ = s.places.take(bound{everybody{}, c.gen.conf.MaxConversations}, bound{uid, c.gen.conf.MaxConversationsPerUID})
+	bounds := []bound{{everybody{}, c.gen.conf.MaxConversations}, {uid, c.gen.conf.MaxConversationsPerUID}}
+	if !isFrontEnd && uid != 0 {
+		bounds = []bound{{locals{}, localConversations}, {localCaller(uid), localConversationsPerUID}}
+	}
+	c.place, _ = s.places.take(bounds...)
 	if c.place == nil {
 		return errTooMany
 	}
@@ -165,7 +169,9 @@ func (s *Server) forget(c *conversation) {
 // now is the numbers of the moment.
 func (s *Server) now() status.Now {
 	open, sessions := s.sessions.list()
-	return status.Now{Conversations: s.places.count(everybody{}), Sessions: sessions, Workers: int(s.workers.Load()), Capabilities: s.caps.count(), Open: open}
+	local, n := s.locals.list()
+	open, sessions = append(open, local...), sessions+n
+	return status.Now{Conversations: s.places.count(everybody{}) + s.places.count(locals{}), Sessions: sessions, Workers: int(s.workers.Load()), Capabilities: s.caps.count(), Open: open}
 }
 
 // view opens the sockets for the status and the metrics that the configuration

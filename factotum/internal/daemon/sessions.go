@@ -57,6 +57,22 @@ func (s *sessions) add(uid uint32, who *person, leader *proc.Handle, c config.Co
 	case c.MaxSessionsPerUser > 0 && s.byUser[who.uid] >= c.MaxSessionsPerUser:
 		return nil, &capproto.Error{Code: capproto.CodeLimit, Text: "too many sessions of one user"}
 	}
+	return s.place(uid, who, leader), nil
+}
+
+// addLocal counts a session of a user, by su or the like of a calling uid, if there
+// may be one more.
+func (s *sessions) addLocal(uid uint32, who *person, leader *proc.Handle) (*session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if uid != 0 && (len(s.all) >= localSessions || s.byFE[uid] >= localSessionsPerUID) {
+		return nil, &capproto.Error{Code: capproto.CodeLimit, Text: "too many sessions"}
+	}
+	return s.place(uid, who, leader), nil
+}
+
+// place counts a session. The caller locks.
+func (s *sessions) place(uid uint32, who *person, leader *proc.Handle) *session {
 	if s.all == nil {
 		s.all, s.byFE, s.byUser = map[*session]bool{}, map[uint32]int{}, map[uint32]int{}
 	}
@@ -64,7 +80,7 @@ func (s *sessions) add(uid uint32, who *person, leader *proc.Handle, c config.Co
 	s.all[x] = true
 	s.byFE[uid]++
 	s.byUser[who.uid]++
-	return x, nil
+	return x
 }
 
 // opened notes who the session is of, for the status.

@@ -24,6 +24,9 @@ func (c *conversation) startUp() error {
 		return nil
 	}
 	bounds := []bound{{c.peer.Uid, c.gen.conf.MaxStartups}}
+	if c.local && c.peer.Uid != 0 {
+		bounds = []bound{{locals{}, localStartups}, {localCaller(c.peer.Uid), localStartupsPerUID}}
+	}
 	source, isAddr := c.source().(netip.Prefix)
 	if isAddr {
 		bounds = append(bounds, bound{source, c.gen.conf.MaxStartupsPerSource})

@@ -22,8 +22,9 @@ var verbs = map[string]struct {
 	files   int // at most
 	answer  func(*conversation, capproto.Packet) (capproto.Msg, error)
 }{
-	capproto.VerbStart:    {idle, false, false, []string{"proto", "version", "user", "host", "preauth"}, 1, (*conversation).start},
+	capproto.VerbStart:    {idle, false, false, []string{"proto", "version", "user", "host", "preauth", "login"}, 1, (*conversation).start},
 	capproto.VerbEnviron:  {idle, false, true, []string{"env..."}, 0, byPAM((*pamProto).passOn)},
+	capproto.VerbRun:      {proven, false, false, []string{"shell", "preserve", "umask", "fd...", "arg...", "env...", "more..."}, 0, bySU((*suProto).run)},
 	capproto.VerbRead:     {talking | opening, false, false, nil, 0, (*conversation).read},
 	capproto.VerbWrite:    {talking | opening, false, false, []string{"data"}, 0, (*conversation).write},
 	capproto.VerbSession:  {proven, false, true, nil, 0, (*conversation).openSession},
@@ -58,6 +59,17 @@ func byPAM(answer func(*pamProto, capproto.Packet) (capproto.Msg, error)) func(*
 	}
 }
 
+// bySU is the answer to a verb that only su can ask for.
+func bySU(answer func(*suProto, capproto.Packet) (capproto.Msg, error)) func(*conversation, capproto.Packet) (capproto.Msg, error) {
+	return func(c *conversation, p capproto.Packet) (capproto.Msg, error) {
+		l, ok := c.proto.(*suProto)
+		if !ok {
+			return capproto.Msg{}, violation("%s from a front end that is not for su", p.Verb)
+		}
+		return answer(l, p)
+	}
+}
+
 // answer checks a request against the table and the kernel's word on its
 // sender, and has it answered. A request that the table does not allow is a
 // protocol error, which ends the conversation.
@@ -66,12 +78,17 @@ func (c *conversation) answer(p capproto.Packet) (capproto.Msg, error) {
 		return capproto.Msg{}, violation("%v", err)
 	}
 	c.count++
+	if c.local && c.proto == nil && p.Verb == capproto.VerbStart {
+		if err := c.bindLocal(p); err != nil {
+			return capproto.Msg{}, err
+		}
+	}
 	v, ok := verbs[p.Verb]
 	switch {
 	case !ok:
 		return capproto.Msg{}, violation("unknown request %s", p.Verb)
 	case c.proto == nil && p.Verb != capproto.VerbAttr:
-		return capproto.Msg{}, violation("%s from factotum itself", p.Verb)
+		return capproto.Msg{}, violation("%s before start", p.Verb)
 	case v.onlySSH && c.binding.Proto != "ssh":
 		return capproto.Msg{}, violation("%s from a front end that is not for ssh", p.Verb)
 	case v.states&c.state == 0:
@@ -99,6 +116,10 @@ func (c *conversation) checkSender(cred *unix.Ucred) error {
 		binding, ok := c.gen.fronts[cred.Uid]
 		if !ok && isSelf(c.peer) && isSelf(cred) {
 			c.sender = cred // without a protocol
+			return nil
+		}
+		if !ok && c.gen.isLocal(cred.Uid) && c.peer.Uid == cred.Uid && c.peer.Pid == cred.Pid {
+			c.sender, c.local = cred, true // the protocol is that of start
 			return nil
 		}
 		if !ok {
@@ -176,6 +197,9 @@ func (c *conversation) read(capproto.Packet) (capproto.Msg, error) {
 		if err != nil {
 			return capproto.Msg{}, err
 		}
+		if err := c.judged(e); err != nil {
+			return capproto.Msg{}, err
+		}
 		var m *capproto.Msg
 		if p, ok := e.(pamwire.Prompt); ok {
 			m = c.prompt(p)
@@ -202,6 +226,11 @@ func (c *conversation) write(p capproto.Packet) (capproto.Msg, error) {
 	data := p.Get("data")
 	if c.state == talking {
 		data = c.proto.answer(data)
+		if c.local {
+			if err := c.takeTurn(); err != nil {
+				return capproto.Msg{}, err
+			}
+		}
 	}
 	if err := c.tell(pamwire.Answer{Data: data}); err != nil {
 		return capproto.Msg{}, err

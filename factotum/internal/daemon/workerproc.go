@@ -293,6 +293,7 @@ func (w *workerProc) adopt() error {
 		Env:   w.opened.Env, // begin's among them
 		PID:   w.session.leader.PID,
 		Lines: slices.Collect(maps.Keys(w.lines)),
+		Local: w.begun.Caller != nil,
 	}
 	files := []*os.File{w.session.leader.File()}
 	if w.tty != nil {

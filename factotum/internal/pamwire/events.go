@@ -11,12 +11,14 @@ import (
 
 // events has for each verb how it is decoded.
 var events = map[string]func(*reader) Event{
-	"hello":            func(r *reader) Event { return decodeHello(r) },
-	"account":          decodeAccount,
-	"nouser":           func(r *reader) Event { return NoUser{Host: r.optional("host", maxName)} },
-	"allowed":          func(r *reader) Event { return KeyAllowed{Options: r.some("options", maxBlob), Notes: r.notes()} },
-	"denied":           func(r *reader) Event { return KeyDenied{Notes: r.notes()} },
-	"ok":               func(r *reader) Event { return Begun{LogName: r.optional("log", maxName)} },
+	"hello":   func(r *reader) Event { return decodeHello(r) },
+	"account": decodeAccount,
+	"nouser":  func(r *reader) Event { return NoUser{Host: r.optional("host", maxName)} },
+	"allowed": func(r *reader) Event { return KeyAllowed{Options: r.some("options", maxBlob), Notes: r.notes()} },
+	"denied":  func(r *reader) Event { return KeyDenied{Notes: r.notes()} },
+	"ok": func(r *reader) Event {
+		return Begun{LogName: r.optional("log", maxName), Caller: r.optional("caller", maxName)}
+	},
 	"prompt":           decodePrompt,
 	"proven":           func(r *reader) Event { return Proven{User: r.some("user", maxName)} },
 	"done":             decodeAccountValid,
@@ -102,14 +104,18 @@ func (r *reader) notes() []string { return r.list("note", MaxNotes, MaxNote) }
 // password. It is empty if no name was given, and for an SSH login. TTY is the
 // fresh descriptor of a terminal that was taken, or nil; it comes along with the
 // packet.
+//
+// Caller is the name of Begin's Caller, "" where there is none.
 type Begun struct {
 	LogName string
 	TTY     *os.File
+	Caller  string
 }
 
 func (b Begun) Encode() capproto.Msg {
 	m := capproto.NewMsg("ok")
 	add(&m, "log", b.LogName)
+	add(&m, "caller", b.Caller)
 	return m
 }
 

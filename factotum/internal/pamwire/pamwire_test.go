@@ -28,7 +28,8 @@ var everyRequest = []struct {
 	{KeyQuery{Key: []byte("\x00key"), Settings: "{}", Host: "host.example", Addr: v6, Ends: "::1 22 ::1 1"}, 0},
 	{KeyQuery{Key: []byte("k"), Settings: "{}", Addr: netip.MustParseAddr("192.0.2.1"), Ends: "x"}, 0},
 	{Begin{Service: "login"}, 0},
-	{Begin{"sshd", "alice", "ssh", "192.0.2.1", "/etc/x", []string{"SSH_CONNECTION=a b", "EMPTY="}, true, true}, 1},
+	{Begin{"sshd", "alice", "ssh", "192.0.2.1", "/etc/x", []string{"SSH_CONNECTION=a b", "EMPTY="}, true, true, nil}, 1},
+	{Begin{Service: "su", User: "bob", TTY: "pts/1", Caller: new(uint32)}, 0},
 	{Authenticate{}, 0},
 	{Authenticate{NoEmpty: true}, 0},
 	{Answer{}, 0},
@@ -38,7 +39,7 @@ var everyRequest = []struct {
 	{OpenSession{PID: 1}, 1},
 	{OpenSession{PID: 1, Root: "/srv/%u"}, 1},
 	{Adopt{User: "alice", Service: "login", PID: 4194304}, 1},
-	{Adopt{"alice", "login", "/dev/tty1", "h", "/etc/x", []string{"A=b=c"}, 2, &Owner{0, 5, 0o4620}, []string{"pts/1", "pts/2"}}, 2},
+	{Adopt{"alice", "login", "/dev/tty1", "h", "/etc/x", []string{"A=b=c"}, 2, &Owner{0, 5, 0o4620}, []string{"pts/1", "pts/2"}, true}, 2},
 	{BeginTerminal{Line: "pts/1"}, 1},
 	{EndTerminal{Line: "pts/1"}, 0},
 	{ChangePassword{}, 0}, {ChangePassword{Expired: true, Quiet: true}, 0},
@@ -55,7 +56,7 @@ var everyEvent = []Event{
 	NoUser{}, NoUser{Host: "h"},
 	KeyAllowed{Options: `{"x":1}`}, KeyAllowed{"{}", []string{"a", ""}},
 	KeyDenied{}, KeyDenied{[]string{"revoked"}},
-	Begun{}, Begun{LogName: "UNKNOWN"},
+	Begun{}, Begun{LogName: "UNKNOWN"}, Begun{LogName: "bob", Caller: "alice"},
 	Prompt{capproto.EchoOff, "Password: "}, Prompt{capproto.EchoOn, "login: "}, Prompt{capproto.Info, ""}, Prompt{capproto.Failure, "no"},
 	Proven{"alice"}, AccountValid{"alice", 1000, false}, AccountValid{"alice", 1000, true},
 	Opened{User: "root", PAMUser: "root", Groups: []uint32{0}},
@@ -144,9 +145,9 @@ func TestADoubledAttributeIsRefused(t *testing.T) {
 
 func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
-		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog take", "authenticate": "null",
-		"adopt": "tty rhost confdir env owner lines", "recorded": "last", "password": "expired quiet", "check": "password", "checked": "output", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
-		"denied": "note", "ok": "log", "session": "root", "opened": "env login umask nofile nproc nohome hush",
+		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog take caller", "authenticate": "null",
+		"adopt": "tty rhost confdir env owner lines local", "recorded": "last", "password": "expired quiet", "check": "password", "checked": "output", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
+		"denied": "note", "ok": "log caller", "session": "root", "opened": "env login umask nofile nproc nohome hush",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for i, a := range m.Attrs {

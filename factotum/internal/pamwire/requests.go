@@ -89,6 +89,11 @@ type Begin struct {
 	Env     []string
 	LastLog bool // the user is told of their last login (PrintLastLog)
 	Take    bool // of the terminal
+
+	// Caller is the uid of whoever runs su(1) or the like, nil for a login. It is
+	// the worker's real uid from here on, as a setuid program has it, and its name
+	// is PAM_RUSER. Nothing is recorded or given to a process as for a login.
+	Caller *uint32
 }
 
 func (b Begin) Encode() capproto.Msg {
@@ -99,14 +104,22 @@ func (b Begin) Encode() capproto.Msg {
 	addAll(&m, "env", b.Env)
 	addFlag(&m, "lastlog", "yes", b.LastLog)
 	addFlag(&m, "take", "yes", b.Take)
+	if b.Caller != nil {
+		m.Add("caller", utoa(*b.Caller))
+	}
 	return m
 }
 
 func decodeBegin(r *reader) Request {
-	return Begin{
+	b := Begin{
 		Service: r.some("service", maxName), User: r.text("user", maxName), TTY: r.optional("tty", maxName),
 		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env("env"), LastLog: r.flag("lastlog", "yes"), Take: r.flag("take", "yes"),
 	}
+	if r.has("caller") {
+		uid := r.takeID("caller")
+		b.Caller = &uid
+	}
+	return b
 }
 
 // Authenticate asks PAM for its proof: see pam_authenticate(3).
@@ -192,6 +205,7 @@ type Adopt struct {
 	PID                          int      // of the session's process
 	Owner                        *Owner   // to whom the terminal is given back
 	Lines                        []string // of terminals that are recorded, see BeginTerminal
+	Local                        bool     // Begin had a Caller
 }
 
 // An Owner is to whom a terminal belongs, and with which mode.
@@ -207,6 +221,7 @@ func (a Adopt) Encode() capproto.Msg {
 	add(&m, "confdir", a.ConfDir)
 	addAll(&m, "env", a.Env)
 	addAll(&m, "lines", a.Lines)
+	addFlag(&m, "local", "yes", a.Local)
 	if a.Owner != nil {
 		m.Add("owner", a.Owner.String())
 	}
@@ -217,7 +232,7 @@ func decodeAdopt(r *reader) Request {
 	a := Adopt{
 		User: r.some("user", maxName), Service: r.some("service", maxName), TTY: r.optional("tty", maxName),
 		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env("env"), PID: r.positive("pid"),
-		Lines: r.list("lines", MaxTerminals, MaxTerminals*maxName),
+		Lines: r.list("lines", MaxTerminals, MaxTerminals*maxName), Local: r.flag("local", "yes"),
 	}
 	if slices.Contains(a.Lines, "") {
 		r.fail("lines= is empty")

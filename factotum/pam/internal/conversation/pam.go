@@ -28,6 +28,9 @@ func (c *Conversation) begin(b pamwire.Begin, files []*os.File) (pamwire.Event, 
 		}
 	}
 	c.lastLog = b.LastLog
+	if b.Caller != nil {
+		return c.beginLocal(b)
+	}
 	if err := c.transaction(b); err != nil {
 		return nil, err
 	}
@@ -96,7 +99,11 @@ func (c *Conversation) authenticate(a pamwire.Authenticate) (pamwire.Event, erro
 		if !errors.Is(err, pam.ErrConv) && !errors.Is(err, pam.ErrAbort) {
 			c.recordFailure()
 		}
-		return nil, session.Refusal(c.login.Service, capproto.CodeDenied, incorrect, err)
+		text := incorrect
+		if c.login.Local {
+			text = "" // PAM's words, as su(1) has them
+		}
+		return nil, session.Refusal(c.login.Service, capproto.CodeDenied, text, err)
 	}
 	user, err := c.user()
 	if err != nil {
@@ -129,6 +136,9 @@ func (c *Conversation) checkAccount(r pamwire.CheckAccount) (pamwire.Event, erro
 		err, expired = c.tx.ChangeAuthTok(pam.ChangeExpiredAuthtok), false
 	}
 	if err != nil {
+		if c.login.Local {
+			c.recordFailure()
+		}
 		return nil, session.Refusal(c.login.Service, capproto.CodeAccount, "", err)
 	}
 	user, err := c.user()
@@ -191,7 +201,7 @@ func (c *Conversation) recordFailure() {
 	}
 	l := c.login
 	l.User = user
-	if l.TTY != records.SSHTTY {
+	if l.TTY != records.SSHTTY && !l.Local {
 		l.User = nameForLog(user)
 	}
 	l.Failed(time.Now())

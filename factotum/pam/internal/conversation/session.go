@@ -57,6 +57,7 @@ func (c *Conversation) adopt(r pamwire.Adopt, files []*os.File) error {
 		return c.report(err)
 	}
 	c.pamUser = r.User
+	c.login.Local = r.Local
 	s := c.session(r.PID, files[0])
 	s.Adopt(r.Lines)
 	c.serve(s)

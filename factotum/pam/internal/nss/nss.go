@@ -78,11 +78,25 @@ func ask(function string, call func(buf unsafe.Pointer, size uintptr) syscall.Er
 func Lookup(name string) (*Account, error) {
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
+	return account("getpwnam_r", func(pw *C.struct_passwd, buf *C.char, size C.size_t, found **C.struct_passwd) C.int {
+		return C.getpwnam_r(cname, pw, buf, size, found)
+	})
+}
+
+// LookupUID finds the account of a uid. The error is ErrNoUser if there is none.
+func LookupUID(uid uint32) (*Account, error) {
+	return account("getpwuid_r", func(pw *C.struct_passwd, buf *C.char, size C.size_t, found **C.struct_passwd) C.int {
+		return C.getpwuid_r(C.uid_t(uid), pw, buf, size, found)
+	})
+}
+
+// account is what a function such as getpwnam_r(3) finds.
+func account(function string, get func(*C.struct_passwd, *C.char, C.size_t, **C.struct_passwd) C.int) (*Account, error) {
 	var a *Account
-	err := ask("getpwnam_r", func(buf unsafe.Pointer, size uintptr) syscall.Errno {
+	err := ask(function, func(buf unsafe.Pointer, size uintptr) syscall.Errno {
 		var pw C.struct_passwd
 		var found *C.struct_passwd
-		e := C.getpwnam_r(cname, &pw, (*C.char)(buf), C.size_t(size), &found)
+		e := get(&pw, (*C.char)(buf), C.size_t(size), &found)
 		if found != nil {
 			a = &Account{
 				Name: C.GoString(pw.pw_name), UID: uint32(pw.pw_uid), GID: uint32(pw.pw_gid),

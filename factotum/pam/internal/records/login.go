@@ -39,6 +39,7 @@ type Login struct {
 	Service string // of PAM
 	TTY     string // PAM_TTY: a terminal, or SSHTTY
 	SSH     bool   // by SSH: sshd(8) records each terminal, and no connection without one
+	Local   bool   // by su(1) or the like, which records failures alone
 	RHost   string // PAM_RHOST: the remote host
 	User    string
 	UID     uint32
@@ -87,6 +88,9 @@ func (l Login) BeforeEnd() Before { return Before{wtmp: Size(l.Places.Wtmp)} }
 
 // Begin records a session that is open, but for lastlog.
 func (l Login) Begin(before Before, now time.Time) {
+	if l.Local {
+		return
+	}
 	l.audit(fmt.Sprintf("id=%d", l.UID), "success")
 	l.enter(before, now)
 }
@@ -135,6 +139,9 @@ func (l Login) Last(before Before, defs logindefs.Defs, now time.Time) (text str
 
 // End ends the records of a session that its modules have closed.
 func (l Login) End(before Before, now time.Time) {
+	if l.Local {
+		return
+	}
 	line := l.line()
 	if line == "" {
 		return
@@ -161,15 +168,19 @@ func (l Login) recorded(before Before, typ int) bool {
 // Failed writes what lastb(1) shows of a proof that was wrong. User is the name
 // as logs may have it.
 func (l Login) Failed(now time.Time) {
-	if l.TTY == "" {
+	if l.TTY == "" && !l.Local {
 		return
 	}
-	line := "ssh:notty"
+	line, id := "ssh:notty", ""
 	if l.TTY != SSHTTY {
 		line = l.line()
 	}
-	l.audit("acct="+auditString(l.User), "failed")
-	complain(l.Places.Btmp, Append(l.Places.Btmp, Record{Type: LoginProcess, PID: os.Getpid(), Line: line, User: l.User, Host: l.RHost, Time: now}))
+	if l.Local {
+		id = l.recordID()
+	} else {
+		l.audit("acct="+auditString(l.User), "failed")
+	}
+	complain(l.Places.Btmp, Append(l.Places.Btmp, Record{Type: LoginProcess, PID: os.Getpid(), Line: line, ID: id, User: l.User, Host: l.RHost, Time: now}))
 }
 
 // inWtmpdb reports whether it is for us to write this login into the database.

@@ -68,7 +68,7 @@ func (s *Session) Open() (o pamwire.Opened, err error) {
 	}
 	before := readEffects()
 	s.known = s.Login.BeforeBegin()
-	if lookHome(s.Account, before.gids, defs).hush {
+	if !s.Login.Local && lookHome(s.Account, before.gids, defs).hush {
 		s.silent = pam.Silent
 	}
 	if err := s.Transaction.SetCred(pam.EstablishCred | s.silent); err != nil {
@@ -131,7 +131,7 @@ func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened,
 		o.NoHome, home = pamwire.Fit(h.err.Error(), pamwire.MaxText), "/"
 	}
 	if s.Login.TTY != records.SSHTTY {
-		if o.NoHome != "" && !defs.Bool("DEFAULT_HOME", true) {
+		if o.NoHome != "" && !s.Login.Local && !defs.Bool("DEFAULT_HOME", true) {
 			return o, pamwire.Refused{Code: capproto.CodeAccount, Text: fmt.Sprintf("no home directory %s: %s", a.Home, o.NoHome)}
 		}
 		o.Login = loginshell.Environment(defs, a.Name, a.UID, home, a.Shell)
@@ -147,6 +147,9 @@ func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened,
 	}
 	if o.Env, err = s.env(); err != nil {
 		return o, err
+	}
+	if s.Login.Local {
+		return o, nil // the process is the caller's, and must have nothing of the user's
 	}
 	if err := after.apply(before, s.Login.PID, s.PIDFD); err != nil {
 		return o, err

@@ -1,0 +1,78 @@
+package capproto
+
+import (
+	"os"
+	"strconv"
+)
+
+// StartSu begins su: who the user is to be, with su - or without. tty is the person's
+// terminal, or nil; its name goes to PAM.
+func (c *Client) StartSu(user string, login bool, tty *os.File) error {
+	m := NewMsg(VerbStart, "proto", "su", "version", strconv.Itoa(Version), "user", user)
+	if login {
+		m.Add("login", "yes")
+	}
+	var files []*os.File
+	if tty != nil {
+		files = append(files, tty)
+	}
+	reply, err := c.start(m, files...)
+	reply.Close()
+	return err
+}
+
+// A Run is what su is to execute.
+type Run struct {
+	Shell    string   // the wanted one, or "" for the user's
+	Preserve bool     // the environment stays
+	Args     []string // after argv[0]
+	Env      []string // NAME=VALUE
+	Umask    int
+	FDs      []int // that stay open besides 0, 1 and 2, ascending
+}
+
+// maxPiece is how much of a value goes into a packet: quoting may double it.
+const maxPiece = MaxRequest/2 - 1024
+
+// Run says what is to be executed. What does not fit into one packet goes into several.
+func (c *Client) Run(r Run) error {
+	m := NewMsg(VerbRun, "umask", strconv.FormatInt(int64(r.Umask), 8))
+	if r.Shell != "" {
+		m.Add("shell", r.Shell)
+	}
+	if r.Preserve {
+		m.Add("preserve", "yes")
+	}
+	for _, fd := range r.FDs {
+		m.Add("fd", strconv.Itoa(fd))
+	}
+	size := 1024
+	add := func(name, value string) error {
+		if size += len(value) + 16; size > maxPiece || len(m.Attrs) == MaxAttrs {
+			if _, err := c.rpc(m); err != nil {
+				return err
+			}
+			m, size = NewMsg(VerbRun), len(value)+16
+		}
+		m.Add(name, value)
+		return nil
+	}
+	for _, list := range []struct {
+		name   string
+		values []string
+	}{{"arg", r.Args}, {"env", r.Env}} {
+		for _, v := range list.values {
+			for name := list.name; ; name = "more" {
+				n := min(len(v), maxPiece-32)
+				if err := add(name, v[:n]); err != nil {
+					return err
+				}
+				if v = v[n:]; v == "" {
+					break
+				}
+			}
+		}
+	}
+	_, err := c.rpc(m)
+	return err
+}

@@ -1,0 +1,231 @@
+package daemon
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/factotum/internal/pamwire"
+	"p9auth/internal/becomerecord"
+	"p9auth/internal/logindefs"
+	"p9auth/internal/loginshell"
+	"p9auth/internal/proc"
+	"p9auth/internal/sys"
+)
+
+// A suProto is su(1) of util-linux: PAM decides who may become whom, and the shell of
+// that user is executed. What su decides as root is decided here.
+type suProto struct {
+	localProto
+	login bool     // su -
+	asked *suAsked // what is to be executed
+}
+
+// A suAsked is what the caller wants to have executed. What comes in several requests
+// adds up.
+type suAsked struct {
+	shell    string   // the one that is wanted, "" is the user's
+	preserve bool     // the environment stays (-m)
+	args     []string // after argv[0]
+	env      []string // the caller's, NAME=VALUE
+	umask    uint32   // the caller's
+	fds      []uint32 // that stay open
+	size     int      // bytes of all that
+
+	last *[]string // that more= adds to
+}
+
+// maxAsked bounds what may be asked, in bytes. A record has room for it.
+const maxAsked = 512 << 10
+
+// start begins PAM's transaction, with service su or su-l.
+func (l *suProto) start(p capproto.Packet) (capproto.Msg, error) {
+	service := l.binding.Service
+	switch p.Get("login") {
+	case "":
+	case "yes":
+		l.login = true
+		service += "-l"
+	default:
+		return capproto.Msg{}, violation("login=%.40s", p.Get("login"))
+	}
+	if err := l.beginAs(service, p.Get("user"), p); err != nil {
+		return capproto.Msg{}, err
+	}
+	if err := l.tell(pamwire.Authenticate{}); err != nil {
+		return capproto.Msg{}, err
+	}
+	l.state = talking
+	return capproto.NewMsg(capproto.VerbOK), nil
+}
+
+// run takes what is to be executed, or a part of it.
+func (l *suProto) run(p capproto.Packet) (capproto.Msg, error) {
+	if l.asked == nil {
+		l.asked = &suAsked{umask: 0o22, fds: []uint32{0, 1, 2}}
+	}
+	a := l.asked
+	for _, at := range p.Attrs {
+		if a.size += len(at.Value) + 16; a.size > maxAsked {
+			return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeLimit, Text: fmt.Sprintf("the command and the environment are too large: more than %d KiB", maxAsked>>10)}}
+		}
+		if err := a.take(at); err != nil {
+			return capproto.Msg{}, err
+		}
+	}
+	return capproto.NewMsg(capproto.VerbOK), nil
+}
+
+// take takes one attribute.
+func (a *suAsked) take(at capproto.Attr) error {
+	switch at.Name {
+	case "shell":
+		a.shell = at.Value
+	case "preserve":
+		a.preserve = at.Value == "yes"
+	case "arg":
+		a.args, a.last = append(a.args, at.Value), &a.args
+	case "env":
+		if strings.IndexByte(at.Value, '=') < 1 {
+			return violation("env= without a name and a value")
+		}
+		a.env, a.last = append(a.env, at.Value), &a.env
+	case "more":
+		if a.last == nil {
+			return violation("more= of nothing")
+		}
+		(*a.last)[len(*a.last)-1] += at.Value
+	case "umask":
+		n, err := strconv.ParseUint(at.Value, 8, 32)
+		if err != nil || n > 0o777 {
+			return violation("umask=%.40s", at.Value)
+		}
+		a.umask = uint32(n)
+	case "fd":
+		n, err := strconv.ParseUint(at.Value, 10, 31)
+		if err != nil || uint32(n) <= a.fds[len(a.fds)-1] || len(a.fds) == becomerecord.MaxFDs {
+			return violation("fd=%.40s", at.Value)
+		}
+		a.fds = append(a.fds, uint32(n))
+	}
+	return nil
+}
+
+// shell is the program: the one that was wanted, or the user's own. Who has a shell
+// that shells(5) does not list has it for a reason, so that root alone can choose.
+func (l *suProto) shell(o *pamwire.Opened) string {
+	own := o.Shell
+	if own == "" {
+		own = "/bin/sh"
+	}
+	if l.asked == nil || l.asked.shell == "" || l.sender.Uid != 0 && !listedShell(own) {
+		return own
+	}
+	return l.asked.shell
+}
+
+// environment is the shell's, as su(1) makes it.
+func (l *suProto) environment(o *pamwire.Opened) []string {
+	var passed []string
+	preserve := false
+	if l.asked != nil {
+		passed = slices.DeleteFunc(slices.Clone(l.asked.env), unsafeVariable)
+		preserve = l.asked.preserve && !l.login
+	}
+	if preserve {
+		return loginshell.Merge(passed, o.Env)
+	}
+	set := []string{"HOME=" + o.Home, "SHELL=" + l.shell(o)}
+	if l.login || o.UID != 0 {
+		set = append(set, "USER="+o.User, "LOGNAME="+o.User)
+	}
+	if l.login || alwaysSetPath() {
+		for _, kv := range o.Login {
+			if strings.HasPrefix(kv, "PATH=") {
+				set = append(set, kv)
+			}
+		}
+	}
+	return loginshell.Merge(passed, set, o.Env)
+}
+
+// alwaysSetPath says whether PATH is set in any case: login.defs(5).
+func alwaysSetPath() bool {
+	d, err := logindefs.Read(logindefs.Path)
+	return err == nil && d.Bool("ALWAYS_SET_PATH", false)
+}
+
+// bound binds the capability to the shell, with the arguments that were asked for. The
+// process stays in its directory, but for su - where the user can enter their home.
+func (l *suProto) bound(o *pamwire.Opened, _ uint32, _ string) (*becomerecord.Bound, error) {
+	if l.asked == nil {
+		return nil, violation("authinfo before run")
+	}
+	path := l.shell(o)
+	if !strings.HasPrefix(path, "/") {
+		return nil, &capproto.Error{Code: capproto.CodeAccount, Text: fmt.Sprintf("failed to execute %s: it is not an absolute path", path)}
+	}
+	argv0 := filepath.Base(path)
+	if l.login {
+		argv0 = "-" + argv0
+	}
+	b := bind(o)
+	b.Path, b.Argv, b.Env, b.FDs = path, append([]string{argv0}, l.asked.args...), l.environment(o), l.asked.fds
+	if o.Umask == nil {
+		b.Umask = l.asked.umask
+	}
+	if l.login && o.NoHome == "" && strings.HasPrefix(o.Home, "/") {
+		b.Dir = o.Home
+	}
+	b.KeepLoginUID = true // it says who has logged in, and that has not changed
+	return b, l.fit(b)
+}
+
+// fit lowers limits that modules have set to what the caller's process can set: become
+// has no right to more.
+func (l *localProto) fit(b *becomerecord.Bound) error {
+	for n, name := range map[int]string{unix.RLIMIT_NOFILE: "Max open files", unix.RLIMIT_NPROC: "Max processes"} {
+		want, ok := b.Limits[n]
+		if !ok {
+			continue
+		}
+		_, hard, err := proc.ReadLimit(int(l.sender.Pid), name)
+		if err != nil {
+			return violation("the sender has ended")
+		}
+		b.Limits[n] = becomerecord.Limit{Soft: min(want.Soft, hard), Hard: min(want.Hard, hard)}
+	}
+	return nil
+}
+
+// listedShell says whether shells(5) lists a shell.
+func listedShell(shell string) bool {
+	b, err := sys.ReadFile(shells, maxShells)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if strings.TrimSpace(line) == shell {
+			return true
+		}
+	}
+	return false
+}
+
+// unsafeVariables are those that the C library takes out of the environment of a
+// setuid program, as su(1) is elsewhere: sysdeps/generic/unsecvars.h of glibc.
+var unsafeVariables = []string{
+	"GCONV_PATH", "GETCONF_DIR", "GLIBC_TUNABLES", "HOSTALIASES", "LOCALDOMAIN", "LOCPATH", "MALLOC_TRACE", "NIS_PATH", "NLSPATH",
+	"RESOLV_HOST_CONF", "RES_OPTIONS", "TMPDIR", "TZDIR",
+}
+
+// unsafeVariable says whether NAME=VALUE is one of them.
+func unsafeVariable(kv string) bool {
+	name, _, _ := strings.Cut(kv, "=")
+	return strings.HasPrefix(name, "LD_") || strings.HasPrefix(name, "MALLOC_") || slices.Contains(unsafeVariables, name)
+}

@@ -1,0 +1,48 @@
+package conversation
+
+import (
+	"fmt"
+	"syscall"
+
+	"github.com/msteinert/pam/v2"
+
+	"p9auth/capproto"
+	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/pam/internal/nss"
+)
+
+// beginLocal starts the transaction of somebody who is logged in, and has called su(1)
+// or the like. From here on this process has the caller's real uid and root's effective
+// and saved one, as a setuid program has them: modules decide by that (pam_rootok,
+// pam_wheel, pam_unix, pam_xauth). It has nothing else of the caller's.
+func (c *Conversation) beginLocal(b pamwire.Begin) (pamwire.Event, error) {
+	a, err := nss.Lookup(b.User)
+	switch {
+	case err == nss.ErrNoUser, err == nil && a.Home == "":
+		return nil, pamwire.Refused{Code: capproto.CodeAccount,
+			Text: fmt.Sprintf("user %s does not exist or the user entry does not contain all the required fields", b.User)}
+	case err != nil:
+		return nil, err
+	}
+	b.User = a.Name
+	caller, err := nss.LookupUID(*b.Caller)
+	if err != nil && err != nss.ErrNoUser {
+		return nil, err
+	}
+	// All threads: libpam's calls are made by this one, and no other must keep more.
+	if err := syscall.Setresuid(int(*b.Caller), 0, 0); err != nil {
+		return nil, fmt.Errorf("setresuid: %w", err)
+	}
+	if err := c.transaction(b); err != nil {
+		return nil, err
+	}
+	c.login.Local = true
+	e := pamwire.Begun{LogName: a.Name}
+	if caller != nil {
+		e.Caller = caller.Name
+		if err := c.tx.SetItem(pam.Ruser, caller.Name); err != nil {
+			return nil, fmt.Errorf("pam_set_item: %w", err)
+		}
+	}
+	return e, nil
+}

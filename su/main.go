@@ -1,0 +1,120 @@
+// Su becomes another user, without privileges: it is util-linux's su(1) on a machine
+// that has no setuid program.
+//
+// Whoever runs it is the caller, whom factotum knows from the kernel. It relays what
+// PAM says and what the person types, says what is to be executed, and receives a
+// capability that is bound to that. A child of it redeems the capability, and is the
+// user's shell then; su waits for it, stops and goes on with it, and has its status.
+//
+// It has no right of any kind, and decides nothing: factotum does.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"p9auth/capproto"
+	"p9auth/internal/capuse"
+	"p9auth/internal/converse"
+	_ "p9auth/internal/undumpable" // it holds passwords
+	"p9auth/internal/version"
+)
+
+const socket = "/run/factotum/rpc"
+
+func main() {
+	if len(os.Args) > 0 && os.Args[0] == childName {
+		redeem()
+	}
+	o, err := parseArgs(os.Args[1:])
+	switch {
+	case errors.Is(err, errHelp):
+		fmt.Print(usage)
+		return
+	case errors.Is(err, errVersion):
+		fmt.Print(version.Text("su"))
+		return
+	case err == nil:
+		err = su(o)
+	}
+	fmt.Fprintf(os.Stderr, "su: %v\n", err)
+	if errors.As(err, new(usageError)) {
+		fmt.Fprintln(os.Stderr, "Try 'su --help' for more information.")
+	}
+	os.Exit(1)
+}
+
+// su becomes the user, and ends with the shell's status. It returns only on failure.
+func su(o options) error {
+	if n, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && n != 0 {
+		return errors.New("this process has no_new_privs set, so that it cannot become another user; start it outside of the service or container that sets it (NoNewPrivileges=)")
+	}
+	fds, err := openDescriptors()
+	if err != nil {
+		return err
+	}
+	client, err := capproto.Dial(socket)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := client.StartSu(o.user, o.login, terminal()); err != nil {
+		return err
+	}
+	if err := client.Converse(converse.Say); err != nil {
+		return err
+	}
+	if err := client.Run(o.run(fds)); err != nil {
+		return err
+	}
+	if err := client.Session(); err != nil {
+		return fmt.Errorf("cannot open session: %w", err)
+	}
+	if err := client.Converse(converse.Say); err != nil {
+		return fmt.Errorf("cannot open session: %w", err)
+	}
+	a, err := client.AuthInfo()
+	if err != nil {
+		return err
+	}
+	if shell := o.wantedShell(); shell != "" && shell != a.Shell {
+		fmt.Fprintf(os.Stderr, "su: using restricted shell %s\n", a.Shell)
+	}
+	if o.login && a.NoHome != "" {
+		fmt.Fprintf(os.Stderr, "su: warning: cannot change directory to %s: %s\n", a.Home, a.NoHome)
+	}
+	return watch(client, a, o, fds)
+}
+
+// terminal is the first of the standard descriptors that is a terminal, or nil.
+func terminal() *os.File {
+	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// childName is argv[0] of the child that redeems.
+const childName = "su: redeem"
+
+// redeem is the child: it reads the capability, and becomes the user.
+func redeem() {
+	f := os.NewFile(capabilityFD, "capability")
+	b := make([]byte, capproto.MaxCap+1)
+	n := 0
+	for n < len(b) {
+		m, err := f.Read(b[n:])
+		if n += m; err != nil {
+			break
+		}
+	}
+	f.Close()
+	err := capuse.Redeem(capuse.DefaultPath, string(b[:n]))
+	fmt.Fprintf(os.Stderr, "su: %v\n", err)
+	os.Exit(126)
+}

@@ -1,0 +1,27 @@
+package testbed
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Local lets whoever is logged in use su and the like: each line is one of
+// factotum.conf(5), such as "FrontEnd * su su".
+func (b *Bed) Local(tb testing.TB, lines ...string) {
+	tb.Helper()
+	b.Sh(tb, "printf '%s\\n' '"+strings.Join(lines, "' '")+"' >>/etc/p9auth/factotum.conf")
+	before := b.Logged("configuration read again")
+	if err := syscall.Kill(b.Pids("factotum")[0], syscall.SIGHUP); err != nil {
+		tb.Fatal(err)
+	}
+	if !Eventually(func() bool { return b.Logged("configuration read again") > before }) {
+		tb.Fatalf("factotum does not take %q: %s", lines, b.Log())
+	}
+}
+
+// AsPerson puts before a command what makes it that of a person who is logged in: it
+// has the user's groups, and no capability in any set but the bounding set.
+func AsPerson(user string, argv ...string) []string {
+	return append([]string{"setpriv", "--reuid", user, "--regid", user, "--init-groups", "--inh-caps=-all", "--ambient-caps=-all", "--"}, argv...)
+}
