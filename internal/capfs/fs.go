@@ -30,6 +30,7 @@ package capfs
 import (
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -51,6 +52,12 @@ type Options struct {
 	// daemon that counts them does it there. nil: they go to Log.
 	Redeemed, Refused func(args ...any)
 
+	// Lost is called each time that somebody has taken the mount away, or made it
+	// useless, with the reason; it is mounted again then. Gone is called when that
+	// cannot be done, and the file system is of no use any more. nil: they go to Log.
+	Lost func(reason string)
+	Gone func(error)
+
 	now func() time.Time // for tests of the table's clock
 }
 
@@ -68,7 +75,8 @@ type FS struct {
 	opt                Options
 	program            program
 	table              table
-	server             *fuse.Server
+	at                 *mounted    // where it is mounted; the watch's alone, once there is one
+	over               atomic.Bool // it is to be mounted no more
 	quiet              loglimit.Limiter
 
 	mu       sync.Mutex
@@ -101,6 +109,12 @@ func newFS(opt Options, p program) *FS {
 	}
 	if opt.Refused == nil {
 		opt.Refused = func(args ...any) { opt.Log.Warn("capability refused", args...) }
+	}
+	if opt.Lost == nil {
+		opt.Lost = func(reason string) { opt.Log.Error("the capability files were lost", "reason", reason) }
+	}
+	if opt.Gone == nil {
+		opt.Gone = func(err error) { opt.Log.Error("no capability files", "error", err.Error()) }
 	}
 	return &FS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),

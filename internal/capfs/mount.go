@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -29,10 +30,47 @@ func Mount(dir string, opt Options) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	fs := newFS(opt, p)
+	if err := fs.mount(dir); err != nil {
 		return nil, err
 	}
-	fs := newFS(opt, p)
+	go fs.stay(dir)
+	return fs, nil
+}
+
+// mount mounts the file system at dir, where nothing of ours is, and serves it.
+func (fs *FS) mount(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	m, end, err := newMounted()
+	if err != nil {
+		return err
+	}
+	s, err := fs.serve(dir)
+	if err != nil {
+		end.Close()
+		m.close()
+		return err
+	}
+	go func() {
+		s.Serve()
+		end.Close()
+	}()
+	if m.id, err = check(dir, s); err != nil {
+		detach(dir)
+		m.close()
+		return err
+	}
+	fs.at = m
+	return nil
+}
+
+// serve makes the mount and the server that answers there.
+func (fs *FS) serve(dir string) (*fuse.Server, error) {
+	// No process starts with the descriptor of /dev/fuse, see closeOnExec.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	s, err := fuse.NewServer(fs, dir, &fuse.MountOptions{
 		FsName: "p9auth", Name: "p9auth",
 		AllowOther:         true,
@@ -50,29 +88,29 @@ func Mount(dir string, opt Options) (*FS, error) {
 		s.Unmount()
 		return nil, err
 	}
-	fs.server = s
-	go s.Serve()
+	return s, nil
+}
+
+// check finds out whether the mount answers, and whether its files are worth anything.
+// It returns the mount's number.
+func check(dir string, s *fuse.Server) (id uint64, err error) {
 	if err := s.WaitMount(); err != nil {
-		fs.Unmount(dir)
-		return nil, fmt.Errorf("cannot serve the capability files at %s: %w", dir, err)
+		return 0, fmt.Errorf("cannot serve the capability files at %s: %w", dir, err)
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		fs.Unmount(dir)
-		return nil, fmt.Errorf("statfs %s: %w", dir, err)
+		return 0, fmt.Errorf("statfs %s: %w", dir, err)
 	}
 	if st.Flags&unix.ST_NOSUID != 0 {
-		fs.Unmount(dir)
-		return nil, fmt.Errorf("%s is mounted nosuid, so the kernel ignores its file capabilities: let factotum mount it in the initial user namespace", dir)
+		return 0, fmt.Errorf("%s is mounted nosuid, so the kernel ignores its file capabilities: let factotum mount it in the initial user namespace", dir)
 	}
 	// The first close(2) teaches the kernel not to ask about closing, see Flush.
 	f, err := os.OpenFile(filepath.Join(dir, "capuse"), os.O_RDWR, 0)
 	if err != nil {
-		fs.Unmount(dir)
-		return nil, err
+		return 0, err
 	}
 	f.Close()
-	return fs, nil
+	return mountAt(dir)
 }
 
 // closeOnExec marks our descriptors of /dev/fuse, which the library leaves
@@ -122,8 +160,11 @@ func clearStale(dir string) error {
 	return nil
 }
 
-// Unmount takes the file system away from dir at once. Processes that are
+// Unmount takes the file system away from dir at once, for good. Processes that are
 // being served in that moment get errors.
 func (fs *FS) Unmount(dir string) error {
-	return unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	fs.over.Store(true)
+	return detach(dir)
 }
+
+func detach(dir string) error { return unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) }

@@ -27,7 +27,7 @@ const parameters = "/sys/module/p9auth/parameters/"
 // openCapHash opens the kernel's caphash, which is ours alone in this user
 // namespace from now on. It cannot bind capabilities. The last function that it returns
 // closes it.
-func openCapHash(c config.Config, log status.Log) (io.Writer, bindFunc, func(), error) {
+func openCapHash(c config.Config, log status.Log, _ func(error)) (io.Writer, bindFunc, func(), error) {
 	f, err := os.OpenFile(c.CapHash, os.O_WRONLY, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -16,8 +16,8 @@ const backend = "fuse"
 
 // openCapHash mounts the capability files and opens caphash, before anything
 // else is done. Of the functions that it returns one binds capabilities, the
-// other takes the files away.
-func openCapHash(c config.Config, log status.Log) (io.Writer, bindFunc, func(), error) {
+// other takes the files away. It calls gone when the files are lost for good.
+func openCapHash(c config.Config, log status.Log, gone func(error)) (io.Writer, bindFunc, func(), error) {
 	become, err := os.ReadFile(c.Become)
 	if err != nil {
 		return nil, nil, nil, err
@@ -26,6 +26,8 @@ func openCapHash(c config.Config, log status.Log) (io.Writer, bindFunc, func(), 
 		Become: become, MaxCaps: c.MaxCapabilities, Lifetime: c.CapabilityLifetime, Log: log.Logger,
 		Redeemed: func(args ...any) { log.Event(status.CapabilityRedeemed, args...) },
 		Refused:  func(args ...any) { log.Event(status.CapabilityRefused, args...) },
+		Lost:     func(reason string) { log.Event(status.CapabilitiesLost, "dir", c.CapDir, "reason", reason) },
+		Gone:     gone,
 	})
 	if err != nil {
 		return nil, nil, nil, err

@@ -102,7 +102,7 @@ func start(file string, given []*net.UnixListener) (*Server, error) {
 // open takes what factotum needs: caphash first, then the sockets.
 func (s *Server) open(given []*net.UnixListener) error {
 	conf := s.gen.Load().conf
-	hash, bind, unmount, err := openCapHash(conf, s.log)
+	hash, bind, unmount, err := openCapHash(conf, s.log, s.fail)
 	if err != nil {
 		return err
 	}

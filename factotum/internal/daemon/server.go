@@ -38,6 +38,7 @@ type Server struct {
 	turned  loglimit.Limiter // of lines about those who are turned away
 
 	places places
+	failed chan error // what factotum cannot do without is lost
 
 	mu     sync.Mutex
 	convs  map[*conversation]bool // all, with and without a place
@@ -46,7 +47,7 @@ type Server struct {
 
 // newServer makes a server, which has no caphash yet and serves nobody.
 func newServer(gen *generation, log *slog.Logger) *Server {
-	s := &Server{began: time.Now(), convs: map[*conversation]bool{}}
+	s := &Server{began: time.Now(), convs: map[*conversation]bool{}, failed: make(chan error, 1)}
 	var secret [32]byte
 	rand.Read(secret[:])
 	s.log = status.NewLog(log, &s.stats)
@@ -69,11 +70,24 @@ func (s *Server) Serve() error {
 		go func() { ended <- s.acceptFrom(ln) }()
 	}
 	for range s.lns {
-		if err := <-ended; err != nil {
+		select {
+		case err := <-ended:
+			if err != nil {
+				return err
+			}
+		case err := <-s.failed:
 			return err
 		}
 	}
 	return nil
+}
+
+// fail ends Serve with an error.
+func (s *Server) fail(err error) {
+	select {
+	case s.failed <- err:
+	default:
+	}
 }
 
 func (s *Server) acceptFrom(ln *net.UnixListener) error {

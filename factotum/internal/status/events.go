@@ -26,6 +26,7 @@ const (
 	CapabilityGiven
 	CapabilityRedeemed
 	CapabilityRefused
+	CapabilitiesLost
 	SessionOpened
 	SessionClosed
 	WorkerFailed
@@ -49,6 +50,7 @@ var events = [nEvents]struct {
 	CapabilityGiven:     {"p9auth_capabilities_given_total", "Capabilities that were made.", slog.LevelInfo, "capability given"},
 	CapabilityRedeemed:  {"p9auth_capabilities_redeemed_total", "Capabilities that were redeemed (FUSE only).", slog.LevelInfo, "capability redeemed"},
 	CapabilityRefused:   {"p9auth_capabilities_refused_total", "Capabilities that were refused.", slog.LevelWarn, "capability refused"},
+	CapabilitiesLost:    {"p9auth_capability_files_lost_total", "Times that the capability files were unmounted or cut off (FUSE only).", slog.LevelError, "the capability files were lost, and are mounted again"},
 	SessionOpened:       {"p9auth_sessions_opened_total", "PAM sessions that were opened.", slog.LevelInfo, "session opened"},
 	SessionClosed:       {"p9auth_sessions_closed_total", "PAM sessions that were closed.", slog.LevelInfo, "session closed"},
 	WorkerFailed:        {"p9auth_worker_failures_total", "PAM workers that failed.", slog.LevelError, "the PAM worker failed"},
