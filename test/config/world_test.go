@@ -56,7 +56,10 @@ var worlds = sync.OnceValues(func() ([]*world, error) {
 		return nil, fmt.Errorf("/etc/os-release names no release of Debian: %s", system)
 	}
 	installed, _ := strconv.Atoi(string(m[1]))
-	libs := `cp --parents -L /usr/sbin/sshd $(ldd /usr/sbin/sshd | grep -o '/[^ ]*') "$1"`
+	// Since OpenSSH 9.8, sshd is three programs.
+	libs := `sshd=/usr/sbin/sshd
+for p in /usr/lib/openssh/sshd-session /usr/lib/openssh/sshd-auth; do [ ! -e $p ] || sshd="$sshd $p"; done
+cp --parents -L $sshd $(ldd $sshd | grep -o '/[^ ]*[^: ]' | sort -u) "$1"`
 	l := []*world{{release: installed, root: dir + "/installed"}}
 	if err := l[0].build(libs); err != nil {
 		return nil, err

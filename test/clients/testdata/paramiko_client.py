@@ -11,10 +11,11 @@ def connected():
     t.start_client()
     return t
 
-def run(t, command):
+def run(t, command, input=b""):
     c = t.open_session()
     c.exec_command(command)
-    c.sendall(b"in\n")
+    if input: # which others than the command for it do not wait for
+        c.sendall(input)
     c.shutdown_write()
     out = c.makefile().read() + c.makefile_stderr().read()
     return out.decode(), c.recv_exit_status()
@@ -37,7 +38,7 @@ elif op == "both":
 else:
     t.auth_publickey("alice", key("right"))
 if op == "exec":
-    out, status = run(t, env["command"])
+    out, status = run(t, env["command"], b"in\n")
     print(out + str(status))
 elif op == "sftp":
     f = paramiko.SFTPClient.from_transport(t)
