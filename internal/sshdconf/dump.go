@@ -13,7 +13,7 @@ import (
 // entry are left out, as sshd leaves them.
 func (s *Settings) Dump(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	for _, k := range table {
+	for _, k := range table() {
 		if k.show == nil {
 			continue
 		}

@@ -14,7 +14,7 @@ func TestTheManualNamesEveryKeyword(t *testing.T) {
 	sections := map[Status]string{Implemented: "KEYWORDS", Accepted: "ACCEPTED KEYWORDS", Refused: "REFUSED KEYWORDS"}
 	want := map[Status]map[string][]string{Implemented: {}, Accepted: {}, Refused: {}}
 	global := map[string]bool{}
-	for _, k := range table {
+	for _, k := range table() {
 		want[k.status][k.name] = nil
 		global[k.name] = k.global
 	}

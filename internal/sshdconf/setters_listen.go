@@ -3,7 +3,7 @@ package sshdconf
 import (
 	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,8 +58,10 @@ func setListen(s *Settings, a *args) error {
 		var port string
 		l.Host, port, _ = strings.Cut(v, ":")
 		l.Port, err = parsePort(port)
-	case strings.Contains(v, ":") && net.ParseIP(v) == nil:
-		return fmt.Errorf("bad address %q", clip(v))
+	case strings.Contains(v, ":"):
+		if _, err := netip.ParseAddr(v); err != nil {
+			return fmt.Errorf("bad address %q", clip(v))
+		}
 	}
 	if err == nil && (l.Host == "" || strings.ContainsAny(l.Host, " \t/*?[]")) {
 		err = fmt.Errorf("bad address %q", clip(v))

@@ -354,7 +354,7 @@ func TestIncludesThatNeverEndAreAnError(t *testing.T) {
 
 func TestEveryKeywordStandsOnceInTheTable(t *testing.T) {
 	seen := map[string]bool{}
-	for _, k := range table {
+	for _, k := range table() {
 		l := strings.ToLower(k.name)
 		if seen[l] || aliases[l] != "" {
 			t.Errorf("%s stands twice", k.name)
@@ -530,4 +530,23 @@ func FuzzParse(f *testing.F) {
 		s.Auth().KeysFiles("alice", "/home/alice", 1000)
 		s.Admits("alice", "h", netip.MustParseAddr("::1"), []string{"g"})
 	})
+}
+
+func TestAPortMayBeTheNameOfAServiceOverTCP(t *testing.T) {
+	old := servicesFile
+	defer func() { servicesFile = old }()
+	servicesFile = filepath.Join(t.TempDir(), "services")
+	text := "# services\nntp 123/udp # time\nssh\t22/tcp\nhttp 80/tcp www # WorldWideWeb HTTP\nbad x/tcp\n"
+	if err := os.WriteFile(servicesFile, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"ssh": 22, "http": 80, "www": 80, "+22": 22, "ntp": 0, "WorldWideWeb": 0, "bad": 0, "none": 0, "": 0} {
+		if got, err := parsePort(name); got != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d, %v", name, got, err)
+		}
+	}
+	servicesFile += ".none"
+	if _, err := parsePort("ssh"); err == nil {
+		t.Error("a service without services(5)")
+	}
 }

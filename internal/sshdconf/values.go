@@ -1,8 +1,11 @@
 package sshdconf
 
 import (
+	"bufio"
 	"fmt"
-	"net"
+	"io"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -195,7 +198,7 @@ func (h HostPort) String() string {
 		port = strconv.Itoa(h.Port)
 	}
 	if strings.Contains(h.Host, ":") {
-		return net.JoinHostPort(h.Host, port)
+		return "[" + h.Host + "]:" + port
 	}
 	return h.Host + ":" + port
 }
@@ -267,12 +270,33 @@ type ChannelTimeout struct {
 func parsePort(s string) (int, error) {
 	n, err := strconv.ParseUint(strings.TrimPrefix(s, "+"), 10, 16)
 	if s != "" && !strings.ContainsAny(s, "+-0123456789") {
-		var p int
-		p, err = net.LookupPort("tcp4", s)
-		n = uint64(p)
+		n, err = servicePort(s)
 	}
 	if err != nil || n == 0 {
 		return 0, fmt.Errorf("bad port %q", clip(s))
 	}
 	return int(n), nil
+}
+
+// servicesFile is services(5).
+var servicesFile = "/etc/services"
+
+// servicePort is the port of a service over TCP, by its name or an alias.
+func servicePort(name string) (uint64, error) {
+	f, err := os.Open(servicesFile)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(io.LimitReader(f, 1<<20)); s.Scan(); {
+		text, _, _ := strings.Cut(s.Text(), "#")
+		words := strings.Fields(text)
+		if len(words) < 2 || words[0] != name && !slices.Contains(words[2:], name) {
+			continue
+		}
+		if port, tcp := strings.CutSuffix(words[1], "/tcp"); tcp {
+			return strconv.ParseUint(port, 10, 16)
+		}
+	}
+	return 0, fmt.Errorf("%s has no service %q over TCP", servicesFile, clip(name))
 }
