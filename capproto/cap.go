@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"strings"
 )
@@ -129,8 +128,8 @@ func (c Cap) String() string { return c.Grant.Text() + "@(secret)" }
 // GoString is String: %#v hides the key too.
 func (c Cap) GoString() string { return c.String() }
 
-// LogValue makes log/slog hide the key.
-func (c Cap) LogValue() slog.Value { return slog.StringValue(c.String()) }
+// MarshalText is String: log/slog hides the key too.
+func (c Cap) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // String hides the key.
 func (Key) String() string { return "(secret)" }

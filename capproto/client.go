@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Client is a front end's side of a conversation. Its methods send one
@@ -31,11 +32,10 @@ var patience = 30 * time.Second
 // Dial connects to factotum's socket. The kernel remembers the credentials
 // that the process has now, see SO_PEERCRED in unix(7).
 func Dial(path string) (*Client, error) {
-	addr := &net.UnixAddr{Name: path, Net: "unixpacket"}
-	c, err := net.DialUnix("unixpacket", nil, addr)
+	c, err := connect(path)
 	for end := time.Now().Add(patience); errors.Is(err, syscall.EAGAIN) && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond) // too many connect at once, see connect(2)
-		c, err = net.DialUnix("unixpacket", nil, addr)
+		c, err = connect(path)
 	}
 	switch {
 	case err == nil:
@@ -46,6 +46,19 @@ func Dial(path string) (*Client, error) {
 		return nil, fmt.Errorf("no permission to talk to factotum at %s", path)
 	}
 	return nil, fmt.Errorf("connect to factotum: %w", err)
+}
+
+// connect connects to a unix socket of packets.
+func connect(path string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "connect", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // Close ends the conversation. Capabilities that it gave and that nobody has

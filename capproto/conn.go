@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,19 +22,30 @@ const (
 	scmMaxFD = 253
 )
 
-// A Conn carries messages over a SOCK_SEQPACKET unix socket. One goroutine may
-// send while another receives.
+// A Socket is a SOCK_SEQPACKET unix socket: an *os.File, or a *net.UnixConn where a
+// program has package net anyway. Small programs do without it.
+type Socket interface {
+	syscall.Conn
+	io.WriteCloser
+	SetDeadline(time.Time) error
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// A Conn carries messages over a Socket. One goroutine may send while another
+// receives.
 type Conn struct {
-	c   *net.UnixConn
-	buf []byte
-	oob []byte
-	raw bool // as StrangerConn has it
+	c      Socket
+	buf    []byte
+	oob    []byte
+	raw    bool // as StrangerConn has it
+	closed atomic.Bool
 
 	discarded sync.WaitGroup // descriptors that are being closed
 }
 
 // NewConn wraps a socket whose peer sends packets of at most max bytes.
-func NewConn(c *net.UnixConn, max int) *Conn {
+func NewConn(c Socket, max int) *Conn {
 	return &Conn{
 		c:   c,
 		buf: make([]byte, max+1),
@@ -46,7 +57,7 @@ func NewConn(c *net.UnixConn, max int) *Conn {
 // packets have FDs in place of Files, and only of the kinds that factotum can be
 // asked about: TCP sockets and terminals. Another kind is closed as it comes, and
 // is an error.
-func StrangerConn(c *net.UnixConn, max int) *Conn {
+func StrangerConn(c Socket, max int) *Conn {
 	s := NewConn(c, max)
 	s.raw = true
 	return s
@@ -55,26 +66,77 @@ func StrangerConn(c *net.UnixConn, max int) *Conn {
 // FileConn makes a Conn of an inherited socket, which it closes.
 func FileConn(f *os.File, max int) (*Conn, error) {
 	defer f.Close()
-	c, err := net.FileConn(f)
+	s, err := socket(f)
 	if err != nil {
 		return nil, err
 	}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		c.Close()
-		return nil, errors.New("not a unix socket")
-	}
-	return NewConn(u, max), nil
+	return NewConn(s, max), nil
 }
 
-// Unix is the socket under the Conn.
-func (c *Conn) Unix() *net.UnixConn { return c.c }
+// socket is another descriptor of a unix socket, one on which Go's runtime waits.
+func socket(f *os.File) (*os.File, error) {
+	if domain, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
+		return nil, errors.New("not a unix socket")
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// Socket is the socket under the Conn.
+func (c *Conn) Socket() Socket { return c.c }
+
+// File is another descriptor of the socket, for another process.
+func (c *Conn) File() (f *os.File, err error) {
+	err = c.control(func(fd int) error {
+		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err == nil {
+			f = os.NewFile(uintptr(n), "factotum")
+		}
+		return os.NewSyscallError("fcntl", err)
+	})
+	return f, err
+}
+
+// Shutdown closes one way of the socket, SHUT_RD or SHUT_WR of shutdown(2).
+func (c *Conn) Shutdown(how int) error {
+	return c.control(func(fd int) error { return unix.Shutdown(fd, how) })
+}
+
+// control calls f with the socket's descriptor.
+func (c *Conn) control(f func(fd int) error) error {
+	raw, err := c.c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+		return c.failed(e)
+	}
+	return err
+}
+
+// failed is os.ErrClosed in place of the error of a socket that is closed here.
+func (c *Conn) failed(err error) error {
+	if err != nil && c.closed.Load() {
+		return os.ErrClosed
+	}
+	return err
+}
 
 // SetWriteDeadline sets until when Send may wait for room.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.c.SetWriteDeadline(t) }
 
-// Close closes the socket.
-func (c *Conn) Close() error { return c.c.Close() }
+// Close closes the socket. Who uses it then, or waits on it, gets os.ErrClosed.
+func (c *Conn) Close() error {
+	c.closed.Store(true)
+	return c.c.Close()
+}
 
 // Send sends one message with the given files' descriptors.
 func (c *Conn) Send(m Msg, files ...*os.File) error {
@@ -86,14 +148,27 @@ func (c *Conn) Send(m Msg, files ...*os.File) error {
 	if len(files) == 0 {
 		// By write(2): the sandbox of sshfront has no sendmsg(2).
 		_, err = c.c.Write(b)
-		return err
+		return c.failed(err)
 	}
 	fds := make([]int, len(files))
 	for i, f := range files {
 		fds[i] = int(f.Fd())
 	}
-	_, _, err = c.c.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
-	return err
+	raw, err := c.c.SyscallConn()
+	if err != nil {
+		return c.failed(err)
+	}
+	e := raw.Write(func(fd uintptr) bool {
+		for {
+			if err = unix.Sendmsg(int(fd), b, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL); err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	if e != nil {
+		return c.failed(e)
+	}
+	return os.NewSyscallError("sendmsg", err)
 }
 
 // A Packet is a received message with what the kernel says of it.
@@ -160,11 +235,11 @@ func (c *Conn) Recv() (Packet, error) {
 
 // receive receives the bytes of a packet, and its control messages. Meanwhile no
 // child is made: when it is executed it would have to close the descriptors that
-// control refuses, too.
+// controls refuses, too.
 func (c *Conn) receive(p *Packet) (n, flags int, err error) {
 	raw, err := c.c.SyscallConn()
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, c.failed(err)
 	}
 	e := raw.Read(func(fd uintptr) bool {
 		syscall.ForkLock.RLock()
@@ -176,18 +251,18 @@ func (c *Conn) receive(p *Packet) (n, flags int, err error) {
 			}
 		}
 		if err == nil {
-			err = c.control(p, c.oob[:oobn])
+			err = c.controls(p, c.oob[:oobn])
 		}
 		return err != unix.EAGAIN
 	})
 	if e != nil {
-		err = e
+		err = c.failed(e)
 	}
 	return n, flags, err
 }
 
-// control reads the control messages of a packet.
-func (c *Conn) control(p *Packet, oob []byte) error {
+// controls reads the control messages of a packet.
+func (c *Conn) controls(p *Packet, oob []byte) error {
 	cms, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return fmt.Errorf("%w: control message: %v", ErrPacket, err)

@@ -112,9 +112,15 @@ func pair(t *testing.T) (a, b *Conn) {
 	return cs[0], cs[1]
 }
 
+// sendRaw sends bytes and descriptors as they are.
+func sendRaw(t *testing.T, c *Conn, b []byte, fds ...int) error {
+	t.Helper()
+	return c.control(func(fd int) error { return unix.Sendmsg(fd, b, unix.UnixRights(fds...), nil, 0) })
+}
+
 func TestConnCarriesFilesAndCredentials(t *testing.T) {
 	a, b := pair(t)
-	raw, _ := b.Unix().SyscallConn()
+	raw, _ := b.Socket().SyscallConn()
 	raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -157,7 +163,7 @@ func TestConnClosesFilesOfABadPacket(t *testing.T) {
 	a, b := pair(t)
 	r, w, _ := os.Pipe()
 	defer r.Close()
-	a.Unix().WriteMsgUnix([]byte("NOT A PACKET"), unix.UnixRights(int(w.Fd())), nil)
+	sendRaw(t, a, []byte("NOT A PACKET"), int(w.Fd()))
 	w.Close()
 	if _, err := b.Recv(); !errors.Is(err, ErrPacket) {
 		t.Fatalf("got %v", err)
@@ -171,7 +177,7 @@ func TestConnClosesFilesOfAnEmptyPacket(t *testing.T) {
 	a, b := pair(t)
 	r, w, _ := os.Pipe()
 	defer r.Close()
-	raw, _ := a.Unix().SyscallConn()
+	raw, _ := a.Socket().SyscallConn()
 	raw.Control(func(fd uintptr) {
 		// The functions of package unix would add a byte.
 		oob := unix.UnixRights(int(w.Fd()))
@@ -286,7 +292,7 @@ func TestDialWaitsForItsTurn(t *testing.T) {
 // strangers is pair for a server of strangers.
 func strangers(t *testing.T) (a, b *Conn) {
 	a, b = pair(t)
-	return a, StrangerConn(b.Unix(), MaxRequest)
+	return a, StrangerConn(b.Socket(), MaxRequest)
 }
 
 func TestOnlyTCPSocketsAndTerminalsAreTakenFromAStranger(t *testing.T) {
@@ -414,7 +420,7 @@ func TestDescriptorsBeyondTheBoundAreClosedAndNotWaitedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := a.Unix().WriteMsgUnix(bytes, unix.UnixRights(fds...), nil); err != nil {
+	if err := sendRaw(t, a, bytes, fds...); err != nil {
 		t.Fatal(err)
 	}
 	for _, fd := range fds {

@@ -2,7 +2,6 @@ package capproto
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 
 // File makes a copy of the conversation's descriptor, for the process that the
 // capability is redeemed for.
-func (c *Client) File() (*os.File, error) { return c.c.c.File() }
+func (c *Client) File() (*os.File, error) { return c.c.File() }
 
 // A Terminals is what is left of a conversation when the capability is redeemed.
 type Terminals struct{ c *Client }
@@ -32,16 +31,11 @@ func ResumeTerminals(fd int) (*Terminals, error) {
 	}
 	f := os.NewFile(uintptr(fd), "factotum")
 	defer f.Close()
-	c, err := net.FileConn(f)
+	c, err := FileConn(f, MaxReply)
 	if err != nil {
-		return nil, fmt.Errorf("the conversation with factotum: %w", err)
+		return nil, fmt.Errorf("%w: the conversation with factotum: %w", ErrPacket, err)
 	}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		c.Close()
-		return nil, fmt.Errorf("%w: not a conversation with factotum", ErrPacket)
-	}
-	return &Terminals{&Client{c: NewConn(u, MaxReply), answered: true}}, nil
+	return &Terminals{&Client{c: c, answered: true}}, nil
 }
 
 // Redeemed tells factotum that the capability is redeemed, so that it does not count as

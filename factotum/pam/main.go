@@ -21,7 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+
 	"os"
 	"os/signal"
 	"runtime"
@@ -29,6 +29,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/factotum/pam/internal/conversation"
+	"p9auth/factotum/pam/internal/log"
 	"p9auth/internal/privs"
 	_ "p9auth/internal/undumpable" // it holds passwords
 	"p9auth/internal/version"
@@ -43,7 +44,6 @@ func main() {
 		fmt.Print(version.Text("factotum-pam", "github.com/msteinert/pam/v2"))
 		return
 	}
-	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)).With("pid", os.Getpid()))
 	// Giving a terminal back hangs up its line, which must not end this process
 	// before the session is closed. The signals are caught, not ignored: programs
 	// that modules execute would inherit that.
@@ -63,6 +63,6 @@ func main() {
 }
 
 func fail(err error) {
-	slog.Error("PAM worker", "error", err.Error())
+	log.Error("PAM worker", "error", err.Error())
 	os.Exit(1)
 }

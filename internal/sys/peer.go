@@ -2,15 +2,15 @@ package sys
 
 import (
 	"errors"
-	"net"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // PeerCred returns who made a connection or, of an accepted one, who connected:
 // SO_PEERCRED in unix(7).
-func PeerCred(u *net.UnixConn) (*unix.Ucred, error) {
+func PeerCred(u syscall.Conn) (*unix.Ucred, error) {
 	rc, err := u.SyscallConn()
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -170,7 +169,7 @@ func (c *conversation) reply(m capproto.Msg) error {
 // fail tells the front end of an error. It returns whether the conversation
 // can go on.
 func (c *conversation) fail(err error) bool {
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, os.ErrClosed) {
 		return false
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {

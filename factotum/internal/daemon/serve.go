@@ -3,7 +3,7 @@ package daemon
 import (
 	"errors"
 	"io"
-	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,8 +39,8 @@ func (c *conversation) run() {
 				err = errGrace
 			}
 		case err := <-c.gone:
-			// net.ErrClosed: factotum itself has closed, as it ends.
-			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+			// os.ErrClosed: factotum itself has closed, as it ends.
+			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrClosed) {
 				c.fail(violation("%v", err))
 			}
 			return
@@ -54,7 +54,7 @@ func (c *conversation) run() {
 // receive passes on what the front end sends, until it stops or quit is closed.
 func (c *conversation) receive(quit <-chan struct{}) {
 	defer c.wire.Wait()
-	defer contain(c.log, func() { c.gone <- net.ErrClosed })
+	defer contain(c.log, func() { c.gone <- os.ErrClosed })
 	for {
 		p, err := c.wire.Recv()
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
-	"p9auth/internal/sys"
+	"p9auth/internal/sockets"
 )
 
 // The rpc socket. A service manager may give it (LISTEN_FDS, see
@@ -21,7 +21,7 @@ import (
 
 // inherited returns the sockets that the service manager has given.
 func inherited() ([]*net.UnixListener, error) {
-	all, err := sys.Inherited()
+	all, err := sockets.Inherited()
 	if err != nil {
 		return nil, err
 	}

@@ -13,8 +13,8 @@ import (
 	"p9auth/factotum/internal/sshauth"
 	"p9auth/factotum/internal/status"
 	"p9auth/internal/authkeys"
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
-	"p9auth/internal/sys"
 )
 
 // An sshProto proves a user by the proofs of RFC 4252 that an SSH client offers
@@ -75,7 +75,7 @@ func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
 	if err != nil {
 		return capproto.Msg{}, violation("%v", err)
 	}
-	if l.remote, l.local, err = sys.TCPAddrs(p.FDs[0]); err != nil {
+	if l.remote, l.local, err = sockets.TCPAddrs(p.FDs[0]); err != nil {
 		return capproto.Msg{}, violation("%v", err)
 	}
 	l.host = l.remote.Addr().String()

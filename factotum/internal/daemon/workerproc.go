@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -19,6 +18,8 @@ import (
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/status"
 	"p9auth/internal/sys"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxQueue bounds what a chatty module may say while nobody reads.
@@ -88,7 +89,7 @@ func (w *workerProc) spawn() error {
 		w.running.Add(-1)
 		// Keep what is already queued, but stop reading: a child left behind by a
 		// PAM module may still hold the socket.
-		conn.Unix().CloseRead()
+		conn.Shutdown(unix.SHUT_RD)
 		p.ended <- err
 	}()
 	w.mu.Lock()
@@ -150,7 +151,7 @@ func (w *workerProc) PID() int { return w.current().cmd.Process.Pid }
 func (w *workerProc) Abandon() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.proc.conn.Unix().CloseWrite()
+	w.proc.conn.Shutdown(unix.SHUT_WR)
 	// A module that hangs does not notice. One that opens a session may be at
 	// work that had better not be broken off. A program that looks up keys has
 	// 10 s, and the worker has to end it and its children before it is killed.
@@ -225,7 +226,7 @@ func (w *workerProc) listen(p process, pass bool) error {
 	greeted := false
 	for {
 		packet, err := p.conn.Recv()
-		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, io.EOF) || errors.Is(err, os.ErrClosed) {
 			return nil
 		}
 		var e pamwire.Event

@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
-	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/sshlog"
 )
 
@@ -40,7 +40,7 @@ func (l *listener) accept(s *net.TCPListener) {
 // follow (-d).
 func (l *listener) take(c *net.TCPConn) bool {
 	defer c.Close()
-	remote, local := sys.AddrPort(c.RemoteAddr()), sys.AddrPort(c.LocalAddr())
+	remote, local := sockets.AddrPort(c.RemoteAddr()), sockets.AddrPort(c.LocalAddr())
 	if !remote.IsValid() || !local.IsValid() {
 		return true // it has gone already
 	}

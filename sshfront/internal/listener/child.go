@@ -108,7 +108,7 @@ func (c *child) wait() {
 	}
 	// It may have said that it is authenticated, and then ended. Nobody else
 	// should have the socket's other end, and nobody is waited for.
-	c.wire.Unix().SetReadDeadline(time.Now().Add(time.Second))
+	c.wire.Socket().SetReadDeadline(time.Now().Add(time.Second))
 	<-c.served
 	c.l.mu.Lock()
 	early, timeout := c.early, c.timeout

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/internal/privs"
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
 	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/control"
@@ -111,7 +112,7 @@ func Run(o Options) error {
 		inetd, err = stdinConn()
 	case len(passed) > 0:
 		for _, s := range passed {
-			l.sockets[sys.AddrPort(s.Addr())] = s
+			l.sockets[sockets.AddrPort(s.Addr())] = s
 		}
 	default:
 		err = l.open(conf)

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
-	"p9auth/internal/sys"
 )
 
 // maxSockets is how many sockets the listener listens on; sshd has 16.
@@ -21,7 +21,7 @@ const maxSockets = 64
 // inherited returns the TCP sockets that the service manager listens on for us,
 // or none.
 func inherited() ([]*net.TCPListener, error) {
-	passed, err := sys.Inherited()
+	passed, err := sockets.Inherited()
 	if err != nil {
 		return nil, err
 	}

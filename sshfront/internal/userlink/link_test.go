@@ -81,7 +81,7 @@ func TestALyingConnectionProcessIsCutOff(t *testing.T) {
 		s := NewServer(far)
 		var err error
 		for _, p := range packets {
-			near.Unix().Write([]byte(p))
+			near.Socket().Write([]byte(p))
 			_, _, err = s.Next()
 		}
 		if !errors.Is(err, capproto.ErrPacket) {
@@ -185,7 +185,7 @@ func TestALyingUserProcessIsCutOff(t *testing.T) {
 		c := NewClient(near)
 		go func() {
 			far.Recv()
-			far.Unix().Write([]byte(answer))
+			far.Socket().Write([]byte(answer))
 		}()
 		if l, err := c.Listen("", 0); err == nil || l != nil {
 			t.Errorf("%s: %v, %v", what, l, err)
@@ -206,7 +206,7 @@ func TestTheTicketSaysWhichVersionTheWordsHave(t *testing.T) {
 		"ticket version=1 ticket=secret x=y":  "does not take x=",
 		"ticket version=1 ticket=a ticket=b ": "",
 	} {
-		near.Unix().Write([]byte(packet))
+		near.Socket().Write([]byte(packet))
 		if _, err := ReceiveTicket(far); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", packet, err)
 		}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strconv"
 	"sync"
@@ -24,7 +23,7 @@ type Server struct {
 func NewServer(conn *capproto.Conn) *Server { return &Server{conn: conn} }
 
 // Next waits for the next request. After an error the link is of no more use:
-// io.EOF or net.ErrClosed says that it is closed, and one that wraps
+// io.EOF or os.ErrClosed says that it is closed, and one that wraps
 // capproto.ErrPacket that the connection process does not keep to the protocol.
 func (s *Server) Next() (id uint32, r Request, err error) {
 	p, err := s.conn.Recv()
@@ -119,4 +118,4 @@ func Refuse(link *capproto.Conn, text string) error {
 }
 
 // IsClosed reports whether an error of Next only says that the link is closed.
-func IsClosed(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) }
+func IsClosed(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, os.ErrClosed) }

@@ -255,7 +255,7 @@ func malformed([]string) {
 	for _, p := range packets {
 		t := dial()
 		t.in = strconv.Quote(p[:min(len(p), 60)])
-		_, err := t.Unix().Write([]byte(p))
+		_, err := t.Socket().Write([]byte(p))
 		must(err)
 		t.wantEnd("it", capproto.CodeProtocol)
 		violations++
@@ -268,7 +268,7 @@ func malformed([]string) {
 	}
 	// The kernel itself keeps what is larger than a socket's buffer away.
 	t := dial()
-	_, err := t.Unix().Write(make([]byte, 1<<20))
+	_, err := t.Socket().Write(make([]byte, 1<<20))
 	if !errors.Is(err, unix.EMSGSIZE) && !errors.Is(err, unix.ENOBUFS) {
 		panic(fmt.Sprintf("a packet of 1 MiB: %v", err))
 	}
@@ -373,7 +373,7 @@ func handOver(args []string) {
 	for _, state := range []string{"idle", "asked", "proven", "opening", "open"} {
 		t := to(state)
 		t.ask("attr") // the conversation is this process's from here on
-		f, err := t.Unix().File()
+		f, err := t.File()
 		must(err)
 		verb := map[string]string{"idle": "start", "asked": "write", "proven": "session", "opening": "read", "open": "authinfo"}[state]
 		self(f, "send-on-3", verb)
@@ -395,7 +395,7 @@ func self(f *os.File, args ...string) {
 // as another user.
 func rootHandsOver(args []string) {
 	t := dial()
-	f, err := t.Unix().File()
+	f, err := t.File()
 	must(err)
 	exe, err := os.Executable()
 	must(err)
@@ -431,7 +431,7 @@ func giveSocket([]string) {
 	fmt.Println("listening")
 	for _, state := range []string{"idle", "proven", "open"} {
 		t := to(state)
-		f, err := t.Unix().File()
+		f, err := t.File()
 		must(err)
 		c, err := ln.AcceptUnix()
 		must(err)
@@ -486,14 +486,14 @@ func forged([]string) {
 		cred := me
 		change(&cred)
 		t := dial()
-		_, _, err := t.Unix().WriteMsgUnix([]byte("attr"), unix.UnixCredentials(&cred), nil)
+		_, _, err := t.Socket().(*net.UnixConn).WriteMsgUnix([]byte("attr"), unix.UnixCredentials(&cred), nil)
 		if !errors.Is(err, unix.EPERM) {
 			panic(fmt.Sprintf("to be %s: %v, not EPERM", name, err))
 		}
 		t.ask("attr") // nothing has arrived
 	}
 	t := dial()
-	_, _, err := t.Unix().WriteMsgUnix([]byte("attr"), unix.UnixCredentials(&me), nil)
+	_, _, err := t.Socket().(*net.UnixConn).WriteMsgUnix([]byte("attr"), unix.UnixCredentials(&me), nil)
 	must(err)
 	if m := t.hear(); m.Verb != capproto.VerbOK {
 		panic("itself: " + m.Get("text"))
@@ -510,7 +510,7 @@ func dies([]string) {
 // neverReads fills factotum's answers up, and waits to be thrown out.
 func neverReads([]string) {
 	t := dial()
-	raw, err := t.Unix().SyscallConn()
+	raw, err := t.Socket().SyscallConn()
 	must(err)
 	n := 0
 	for stuck := 0; stuck < 50; {

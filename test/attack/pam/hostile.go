@@ -3,6 +3,7 @@ package pam
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -72,7 +73,7 @@ func hostilePasser([]string) {
 			must(err)
 			t := dial()
 			t.in = what
-			_, _, err = t.Unix().WriteMsgUnix(b, unix.UnixRights(fd), nil)
+			_, _, err = t.Socket().(*net.UnixConn).WriteMsgUnix(b, unix.UnixRights(fd), nil)
 			must(err)
 			t.wantEnd(m.Verb, capproto.CodeProtocol)
 			violations++

@@ -821,7 +821,7 @@ func (b *bed) nonsense(t *testing.T) {
 		b.wantLogged(t, "protocol violation", 1, func() {
 			k := b.sshfront.connect(t)
 			k.t = t
-			if _, err := k.c.Unix().Write([]byte(packet)); err != nil {
+			if _, err := k.c.Socket().Write([]byte(packet)); err != nil {
 				t.Fatal(err)
 			}
 			k.wantEnd(what, k.hear(), capproto.CodeProtocol)

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 
 	"github.com/msteinert/pam/v2"
@@ -19,6 +18,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/pam/internal/log"
 	"p9auth/factotum/pam/internal/nss"
 	"p9auth/factotum/pam/internal/records"
 	"p9auth/factotum/pam/internal/session"
@@ -94,7 +94,7 @@ func (c *Conversation) say(e pamwire.Event) error {
 func (c *Conversation) untake() {
 	if c.terminal != nil {
 		if err := c.terminal.Untake(); err != nil {
-			slog.Warn("the terminal is not given back", "error", err.Error())
+			log.Warn("the terminal is not given back", "error", err.Error())
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/msteinert/pam/v2"
+	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
@@ -213,7 +214,7 @@ func TestAnotherVersionIsRefusedAndNotLeftAlone(t *testing.T) {
 			t.Fatalf("it ended before factotum hung up: %v", err)
 		default:
 		}
-		f.conn.Unix().CloseWrite()
+		f.conn.Shutdown(unix.SHUT_WR)
 		if err := f.end(); err != io.EOF || len(f.pam.called()) != 0 {
 			t.Errorf("%v, %q", err, f.pam.called())
 		}
@@ -236,7 +237,7 @@ func TestModulesAskFactotum(t *testing.T) {
 		{"no answer", pam.PromptEchoOff, func(f *factotum) { f.say(pamwire.Answer{Fail: true}) }, got{"", pam.ErrConv}},
 		{"something else than an answer", pam.PromptEchoOff, func(f *factotum) { f.say(pamwire.CheckAccount{}) }, got{"", pam.ErrConv}},
 		{"nonsense", pam.PromptEchoOff, func(f *factotum) { f.conn.Send(capproto.NewMsg("answer")) }, got{"", pam.ErrConv}},
-		{"factotum is gone", pam.PromptEchoOff, func(f *factotum) { f.conn.Unix().CloseWrite() }, got{"", pam.ErrConv}},
+		{"factotum is gone", pam.PromptEchoOff, func(f *factotum) { f.conn.Shutdown(unix.SHUT_WR) }, got{"", pam.ErrConv}},
 		{"a message", pam.TextInfo, func(*factotum) {}, got{"", nil}},
 		{"an error", pam.ErrorMsg, func(*factotum) {}, got{"", nil}},
 	} {
@@ -407,7 +408,7 @@ func FuzzRun(f *testing.F) {
 				break
 			}
 		}
-		w.conn.Unix().CloseWrite()
+		w.conn.Shutdown(unix.SHUT_WR)
 		for w.hear() != nil {
 		}
 		<-w.done

@@ -183,7 +183,7 @@ func (f *factotum) say(r pamwire.Request, files ...*os.File) {
 // hear returns the next event, or nil at the end.
 func (f *factotum) hear() pamwire.Event {
 	f.t.Helper()
-	f.conn.Unix().SetReadDeadline(time.Now().Add(10 * time.Second))
+	f.conn.Socket().SetReadDeadline(time.Now().Add(10 * time.Second))
 	p, err := f.conn.Recv()
 	if errors.Is(err, io.EOF) {
 		return nil

@@ -1,14 +1,8 @@
 package conversation
 
 import (
-	"context"
 	"errors"
-	"net"
-	"net/netip"
 	"os"
-	"slices"
-	"strings"
-	"time"
 
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/pam/internal/nss"
@@ -18,7 +12,7 @@ import (
 func (c *Conversation) lookup(l pamwire.Lookup) (pamwire.Event, error) {
 	a, err := nss.Lookup(l.User)
 	if errors.Is(err, nss.ErrNoUser) {
-		return pamwire.NoUser{Host: hostOf(l.Addr)}, nil
+		return pamwire.NoUser{Host: nss.HostOf(l.Addr)}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -34,7 +28,7 @@ func (c *Conversation) lookup(l pamwire.Lookup) (pamwire.Event, error) {
 		e.GroupsErr = pamwire.Fit(err.Error(), pamwire.MaxText)
 	}
 	c.account = a
-	e.Host = hostOf(l.Addr)
+	e.Host = nss.HostOf(l.Addr)
 	return e, nil
 }
 
@@ -52,25 +46,4 @@ func badShell(shell string) string {
 		return "is not executable"
 	}
 	return ""
-}
-
-// hostOf returns the client's name if the name leads back to the address, as
-// UseDNS in sshd_config(5) asks for, otherwise "". It asks nobody about an invalid
-// address.
-func hostOf(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	addr := a.String()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	names, err := net.DefaultResolver.LookupAddr(ctx, addr)
-	if err != nil || len(names) == 0 {
-		return ""
-	}
-	there, err := net.DefaultResolver.LookupHost(ctx, names[0])
-	if err != nil || !slices.Contains(there, addr) {
-		return ""
-	}
-	return strings.ToLower(strings.TrimSuffix(names[0], "."))
 }

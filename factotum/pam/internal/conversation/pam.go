@@ -3,7 +3,6 @@ package conversation
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
@@ -80,9 +79,7 @@ func (c *Conversation) transaction(b pamwire.Begin) error {
 // end ends the transaction.
 func (c *Conversation) end() {
 	if c.tx != nil {
-		if err := c.tx.End(); err != nil {
-			slog.Debug("pam_end", "error", err.Error())
-		}
+		c.tx.End() // it is over whatever the modules say
 		c.tx = nil
 	}
 }

@@ -2,11 +2,11 @@ package conversation
 
 import (
 	"io"
-	"log/slog"
 	"os"
 
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/pam/internal/keys"
+	"p9auth/factotum/pam/internal/log"
 	"p9auth/factotum/pam/internal/shadow"
 )
 
@@ -40,7 +40,7 @@ func (c *Conversation) greet() error {
 		return err
 	}
 	if err := pamwire.CheckFactotum(p.Msg); err != nil {
-		slog.Error(err.Error())
+		log.Error(err.Error())
 		c.conn.Send(pamwire.Refusal(p.Msg).Encode())
 		for err = nil; err == nil; p.Close() {
 			p, err = c.conn.Recv()

@@ -2,11 +2,11 @@ package conversation
 
 import (
 	"errors"
-	"log/slog"
 	"os"
 	"time"
 
 	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/pam/internal/log"
 	"p9auth/factotum/pam/internal/nss"
 	"p9auth/factotum/pam/internal/session"
 )
@@ -80,13 +80,10 @@ func (c *Conversation) session(pid int, pidfd *os.File) *session.Session {
 func (c *Conversation) serve(s *session.Session) {
 	for heard := c.descriptor(); !s.Wait(heard); {
 		if err := c.terminalOf(s); err != nil {
-			slog.Debug("factotum is gone", "error", err.Error())
-			heard = -1
+			heard = -1 // factotum is gone
 		}
 	}
-	if err := c.say(pamwire.Closing{}); err != nil {
-		slog.Debug("factotum is gone", "error", err.Error())
-	}
+	c.say(pamwire.Closing{})
 	c.closing = true
 	s.Close()
 	c.end()
@@ -96,7 +93,7 @@ func (c *Conversation) serve(s *session.Session) {
 // descriptor is that of the socket to factotum, or -1.
 func (c *Conversation) descriptor() int {
 	n := -1
-	if raw, err := c.conn.Unix().SyscallConn(); err == nil {
+	if raw, err := c.conn.Socket().SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) { n = int(fd) })
 	}
 	return n
@@ -113,7 +110,7 @@ func (c *Conversation) terminalOf(s *session.Session) error {
 	case pamwire.BeginTerminal:
 		last, err := s.BeginTerminal(r.Line, files[0], time.Now())
 		if err != nil {
-			slog.Warn("a terminal is not the user's as sshd would make it", "line", r.Line, "error", err.Error())
+			log.Warn("a terminal is not the user's as sshd would make it", "line", r.Line, "error", err.Error())
 		}
 		return c.say(pamwire.Recorded{Last: pamwire.Fit(last, pamwire.MaxText)})
 	case pamwire.EndTerminal:

@@ -2,13 +2,13 @@ package records
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"p9auth/factotum/pam/internal/log"
 	"p9auth/internal/logindefs"
 )
 
@@ -65,7 +65,7 @@ func (l Login) recordID() string {
 
 func complain(what string, err error) {
 	if err != nil {
-		slog.Warn("no record in "+what, "error", err.Error())
+		log.Warn("no record in "+what, "error", err.Error())
 	}
 }
 
@@ -199,7 +199,5 @@ func (l Login) audit(who, res string) {
 		return
 	}
 	exe, _ := os.Executable()
-	if err := sendAudit(auditUserLogin, auditText(who, exe, l.TTY, l.RHost, res)); err != nil {
-		slog.Debug("audit", "error", err.Error())
-	}
+	sendAudit(auditUserLogin, auditText(who, exe, l.TTY, l.RHost, res)) // an error says that the kernel keeps no audit here
 }

@@ -1,11 +1,12 @@
 package session
 
 import (
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"p9auth/factotum/pam/internal/log"
 )
 
 // cgroups are a process's control groups by hierarchy, as /proc/PID/cgroup names
@@ -59,7 +60,7 @@ func (c cgroups) changed(before cgroups) []string {
 	var dirs []string
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		slog.Warn("control groups", "error", err.Error())
+		log.Warn("control groups", "error", err.Error())
 	}
 	for controllers, path := range c {
 		if path == before[controllers] {
@@ -67,7 +68,7 @@ func (c cgroups) changed(before cgroups) []string {
 		}
 		dir, ok := cgroupDir(string(mounts), controllers, path)
 		if !ok {
-			slog.Warn("the session's process stays in its control group, as the hierarchy is not mounted", "controllers", controllers, "group", path)
+			log.Warn("the session's process stays in its control group, as the hierarchy is not mounted", "controllers", controllers, "group", path)
 			continue
 		}
 		dirs = append(dirs, dir)

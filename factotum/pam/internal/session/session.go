@@ -11,7 +11,6 @@ package session
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"slices"
 	"time"
@@ -21,6 +20,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/pam/internal/log"
 	"p9auth/factotum/pam/internal/nss"
 	"p9auth/factotum/pam/internal/records"
 	"p9auth/internal/logindefs"
@@ -57,7 +57,7 @@ type Session struct {
 func (s *Session) Open() (o pamwire.Opened, err error) {
 	defs, err := logindefs.Read(logindefs.Path)
 	if err != nil {
-		slog.Warn("some settings are not used", "error", err.Error())
+		log.Warn("some settings are not used", "error", err.Error())
 	}
 	groups, err := s.Account.Groups()
 	if err != nil {
@@ -108,7 +108,7 @@ func (s *Session) refused(err error) error {
 // text is empty.
 func Refusal(service, code, text string, err error) pamwire.Refused {
 	if errors.Is(err, pam.ErrConv) || errors.Is(err, pam.ErrAbort) || errors.Is(err, pam.ErrSystem) {
-		slog.Warn("PAM broke off", "service", service, "error", err.Error())
+		log.Warn("PAM broke off", "service", service, "error", err.Error())
 	}
 	if text == "" {
 		text = err.Error()
@@ -121,9 +121,7 @@ func Refusal(service, code, text string, err error) pamwire.Refused {
 func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened, err error) {
 	a := s.Account
 	o = pamwire.Opened{User: a.Name, PAMUser: s.PAMUser, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, Hush: s.silent != 0}
-	if err := s.Transaction.SetCred(pam.ReinitializeCred | s.silent); err != nil {
-		slog.Debug("pam_setcred(PAM_REINITIALIZE_CRED)", "error", err.Error())
-	}
+	s.Transaction.SetCred(pam.ReinitializeCred | s.silent) // whose result does not count: sshd asks likewise
 	after := readEffects()
 	// A module may have made the home directory.
 	home := a.Home
@@ -141,7 +139,7 @@ func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened,
 	if s.Root != "" {
 		// Not before, since a module may have made it.
 		if o.Root, err = root(s.Root, a); err != nil {
-			slog.Error("fatal: "+err.Error(), "user", a.Name)
+			log.Error("fatal: "+err.Error(), "user", a.Name)
 			return o, pamwire.Refused{Code: capproto.CodeAccount, Text: pamwire.Fit(err.Error(), pamwire.MaxText)}
 		}
 	}
@@ -179,7 +177,7 @@ func (s *Session) env() ([]string, error) {
 			continue
 		}
 		if size += len(k) + len(v); size > pamwire.MaxEnvSize || len(env) == pamwire.MaxEnv {
-			slog.Warn("PAM's environment is too large; some of it is left out", "user", s.Account.Name)
+			log.Warn("PAM's environment is too large; some of it is left out", "user", s.Account.Name)
 			break
 		}
 		env = append(env, k+"="+v)
@@ -209,7 +207,7 @@ func (s *Session) Wait(fd int) (ended bool) {
 		case n > 0:
 			return fds[0].Revents != 0
 		case err != nil && err != unix.EINTR:
-			slog.Error("poll the session's process", "error", err.Error())
+			log.Error("poll the session's process", "error", err.Error())
 			return true
 		}
 	}
@@ -221,15 +219,13 @@ func (s *Session) Close() {
 	known := s.Login.BeforeEnd()
 	if s.Terminal != nil {
 		if err := s.Terminal.back(s.Account); err != nil && !errors.Is(err, unix.ENOENT) {
-			slog.Warn("the terminal is not given back", "error", err.Error())
+			log.Warn("the terminal is not given back", "error", err.Error())
 		}
 	}
 	if err := s.Transaction.CloseSession(s.silent); err != nil {
-		slog.Warn("pam_close_session", "user", s.Account.Name, "error", err.Error())
+		log.Warn("pam_close_session", "user", s.Account.Name, "error", err.Error())
 	}
-	if err := s.Transaction.SetCred(pam.DeleteCred | s.silent); err != nil {
-		slog.Debug("pam_setcred(PAM_DELETE_CRED)", "error", err.Error())
-	}
+	s.Transaction.SetCred(pam.DeleteCred | s.silent) // modules that keep no credentials have none to delete
 	now := time.Now()
 	for line := range s.terminals {
 		s.EndTerminal(line, now)

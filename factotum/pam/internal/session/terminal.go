@@ -3,7 +3,6 @@ package session
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"strconv"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/factotum/internal/pamwire"
+	"p9auth/factotum/pam/internal/log"
 	"p9auth/factotum/pam/internal/nss"
 	"p9auth/internal/logindefs"
 	"p9auth/internal/proc"
@@ -139,7 +139,7 @@ func (t *Terminal) give(a *nss.Account, d logindefs.Defs) error {
 		if n, err := strconv.ParseUint(name, 10, 32); err == nil {
 			gid = uint32(n)
 		} else if n, ok, err := nss.GroupID(name); err != nil {
-			slog.Warn("the terminal gets the user's group", "TTYGROUP", name, "error", err.Error())
+			log.Warn("the terminal gets the user's group", "TTYGROUP", name, "error", err.Error())
 		} else if ok {
 			gid = n
 			mode = 0o620
@@ -202,8 +202,7 @@ func (t *Terminal) hangUpUnused() error {
 	// process is, only if no other session has it: see TIOCSCTTY in
 	// ioctl_tty(2). Nobody can take it between this and the hang-up, which ends that.
 	if err := unix.IoctlSetInt(fd, unix.TIOCSCTTY, 0); err != nil {
-		slog.Debug("the terminal is in use again and is not hung up", "error", err.Error())
-		return nil
+		return nil // it is in use again
 	}
 	if err := unix.IoctlSetInt(fd, unix.TIOCVHANGUP, 0); err != nil {
 		return fmt.Errorf("hang up the terminal: %w", err)

@@ -1,4 +1,6 @@
-package sys
+// Package sockets is what both daemons ask of sockets: those that the service manager
+// passes, and the addresses of a TCP connection.
+package sockets
 
 import (
 	"errors"
