@@ -73,7 +73,9 @@ func TestFactotumEndsWhereTheCapabilityFilesCannotStay(t *testing.T) {
 	if h.Alive() {
 		t.Fatal("it mounts the files again and again")
 	}
-	if !testbed.Eventually(func() bool { return b.Logged("factotum: the capability files cannot be mounted again: they are lost too often") == 1 }) {
+	if !testbed.Eventually(func() bool {
+		return b.Logged("factotum: the capability files cannot be mounted again: they are lost too often") == 1
+	}) {
 		t.Error("it does not say why it ends")
 	}
 	b.Restart(t)
