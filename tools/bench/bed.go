@@ -66,9 +66,16 @@ func up() (*bed, error) {
 		return b, err
 	}
 	b.servers = append(b.servers, ours)
+	newer, err := b.newer(filepath.Join(top, "build/openssh13/root"))
+	if err != nil {
+		return b, err
+	}
 	for _, s := range []*server{
 		{name: "sshd", start: func(port int) []string {
 			return []string{"/usr/sbin/sshd", "-D", "-f", "/etc/ssh/sshd_bench", "-p", strconv.Itoa(port)}
+		}},
+		{name: "sshd 10", start: func(port int) []string {
+			return []string{"/usr/sbin/chroot", newer, "/usr/sbin/sshd", "-D", "-f", "/etc/ssh/sshd_bench", "-o", "PerSourcePenalties=no", "-p", strconv.Itoa(port)}
 		}},
 		{name: "dropbear", start: func(port int) []string {
 			return []string{"/usr/sbin/dropbear", "-F", "-E", "-r", "/etc/dropbear/bench", "-p", strconv.Itoa(port)}
@@ -76,6 +83,10 @@ func up() (*bed, error) {
 	} {
 		if _, err := os.Stat(s.start(0)[0]); err != nil {
 			fmt.Fprintf(os.Stderr, "bench: without %s: %v\n", s.name, err)
+			continue
+		}
+		if s.name == "sshd 10" && newer == "" {
+			fmt.Fprintln(os.Stderr, "bench: without Debian 13's sshd: scripts/openssh13 unpacks it")
 			continue
 		}
 		if s.port, err = freePort(); err != nil {
@@ -131,6 +142,22 @@ func (b *bed) ours(bin string) (*server, error) {
 			return nil, errors.New("p9auth does not take the configuration: see " + b.dir + "/log")
 		}
 	}
+}
+
+// newer makes a root directory of the testbed with the programs and libraries of tree,
+// which scripts/openssh13 has unpacked, before those of the machine. It returns "" if the
+// tree is not there.
+func (b *bed) newer(tree string) (root string, err error) {
+	if _, err := os.Stat(filepath.Join(tree, "usr/sbin/sshd")); err != nil {
+		return "", nil
+	}
+	root = filepath.Join(b.dir, "sshd10")
+	return root, b.run("sh", "-ec", `
+		mkdir "$1" "$1.tree"
+		mount -t tmpfs tmpfs "$1.tree"
+		cp -a "$0/." "$1.tree"
+		mount -t overlay -o "lowerdir=$1.tree:/" overlay "$1"
+		for d in proc dev run home etc; do mount --rbind /$d "$1/$d"; done`, tree, root)
 }
 
 func (b *bed) down() (err error) {

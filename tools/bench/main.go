@@ -1,4 +1,5 @@
-// Bench measures p9auth's ssh beside Debian's sshd and dropbear: the same machine,
+// Bench measures p9auth's ssh beside the machine's sshd, Debian 13's sshd ("sshd 10",
+// where scripts/openssh13 has unpacked it) and dropbear: the same machine,
 // users, host key, client, key exchange and ciphers, the servers in turn.
 //
 // It prints a table of medians, with the least and the greatest value, and asserts
@@ -98,7 +99,7 @@ func print(servers []*server, rows, before []row) {
 	for _, s := range servers {
 		fmt.Fprintf(w, "\t%s", s.name)
 	}
-	fmt.Fprintln(w, "\tratio to sshd")
+	fmt.Fprintln(w, "\tto sshd\tto sshd 10")
 	for _, r := range rows {
 		fmt.Fprintf(w, "%s\t%s", r.Name, r.Unit)
 		for _, s := range servers {
@@ -112,11 +113,14 @@ func print(servers []*server, rows, before []row) {
 				fmt.Fprintf(w, " [%.4g]", old.Median)
 			}
 		}
-		ratio := "-"
-		if sshd, ok := r.Values["sshd"]; ok && sshd.Median != 0 {
-			ratio = fmt.Sprintf("%.2f", r.Values["p9auth"].Median/sshd.Median)
+		for _, peer := range []string{"sshd", "sshd 10"} {
+			ratio := "-"
+			if v, ok := r.Values[peer]; ok && v.Median != 0 {
+				ratio = fmt.Sprintf("%.2f", r.Values["p9auth"].Median/v.Median)
+			}
+			fmt.Fprintf(w, "\t%s", ratio)
 		}
-		fmt.Fprintf(w, "\t%s\n", ratio)
+		fmt.Fprintln(w)
 	}
 	w.Flush()
 }

@@ -117,7 +117,9 @@ func (b *bed) byKey() (ssh.AuthMethod, error) {
 func (s *server) dial(auth ssh.AuthMethod) (*ssh.Client, error) {
 	return ssh.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.port), &ssh.ClientConfig{
 		Config: ssh.Config{KeyExchanges: []string{"curve25519-sha256"}, Ciphers: []string{"aes128-gcm@openssh.com", "aes128-ctr"}}, // dropbear has no GCM
-		User:   user, Auth: []ssh.AuthMethod{auth}, HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: patience,
+		// dropbear ends at the proposal of another type than it has.
+		HostKeyAlgorithms: []string{ssh.KeyAlgoED25519},
+		User:              user, Auth: []ssh.AuthMethod{auth}, HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: patience,
 	})
 }
 
@@ -237,7 +239,7 @@ func bulk(cipher string) func(b *bed, s *server, n sizes) ([]figure, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, "ssh", "-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-				"-o", "ControlPath=none", "-o", "IdentitiesOnly=yes", "-o", "KexAlgorithms=curve25519-sha256", "-i", filepath.Join(b.dir, "keys", user),
+				"-o", "ControlPath=none", "-o", "IdentitiesOnly=yes", "-o", "KexAlgorithms=curve25519-sha256", "-o", "HostKeyAlgorithms=ssh-ed25519", "-i", filepath.Join(b.dir, "keys", user),
 				"-c", cipher, "-p", strconv.Itoa(s.port), user+"@127.0.0.1", way.command)
 			if way.name == "to the server" {
 				zero, err := os.Open("/dev/zero")
