@@ -146,6 +146,10 @@ N ?= 5000
 many-sessions: all
 	P9AUTH_SESSIONS=$(N) $(GO) test -count=1 -timeout 60m -v ./test/many
 
+# Logins where there is no room for another process or thread, at each limit.
+test-limits: all
+	P9AUTH_LIMITS=all $(GO) test -count=1 -timeout 60m -v -run 'LackOfTasks' ./test/daemon
+
 # Timings, of which nothing is asserted: see tools/bench and scripts/bench-sftp.
 bench: all
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./login
@@ -201,4 +205,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-site test-openssh test-clients check demo bench vm-test vm-boot kernel-grantid install deb clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-site test-openssh test-clients check demo bench vm-test vm-boot kernel-grantid install deb clean

@@ -32,6 +32,7 @@ import (
 	"p9auth/factotum/internal/config"
 	"p9auth/factotum/internal/daemon"
 	"p9auth/factotum/internal/rights"
+	"p9auth/internal/sys"
 	_ "p9auth/internal/undumpable" // the host keys are in its memory
 	"p9auth/internal/version"
 )
@@ -49,6 +50,10 @@ const usage = `usage: factotum [-t] [-f file]
                   a shell: another root process can open caphash, see capuse(4).
                   -c dir does the same
 `
+
+// spareThreads is how many system calls that take long there are at once, at most: see
+// sys.KeepThreads.
+const spareThreads = 24
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -99,6 +104,9 @@ func run(args []string) error {
 	defer s.Close()
 	if err := rights.Enter(slog.Default()); err != nil {
 		return fmt.Errorf("give up rights: %w", err)
+	}
+	if err := sys.KeepThreads(spareThreads); err != nil {
+		return err
 	}
 	return serve(s, signals)
 }

@@ -17,6 +17,7 @@ import (
 	"p9auth/factotum/internal/config"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/status"
+	"p9auth/internal/proc"
 	"p9auth/internal/sys"
 
 	"golang.org/x/sys/unix"
@@ -52,6 +53,9 @@ type process struct {
 	ended chan error // how it has ended
 }
 
+// starting is held while a process starts, which takes a thread: see sys.KeepThreads.
+var starting sync.Mutex
+
 // startWorker starts a worker process, which has the terminal from then on.
 func startWorker(c config.Config, log status.Log, t *tty, running *atomic.Int64) (*workerProc, error) {
 	w := &workerProc{log: log, conf: c, tty: t, running: running, events: make(chan pamwire.Event, maxQueue)}
@@ -79,12 +83,16 @@ func (w *workerProc) spawn() error {
 	p.cmd.Stderr = os.Stderr
 	p.cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := p.cmd.Start(); err != nil {
+	starting.Lock()
+	err = p.cmd.Start()
+	starting.Unlock()
+	if err != nil {
 		conn.Close()
 		return fmt.Errorf("start the PAM worker: %w", err)
 	}
 	w.running.Add(1)
 	go func() {
+		proc.AwaitEnd(p.cmd.Process.Pid)
 		err := p.cmd.Wait()
 		w.running.Add(-1)
 		// Keep what is already queued, but stop reading: a child left behind by a

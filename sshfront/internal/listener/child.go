@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"p9auth/capproto"
+	"p9auth/internal/proc"
 	"p9auth/internal/sshdconf"
 	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/control"
@@ -102,6 +103,7 @@ func (c *child) wait() {
 		t := time.AfterFunc(c.grace, c.graceOver)
 		defer t.Stop()
 	}
+	proc.AwaitEnd(c.process.Pid)
 	st, err := c.process.Wait()
 	if err != nil {
 		sshlog.Printf(sshdconf.LogError, "wait: %v", err)
@@ -218,6 +220,7 @@ func (c *child) startRedeemer() (pid int, err error) {
 	go c.logSession(process.Pid, said)
 	go func() {
 		defer c.l.wg.Done()
+		proc.AwaitEnd(process.Pid)
 		if _, err := process.Wait(); err != nil && !errors.Is(err, fs.ErrClosed) {
 			sshlog.Printf(sshdconf.LogError, "wait: %v", err)
 		}

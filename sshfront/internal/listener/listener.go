@@ -62,6 +62,10 @@ func (o *Options) logLevel(s *sshdconf.Listen) sshdconf.LogLevel {
 	return s.LogLevel
 }
 
+// spareThreads is how many system calls that take long there are at once, at most: see
+// sys.KeepThreads. Processes are started one at a time.
+const spareThreads = 16
+
 // A listener is the listener process.
 type listener struct {
 	opts Options
@@ -122,6 +126,11 @@ func Run(o Options) error {
 	}
 	if err := privs.DropTo(o.User); err != nil {
 		return err
+	}
+	if inetd == nil {
+		if err := sys.KeepThreads(spareThreads); err != nil {
+			return err
+		}
 	}
 	if l.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return err
