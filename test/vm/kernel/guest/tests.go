@@ -143,6 +143,13 @@ func tests() {
 		}
 		want(t, "redeem", write(1500, c.Reveal()), "operation not permitted")
 	})
+	run("a capability outlives the descriptor that it was granted by", func(t *T) {
+		c := grant(t, 1500, 2000, 2000)
+		closeHash()
+		time.Sleep(3 * time.Second) // some sweeps
+		openHash(t)
+		want(t, "redeem", write(1500, c.Reveal()), "ok 2000")
+	})
 	run("a hash written twice is one capability", func(t *T) {
 		c := grant(t, 1500, 2000, 2000)
 		h := c.Hash()
