@@ -110,6 +110,38 @@ func TestQuota(t *testing.T) {
 	}, nil, whole(t, "limited/f", 20, 30000))
 }
 
+// A file has as many links as a btrfs without extended references allows in one
+// directory (EMLINK).
+func TestMostLinks(t *testing.T) {
+	if _, err := exec.LookPath("mkfs.btrfs"); err != nil {
+		t.Skip("mkfs.btrfs is not installed")
+	}
+	c := conversation{name: "links", steps: []step{
+		ext("hardlink@openssh.com", "emptydir/f", "emptydir/more"), req(typeRename, "emptydir/f", "emptydir/g"), req(typeLstat, "emptydir/g"), req(typeRename, "emptydir/g", "emptydir/"+strings.Repeat("n", 255)),
+		ext("posix-rename@openssh.com", "emptydir/g", "emptydir/"+strings.Repeat("n", 255)), req(typeRemove, "emptydir/l1"), ext("hardlink@openssh.com", "emptydir/g", "emptydir/l1"), ext("hardlink@openssh.com", "emptydir/g", "emptydir/more"),
+	}}
+	besides(t, c, func(b *base) string {
+		image := filepath.Join(t.TempDir(), "image")
+		at := filepath.Join(b.dir, "emptydir")
+		t.Cleanup(func() { unix.Unmount(at, unix.MNT_DETACH) })
+		out, err := exec.Command("sh", "-ec", `truncate -s 128M "$0"; mkfs.btrfs -q -M -O ^extref "$0"; mount -o loop "$0" "$1"; cd "$1"; echo f >f; chown -R 65534 .`, image, at).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		for i := 1; err == nil && i < 10000; i++ {
+			err = unix.Link(at+"/f", fmt.Sprintf("%s/l%d", at, i))
+		}
+		if err != unix.EMLINK {
+			t.Fatalf("links end with %v", err)
+		}
+		return at
+	}, nil, func(p program, replies []string, _ string) {
+		if !strings.Contains(replies[1], "Failure") {
+			t.Errorf("%s makes a link too many: %s", p.name, replies[1])
+		}
+	})
+}
+
 // Errors that need more than files in a directory: a program that runs (ETXTBSY), a
 // mount point (EBUSY, EXDEV), one that is read-only (EROFS), a file that is only
 // appended to (EPERM), and one whose reading fails (EIO).

@@ -67,12 +67,11 @@ func main(args []string) (int, error) {
 	}
 	log := newLogger(&o, os.Stderr)
 	s := newServer(o, account, "", log, n)
-	dir := ""
-	if o.dir != "" {
-		if dir, err = s.tilde(o.dir); err != nil {
+	if o.chdir {
+		if s.opt.dir, err = s.tilde(o.dir); err != nil {
 			return exitProtocol, errors.New("-d: there is no such user")
 		}
-		if dir, err = sshdconf.Expand(dir, sshdconf.Tokens{'d': account.Home, 'u': account.Name, 'U': strconv.Itoa(int(account.UID))}); err != nil {
+		if s.opt.dir, err = sshdconf.Expand(s.opt.dir, sshdconf.Tokens{'d': account.Home, 'u': account.Name, 'U': strconv.Itoa(int(account.UID))}); err != nil {
 			return exitProtocol, fmt.Errorf("-d: %w", err)
 		}
 	}
@@ -86,12 +85,6 @@ func main(args []string) (int, error) {
 		if s.address, _, ok = strings.Cut(v, " "); !ok {
 			log.printf(failed, "Malformed SSH_CONNECTION variable: \"%s\"", v)
 			return exitProtocol, nil
-		}
-	}
-	if dir != "" {
-		// As sftp-server(8): where it cannot go it stays.
-		if err := unix.Chdir(dir); err != nil {
-			log.printf(failed, "chdir to \"%s\" failed: %s", dir, errorText(err))
 		}
 	}
 	nonblocking(1)

@@ -16,7 +16,8 @@ import (
 type Options struct {
 	readOnly bool
 	umask    int    // -1: leave it
-	dir      string // with tokens
+	chdir    bool   // to dir
+	dir      string // with tokens, until the process begins to serve
 	deny     []string
 	allow    []string // nil: everything
 	stderr   bool     // log there, rather than to syslog
@@ -82,7 +83,7 @@ func (o *Options) set(c byte, value string) (err error) {
 	var ok bool
 	switch c {
 	case 'd':
-		o.dir = value
+		o.chdir, o.dir = true, value
 		_, err = sshdconf.Expand(value, sshdconf.Tokens{'d': "", 'u': "", 'U': ""})
 	case 'f':
 		if o.facility, ok = facilities[strings.ToUpper(value)]; !ok {

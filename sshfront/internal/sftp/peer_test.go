@@ -24,6 +24,11 @@ func TestMain(m *testing.M) {
 		Main(os.Args[1:])
 	}
 	status := m.Run()
+	if testing.Verbose() {
+		for name, n := range table {
+			fmt.Printf("%s beside ours: %d conversations, %d requests, %d differences, %d that are named\n", name, n[0], n[1], n[2], n[3])
+		}
+	}
 	if copyDir != "" {
 		os.RemoveAll(copyDir)
 	}

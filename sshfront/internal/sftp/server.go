@@ -300,6 +300,12 @@ func (s *Server) next() ([]byte, error) {
 // and returns the status to exit with.
 func (s *Server) run(in, out int) int {
 	s.log.printf(info, "session opened for local user %s from [%s]", s.account.Name, s.address)
+	if s.opt.chdir {
+		// As sftp-server(8): where it cannot go it stays.
+		if err := unix.Chdir(s.opt.dir); err != nil {
+			s.log.printf(failed, "chdir to \"%s\" failed: %s", s.opt.dir, errorText(err))
+		}
+	}
 	err := s.loop(in, out)
 	var e *ending
 	status := exitEOF
