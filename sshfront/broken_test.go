@@ -104,15 +104,17 @@ func (p *aPut) put(t *testing.T, fault func()) {
 }
 
 // TestWhatWasAcknowledgedIsThereAfterAPutBreaksOff breaks off puts by sftp, each in
-// another way: what the server had acknowledged is in the file, and no process of the
-// session is left. The client is at the end of a line of its own, which can be cut.
+// another way, with sshfront and with sshd's internal-sftp: what the server had
+// acknowledged is in the file, and no process of the session is left. The client is at the
+// end of a line of its own, which can be cut.
 func TestWhatWasAcknowledgedIsThereAfterAPutBreaksOff(t *testing.T) {
 	need(t, "ssh", "ip")
 	s := newSite(t)
-	s.Configure(t, "Subsystem sftp internal-sftp\nClientAliveInterval 1\nClientAliveCountMax 2\n")
+	const conf = "Subsystem sftp internal-sftp\nClientAliveInterval 1\nClientAliveCountMax 2\n"
+	s.Configure(t, conf)
 	id := os.Getpid()
 	ns, here, there := fmt.Sprintf("p9auth-%d", id), fmt.Sprintf("p9h%d", id), fmt.Sprintf("p9t%d", id)
-	address, theirs := fmt.Sprintf("198.18.%d.1", id%250), fmt.Sprintf("198.18.%d.2", id%250)
+	address, farEnd := fmt.Sprintf("198.18.%d.1", id%250), fmt.Sprintf("198.18.%d.2", id%250)
 	sh := func(script string) {
 		t.Helper()
 		if out, err := exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
@@ -120,9 +122,10 @@ func TestWhatWasAcknowledgedIsThereAfterAPutBreaksOff(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run(); exec.Command("ip", "link", "del", here).Run() })
-	sh(fmt.Sprintf("ns=%s here=%s there=%s address=%s theirs=%s", ns, here, there, address, theirs) + `
+	sh(fmt.Sprintf("ns=%s here=%s there=%s address=%s theirs=%s", ns, here, there, address, farEnd) + `
 		ip netns add $ns; ip link add $here type veth peer name $there netns $ns
 		ip addr add $address/30 dev $here; ip link set $here up; ip -n $ns addr add $theirs/30 dev $there; ip -n $ns link set $there up`)
+	sshd, _ := s.sshd(t, "ListenAddress "+address+"\nHostKey /etc/ssh/ssh_host_ed25519_key\n"+conf)
 	before := s.all()
 	fresh := func() []int {
 		return slices.DeleteFunc(s.all(), func(pid int) bool { return slices.Contains(before, pid) })
@@ -140,23 +143,32 @@ func TestWhatWasAcknowledgedIsThereAfterAPutBreaksOff(t *testing.T) {
 			t.Errorf("%d processes are killed for %q", n, word)
 		}
 	}
-	for name, fault := range map[string]func(p *aPut){
-		"the client is killed":             func(p *aPut) { p.Process.Kill() },
-		"the file server is killed":        func(*aPut) { kill("sshfront sftp") },
-		"the connection process is killed": func(*aPut) { kill(" connection") },
-		"the user process is killed":       func(*aPut) { kill("alice user") },
-		"the line is lost": func(p *aPut) {
-			sh("ip link set " + here + " down")
-			// ssh would wait for long; what was on its way to it is lost.
-			if !testbed.Eventually(func() bool { return len(fresh()) == 0 }) {
-				t.Error("the server waits for a client that is gone")
-			}
-			p.Process.Kill()
-		},
+	killClient := func(p *aPut) { p.Process.Kill() }
+	lose := func(p *aPut) {
+		sh("ip link set " + here + " down")
+		// ssh would wait for long; what was on its way to it is lost.
+		if !testbed.Eventually(func() bool { return len(fresh()) == 0 }) {
+			t.Error("the server waits for a client that is gone")
+		}
+		p.Process.Kill()
+	}
+	for _, c := range []struct {
+		name, port string
+		fault      func(p *aPut)
+	}{
+		{"the client is killed", s.port, killClient},
+		{"the file server is killed", s.port, func(*aPut) { kill("sshfront sftp") }},
+		{"the connection process is killed", s.port, func(*aPut) { kill(" connection") }},
+		{"the user process is killed", s.port, func(*aPut) { kill("alice user") }},
+		{"the line is lost", s.port, lose},
+		{"the client of sshd is killed", sshd, killClient},
+		{"the file server of sshd is killed", sshd, func(*aPut) { kill("alice@internal-sftp") }},
+		{"the connection process of sshd is killed", sshd, func(*aPut) { kill("alice@notty") }},
+		{"the line to sshd is lost", sshd, lose},
 	} {
-		t.Run(name, func(t *testing.T) {
-			p := &aPut{Cmd: exec.Command("ip", append([]string{"netns", "exec", ns, "ssh"}, append(strings.Fields(s.options()), "-p", s.port, "-s", "alice@"+address, "sftp")...)...)}
-			p.put(t, func() { fault(p) })
+		t.Run(c.name, func(t *testing.T) {
+			p := &aPut{Cmd: exec.Command("ip", append([]string{"netns", "exec", ns, "ssh"}, append(strings.Fields(s.options()), "-p", c.port, "-s", "alice@"+address, "sftp")...)...)}
+			p.put(t, func() { c.fault(p) })
 			p.Process.Kill()
 			p.Wait()
 			if !testbed.Eventually(func() bool { return len(fresh()) == 0 }) {
