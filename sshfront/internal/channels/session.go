@@ -109,11 +109,13 @@ func (x *sshChannel) request(r *ssh.Request) bool {
 		var m struct{ Name string }
 		return ssh.Unmarshal(r.Payload, &m) == nil && x.proc != nil && x.proc.Signal(m.Name) == nil
 	case "eow@openssh.com":
-		// The client wants no more output: PROTOCOL of OpenSSH, section 2.1.
-		for _, o := range x.outputs {
-			o.stop()
-			if !o.tty {
-				o.f.Close()
+		// The client wants no more output: PROTOCOL of OpenSSH, section 2.1. A program
+		// may still write to standard error, as with sshd(8), and not die of that.
+		if len(x.outputs) > 0 {
+			out := x.outputs[0]
+			out.stop()
+			if !out.tty {
+				out.f.Close()
 			}
 		}
 		return true
