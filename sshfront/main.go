@@ -1,9 +1,11 @@
 // Sshfront is the SSH server, without privileges and without keys.
 //
-// It is one program and five processes, told apart by the first argument:
+// It is one program and six processes, told apart by the first argument:
 //
 //   - The listener (no such argument; package listener) runs as _sshfront. It
 //     accepts connections, limits them, and starts the processes below.
+//   - Its heir ("heir"), which there is only where the listener has ended while logins
+//     were under way, goes on with these.
 //   - The connection process ("connection"), one for each connection, runs as
 //     _sshfront in a sandbox. It speaks the SSH protocol with the client, and
 //     relays to factotum what is to be proven.
@@ -43,6 +45,9 @@ func main() {
 			return
 		case "session":
 			session.Main()
+			return
+		case "heir":
+			listener.Heir()
 			return
 		case "user":
 			user.Main()

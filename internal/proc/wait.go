@@ -6,13 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AwaitEnd returns when a child of this process has ended; its state is there for
+// AwaitEnd returns when a process has ended. The state of a child is there for
 // os.Process.Wait then, which does not block any more. os.Process.Wait alone keeps a
-// thread for as long as the child lives: a daemon with a thousand sessions would have a
+// thread for as long as a child lives: a daemon with a thousand sessions would have a
 // thousand of them, and would end where there is no thread left. This one waits in Go's
 // poller. Where that cannot be, for want of a descriptor, it returns at once.
-func AwaitEnd(child int) {
-	fd, err := unix.PidfdOpen(child, unix.PIDFD_NONBLOCK) // Linux 5.10
+func AwaitEnd(pid int) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK) // Linux 5.10
 	if err != nil {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,6 +46,10 @@ func (l *listener) take(c *net.TCPConn) bool {
 		return true // it has gone already
 	}
 	l.mu.Lock()
+	if l.leaving {
+		l.mu.Unlock()
+		return false
+	}
 	p, ok := l.limits.admit(remote, local)
 	if !ok {
 		l.mu.Unlock()
@@ -53,7 +58,7 @@ func (l *listener) take(c *net.TCPConn) bool {
 	}
 	conn := &child{
 		l: l, remote: remote, local: local, place: p, early: true,
-		grace: l.conf.LoginGraceTime, served: make(chan struct{}),
+		began: time.Now(), grace: l.conf.LoginGraceTime, served: make(chan struct{}),
 	}
 	once := l.once
 	if once {
@@ -118,11 +123,19 @@ func (c *child) spawn(mode string, files ...*os.File) (*os.Process, error) {
 		said.Close()
 		return nil, err
 	}
-	r := c.relayOf(mode, process.Pid)
+	if mode == "connection" {
+		c.said = said
+	}
+	c.relay(mode, process.Pid, said)
+	return process, nil
+}
+
+// relay has what a process says logged. The caller holds the listener's lock.
+func (c *child) relay(mode string, pid int, said *os.File) {
+	r := c.relayOf(mode, pid)
 	c.l.wg.Add(1)
 	go func() {
 		defer c.l.wg.Done()
 		r.run(said)
 	}()
-	return process, nil
 }

@@ -25,11 +25,13 @@ type child struct {
 	l             *listener
 	remote, local netip.AddrPort
 	place         place
-	grace         time.Duration
+	began         time.Time
+	grace         time.Duration // from began
 
 	process *os.Process
 	wire    *capproto.Conn // the control socket
 	link    *os.File       // the session process's end of the link
+	said    *os.File       // the process's standard error
 	served  chan struct{}  // closed when the control socket is
 
 	// Guarded by the listener's lock.
@@ -70,6 +72,7 @@ func (c *child) start(tcp *net.TCPConn, config *os.File) error {
 		return err
 	}
 	sshlog.Printf(sshdconf.LogVerbose, "Connection from %s port %d on %s port %d", c.remote.Addr(), c.remote.Port(), c.local.Addr(), c.local.Port())
+	c.l.children[c] = true
 	c.l.wg.Add(2)
 	go c.serve()
 	go c.wait()
@@ -99,6 +102,7 @@ func (c *child) isEarly() bool {
 // says what its source is due.
 func (c *child) wait() {
 	defer c.l.wg.Done()
+	defer c.forget()
 	if c.grace > 0 {
 		t := time.AfterFunc(c.grace, c.graceOver)
 		defer t.Stop()
@@ -128,6 +132,13 @@ func (c *child) wait() {
 	c.left()
 }
 
+// forget takes the connection off the list of those that another process may go on with.
+func (c *child) forget() {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	delete(c.l.children, c)
+}
+
 // graceOver kills the process unless it has authenticated.
 func (c *child) graceOver() {
 	c.l.mu.Lock()
@@ -143,8 +154,7 @@ func (c *child) serve() {
 	defer c.l.wg.Done()
 	defer close(c.served)
 	defer c.wire.Wait()
-	defer c.wire.Close()
-	defer c.link.Close()
+	defer c.hangUp()
 	for {
 		p, err := c.wire.Recv()
 		if err != nil {
@@ -159,6 +169,14 @@ func (c *child) serve() {
 			c.violation(err)
 			return
 		}
+	}
+}
+
+// hangUp closes what serve has used, unless another process is to go on with it.
+func (c *child) hangUp() {
+	if !c.l.isLeaving() || c.redeemer {
+		c.link.Close()
+		c.wire.Close()
 	}
 }
 

@@ -29,13 +29,18 @@ func (c *child) crashed(st *os.ProcessState) bool {
 	return crash
 }
 
+// logTimeout says that LoginGraceTime was over, in the words of sshd before 9.8, which
+// have the port.
+func (c *child) logTimeout() {
+	sshlog.Printf(sshdconf.LogInfo, "Timeout before authentication for %s port %d, pid = %d", c.remote.Addr(), c.remote.Port(), c.process.Pid)
+}
+
 // judge logs how a process ended that has not authenticated.
 func (c *child) judge(st *os.ProcessState, timeout bool) (o offence, offended bool) {
 	ws := st.Sys().(syscall.WaitStatus)
 	pid := st.Pid()
 	if timeout {
-		// The words of sshd before 9.8, which have the port.
-		sshlog.Printf(sshdconf.LogInfo, "Timeout before authentication for %s port %d, pid = %d", c.remote.Addr(), c.remote.Port(), pid)
+		c.logTimeout()
 		return offenceGrace, true
 	}
 	if ws.Signaled() {

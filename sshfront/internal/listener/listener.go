@@ -72,14 +72,16 @@ type listener struct {
 	env  []string // of the processes it starts
 	null *os.File
 
-	mu      sync.Mutex
-	conf    *sshdconf.Listen
-	config  *os.File // memfd with control.Config
-	limits  *limits
-	sockets map[netip.AddrPort]*net.TCPListener
-	once    bool          // -d: take one connection only
-	login   bool          // somebody has logged in
-	ended   chan struct{} // closed when the only connection is over
+	mu       sync.Mutex
+	conf     *sshdconf.Listen
+	config   *os.File // memfd with control.Config
+	limits   *limits
+	sockets  map[netip.AddrPort]*net.TCPListener
+	children map[*child]bool // that have not ended
+	leaving  bool            // another process goes on with some of them
+	once     bool            // -d: take one connection only
+	login    bool            // somebody has logged in
+	ended    chan struct{}   // closed when the only connection is over
 
 	wg sync.WaitGroup // of what runs for connections
 }
@@ -108,7 +110,7 @@ func Run(o Options) error {
 	}
 	l := &listener{
 		opts: o, conf: conf, limits: newLimits(conf), env: childEnv(os.Environ()),
-		sockets: map[netip.AddrPort]*net.TCPListener{}, ended: make(chan struct{}),
+		sockets: map[netip.AddrPort]*net.TCPListener{}, ended: make(chan struct{}), children: map[*child]bool{},
 	}
 	var inetd *net.TCPConn
 	switch {
@@ -166,6 +168,9 @@ func Run(o Options) error {
 			}
 			daemon.SdNotify(false, daemon.SdNotifyStopping)
 			sshlog.Printf(sshdconf.LogInfo, "Received signal %d; terminating.", sig)
+			if !l.once {
+				l.bequeath()
+			}
 			if sig != syscall.SIGTERM {
 				return fmt.Errorf("ended by %v; the sessions go on", sig)
 			}

@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 		case "session":
 			puppetSession()
 			return
+		case "heir":
+			Heir()
+			return
 		case "listener":
 			listenerMain(os.Args[2:])
 			return
