@@ -253,6 +253,7 @@ type AuthInfo struct {
 	UID, GID uint32
 	Home     string
 	Shell    string
+	Runs     string     // of su: the program, if it is another one than Shell
 	Cap      string     // the capability's text, for capuse: a secret
 	Env      []string   // NAME=VALUE: for ssh as the PAM modules set them, otherwise all of the shell's
 	Umask    int        // file mode creation mask, or -1 to leave it
@@ -313,7 +314,7 @@ func parseAuthInfo(m Msg) (*AuthInfo, error) {
 
 func parseLogin(m Msg) (*AuthInfo, error) {
 	a := &AuthInfo{
-		User: m.Get("user"), Home: m.Get("home"), Shell: m.Get("shell"), Cap: m.Get("cap"),
+		User: m.Get("user"), Home: m.Get("home"), Shell: m.Get("shell"), Runs: m.Get("runs"), Cap: m.Get("cap"),
 		Env: m.All("env"), Umask: -1, NoHome: m.Get("nohome"), Hush: m.Get("hush") == "yes",
 		Remote: m.Get("remote"), Local: m.Get("local"),
 		Methods: m.All("method"), Messages: m.All("message"), Root: m.Get("root"), Expired: m.Get("expired") == "yes",

@@ -28,7 +28,8 @@ type Run struct {
 	Args     []string // after argv[0]
 	Env      []string // NAME=VALUE
 	Umask    int
-	FDs      []int // that stay open besides 0, 1 and 2, ascending
+	FDs      []int    // that stay open besides 0, 1 and 2, ascending
+	Groups   []string // in place of the user's own, the primary one first; only root may
 }
 
 // maxPiece is how much of a value goes into a packet: quoting may double it.
@@ -42,6 +43,9 @@ func (c *Client) Run(r Run) error {
 	}
 	if r.Preserve {
 		m.Add("preserve", "yes")
+	}
+	for _, g := range r.Groups {
+		m.Add("group", g)
 	}
 	for _, fd := range r.FDs {
 		m.Add("fd", strconv.Itoa(fd))
@@ -74,5 +78,12 @@ func (c *Client) Run(r Run) error {
 		}
 	}
 	_, err := c.rpc(m)
+	return err
+}
+
+// Signal sends a signal, TERM, KILL or CONT, to a child of the caller that has redeemed
+// a capability of this conversation.
+func (c *Client) Signal(pid int, name string) error {
+	_, err := c.rpc(NewMsg(VerbSignal, "pid", strconv.Itoa(pid), "signal", name))
 	return err
 }

@@ -28,6 +28,7 @@ const (
 	VerbAttr     = "attr"
 	VerbEnviron  = "environ"
 	VerbRun      = "run"
+	VerbSignal   = "signal"
 
 	VerbSign   = "sign"
 	VerbNonce  = "nonce"

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -40,9 +41,10 @@ func main() {
 	case err == nil:
 		err = su(o)
 	}
-	fmt.Fprintf(os.Stderr, "su: %v\n", err)
 	if errors.As(err, new(usageError)) {
-		fmt.Fprintln(os.Stderr, "Try 'su --help' for more information.")
+		fmt.Fprintf(os.Stderr, "%s: %v\nTry 'su --help' for more information.\n", os.Args[0], err)
+	} else {
+		fmt.Fprintf(os.Stderr, "su: %v\n", err)
 	}
 	os.Exit(1)
 }
@@ -51,6 +53,9 @@ func main() {
 func su(o options) error {
 	if n, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && n != 0 {
 		return errors.New("this process has no_new_privs set, so that it cannot become another user; start it outside of the service or container that sets it (NoNewPrivileges=)")
+	}
+	if (o.group != "" || len(o.groups) > 0) && unix.Getuid() != 0 {
+		return errors.New("only root can specify alternative groups")
 	}
 	fds, err := openDescriptors()
 	if err != nil {
@@ -71,17 +76,17 @@ func su(o options) error {
 		return err
 	}
 	if err := client.Session(); err != nil {
-		return fmt.Errorf("cannot open session: %w", err)
+		return err
 	}
 	if err := client.Converse(converse.Say); err != nil {
-		return fmt.Errorf("cannot open session: %w", err)
+		return err
 	}
 	a, err := client.AuthInfo()
 	if err != nil {
 		return err
 	}
-	if shell := o.wantedShell(); shell != "" && shell != a.Shell {
-		fmt.Fprintf(os.Stderr, "su: using restricted shell %s\n", a.Shell)
+	if shell := o.wantedShell(); shell != "" && shell != a.Runs {
+		fmt.Fprintf(os.Stderr, "su: using restricted shell %s\n", a.Runs)
 	}
 	if o.login && a.NoHome != "" {
 		fmt.Fprintf(os.Stderr, "su: warning: cannot change directory to %s: %s\n", a.Home, a.NoHome)
@@ -99,12 +104,16 @@ func terminal() *os.File {
 	return nil
 }
 
-// childName is argv[0] of the child that redeems.
+// childName is argv[0] of the child that redeems. The descriptor of the capability follows.
 const childName = "su: redeem"
 
 // redeem is the child: it reads the capability, and becomes the user.
 func redeem() {
-	f := os.NewFile(capabilityFD, "capability")
+	fd := 3
+	if len(os.Args) > 1 {
+		fd, _ = strconv.Atoi(os.Args[1])
+	}
+	f := os.NewFile(uintptr(fd), "capability")
 	b := make([]byte, capproto.MaxCap+1)
 	n := 0
 	for n < len(b) {

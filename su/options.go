@@ -96,7 +96,7 @@ func parseArgs(args []string) (options, error) {
 	}
 	o.args = rest
 	if o.login && o.preserve {
-		fmt.Fprintln(os.Stderr, "su: ignoring --preserve-environment, it's mutually exclusive to --login")
+		fmt.Fprintln(os.Stderr, "su: ignoring --preserve-environment, it's mutually exclusive with --login")
 		o.preserve = false
 	}
 	return o, nil
@@ -160,6 +160,11 @@ func (o options) run(fds []int) capproto.Run {
 			r.Env = append(r.Env, kv)
 		}
 	}
+	// The first group is the primary one, be it of -g or of -G.
+	if o.group != "" {
+		r.Groups = append(r.Groups, o.group)
+	}
+	r.Groups = append(r.Groups, o.groups...)
 	r.Umask = unix.Umask(0o077)
 	unix.Umask(r.Umask)
 	return r

@@ -5,19 +5,15 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
 )
-
-// capabilityFD is where the child finds the capability. It is above what the caller's
-// descriptors are likely to be; one that is not is left out.
-const capabilityFD = 255
 
 // openDescriptors are those above 2 that the caller has left open, ascending, as far as
 // the child and the grant have room for them.
@@ -28,7 +24,7 @@ func openDescriptors() (fds []int, err error) {
 	}
 	for _, e := range entries {
 		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd < 3 || fd >= capabilityFD {
+		if err != nil || fd < 3 || fd > maxFD {
 			continue
 		}
 		// Go's own are closed on exec, and so are those that the caller wants closed.
@@ -40,41 +36,84 @@ func openDescriptors() (fds []int, err error) {
 	return fds[:min(len(fds), maxFDs)], nil
 }
 
-// maxFDs is how many descriptors may stay open besides the first three.
-const maxFDs = 61
+// maxFDs is how many descriptors may stay open besides the first three, and maxFD the
+// highest of them.
+const maxFDs, maxFD = 61, 1023
 
-// watch starts the child and waits for it.
-func watch(_ *capproto.Client, a *capproto.AuthInfo, o options, fds []int) error {
+// watch starts the child, waits for it, and ends as it does. It returns only if there is
+// no child.
+func watch(client *capproto.Client, a *capproto.AuthInfo, o options, fds []int) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{childName}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.ExtraFiles = make([]*os.File, capabilityFD-2)
-	for _, fd := range fds {
-		cmd.ExtraFiles[fd-3] = os.NewFile(uintptr(fd), "inherited")
+	// What is not closed on exec stays open where it is.
+	free := 3
+	for ; slices.Contains(fds, free); free++ {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(free), "inherited"))
 	}
-	cmd.ExtraFiles[capabilityFD-3] = r
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: o.hasCommand && !o.inSession && a.UID != 0}
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGTERM)
+	cmd.ExtraFiles = append(cmd.ExtraFiles, r)
+	cmd.Args = []string{childName, strconv.Itoa(free)}
+	ownSession := o.hasCommand && !o.inSession && a.UID != 0
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: ownSession}
+	var p *proxy
+	if o.pty {
+		if p, err = newProxy(cmd); err != nil {
+			return err
+		}
+	}
+	// As su(1) has it: all signals wait for the child's end but these, and those of job
+	// control, which stop the child and then us.
+	caught := make(chan os.Signal, 16)
+	ends := []os.Signal{syscall.SIGTERM}
+	if ownSession || o.pty {
+		ends = append(ends, syscall.SIGINT, syscall.SIGQUIT)
+	}
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGALRM,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
+	signal.Notify(caught, ends...)
 	if err := cmd.Start(); err != nil {
+		p.end()
 		return err
 	}
+	os.Chdir("/") // no file system is kept busy
 	r.Close()
-	_, err = w.WriteString(a.Cap)
+	w.WriteString(a.Cap)
 	w.Close()
-	if err != nil {
-		return err
+	p.start()
+	ended := make(chan int, 1)
+	go func() { ended <- wait(client, cmd.Process.Pid, p) }()
+	select {
+	case status := <-ended:
+		p.end()
+		os.Exit(status)
+	case s := <-caught:
+		p.end()
+		end(client, cmd.Process.Pid, s.(syscall.Signal), ended)
 	}
-	os.Exit(status(cmd.Process.Pid))
 	return nil
 }
 
-// status waits for the child, stops with it, and returns the status to end with.
-func status(pid int) int {
+// end ends the child, and us with the signal that has asked for it.
+func end(client *capproto.Client, pid int, s syscall.Signal, ended <-chan int) {
+	fmt.Fprint(os.Stderr, "\nSession terminated, killing shell...")
+	client.Signal(pid, "TERM")
+	select {
+	case <-ended:
+	case <-time.After(2 * time.Second):
+		client.Signal(pid, "KILL")
+	}
+	fmt.Fprintln(os.Stderr, " ...killed.")
+	signal.Reset(s)
+	syscall.Kill(os.Getpid(), s)
+	time.Sleep(time.Second)
+	os.Exit(128 + int(s))
+}
+
+// wait waits for the child, stops with it, and returns the status to end with.
+func wait(client *capproto.Client, pid int, p *proxy) int {
 	var ws unix.WaitStatus
 	for {
 		_, err := unix.Wait4(pid, &ws, unix.WUNTRACED, nil)
@@ -83,14 +122,16 @@ func status(pid int) int {
 		case err != nil:
 			return 1
 		case ws.Stopped():
+			p.pause()
 			unix.Kill(os.Getpid(), unix.SIGSTOP)
-			unix.Kill(pid, unix.SIGCONT)
+			p.resume()
+			client.Signal(pid, "CONT")
 		case ws.Signaled():
 			core := ""
 			if ws.CoreDump() {
 				core = " (core dumped)"
 			}
-			fmt.Fprintf(os.Stderr, "%s%s\n", signalName(ws.Signal()), core)
+			fmt.Fprintf(os.Stderr, "%s%s\n", signalText(ws.Signal()), core)
 			return 128 + int(ws.Signal())
 		default:
 			return ws.ExitStatus()
@@ -98,7 +139,17 @@ func status(pid int) int {
 	}
 }
 
-// signalName is what strsignal(3) says.
-func signalName(s syscall.Signal) string {
-	return filepath.Base(s.String())
+// signalText is what strsignal(3) says.
+func signalText(s syscall.Signal) string {
+	text, ok := map[syscall.Signal]string{
+		syscall.SIGHUP: "Hangup", syscall.SIGINT: "Interrupt", syscall.SIGQUIT: "Quit", syscall.SIGILL: "Illegal instruction",
+		syscall.SIGTRAP: "Trace/breakpoint trap", syscall.SIGABRT: "Aborted", syscall.SIGBUS: "Bus error", syscall.SIGFPE: "Floating point exception",
+		syscall.SIGKILL: "Killed", syscall.SIGUSR1: "User defined signal 1", syscall.SIGSEGV: "Segmentation fault",
+		syscall.SIGUSR2: "User defined signal 2", syscall.SIGPIPE: "Broken pipe", syscall.SIGALRM: "Alarm clock", syscall.SIGTERM: "Terminated",
+		syscall.SIGXCPU: "CPU time limit exceeded", syscall.SIGXFSZ: "File size limit exceeded", syscall.SIGSYS: "Bad system call",
+	}[s]
+	if !ok {
+		return fmt.Sprintf("Signal %d", int(s))
+	}
+	return text
 }

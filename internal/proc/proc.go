@@ -15,6 +15,7 @@ import (
 // A Status is what /proc/TID/status says of a thread: see proc_pid_status(5).
 type Status struct {
 	PID        int    // the process that the thread belongs to (Tgid)
+	Parent     int    // of the process
 	UID        uint32 // real uid
 	EUID       uint32
 	Tracer     int // process that traces the thread, or 0
@@ -49,6 +50,8 @@ func parseStatus(s string) (Status, error) {
 			st.PID, err = strconv.Atoi(f[0])
 		case "TracerPid":
 			st.Tracer, err = strconv.Atoi(f[0])
+		case "PPid":
+			st.Parent, err = strconv.Atoi(f[0])
 		case "Uid":
 			if len(f) != 4 {
 				return st, errors.New("/proc status: Uid")
@@ -74,7 +77,7 @@ func parseStatus(s string) (Status, error) {
 			return st, fmt.Errorf("/proc status: %s: %w", name, err)
 		}
 	}
-	if seen != 7 {
+	if seen != 8 {
 		return st, errors.New("/proc status: lines are missing")
 	}
 	return st, nil

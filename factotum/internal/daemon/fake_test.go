@@ -188,6 +188,10 @@ func (w *fakeWorker) Open(s *session) error {
 	return nil
 }
 
+func (w *fakeWorker) Signal(number int, _ *os.File) error {
+	return w.Tell(pamwire.Signal{Number: number})
+}
+
 func (w *fakeWorker) Events() <-chan pamwire.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -297,7 +301,7 @@ func obliging(_ *fakeWorker, r pamwire.Request) []pamwire.Event {
 		return []pamwire.Event{opened("alice")}
 	case pamwire.BeginTerminal:
 		return []pamwire.Event{pamwire.Recorded{Last: "Last login: yesterday"}}
-	case pamwire.EndTerminal:
+	case pamwire.EndTerminal, pamwire.Signal:
 		return []pamwire.Event{pamwire.Recorded{}}
 	}
 	return nil

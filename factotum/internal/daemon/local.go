@@ -165,7 +165,4 @@ func (l *localProto) heard(e pamwire.Event) (*capproto.Msg, error) {
 	return nil, l.unexpected(e)
 }
 
-// describe has nothing to add.
-func (l *localProto) describe() []capproto.Attr { return nil }
-
 func (l *localProto) end() {}

@@ -7,14 +7,11 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/internal/becomerecord"
 	"p9auth/internal/logindefs"
 	"p9auth/internal/loginshell"
-	"p9auth/internal/proc"
 	"p9auth/internal/sys"
 )
 
@@ -35,6 +32,7 @@ type suAsked struct {
 	env      []string // the caller's, NAME=VALUE
 	umask    uint32   // the caller's
 	fds      []uint32 // that stay open
+	groups   []string // in place of the user's own, the primary one first
 	size     int      // bytes of all that
 
 	last *[]string // that more= adds to
@@ -70,6 +68,9 @@ func (l *suProto) run(p capproto.Packet) (capproto.Msg, error) {
 		l.asked = &suAsked{umask: 0o22, fds: []uint32{0, 1, 2}}
 	}
 	a := l.asked
+	if _, ok := p.Lookup("group"); ok && p.Cred.Uid != 0 {
+		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeDenied, Text: "only root can specify alternative groups"}}
+	}
 	for _, at := range p.Attrs {
 		if a.size += len(at.Value) + 16; a.size > maxAsked {
 			return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeLimit, Text: fmt.Sprintf("the command and the environment are too large: more than %d KiB", maxAsked>>10)}}
@@ -106,6 +107,11 @@ func (a *suAsked) take(at capproto.Attr) error {
 			return violation("umask=%.40s", at.Value)
 		}
 		a.umask = uint32(n)
+	case "group":
+		if len(a.groups) == capproto.MaxGroups || at.Value == "" {
+			return violation("group=%.40s", at.Value)
+		}
+		a.groups = append(a.groups, at.Value)
 	case "fd":
 		n, err := strconv.ParseUint(at.Value, 10, 31)
 		if err != nil || uint32(n) <= a.fds[len(a.fds)-1] || len(a.fds) == becomerecord.MaxFDs {
@@ -114,6 +120,14 @@ func (a *suAsked) take(at capproto.Attr) error {
 		a.fds = append(a.fds, uint32(n))
 	}
 	return nil
+}
+
+// groups are those that root has named.
+func (l *suProto) groups() []string {
+	if l.asked == nil {
+		return nil
+	}
+	return l.asked.groups
 }
 
 // shell is the program: the one that was wanted, or the user's own. Who has a shell
@@ -129,12 +143,20 @@ func (l *suProto) shell(o *pamwire.Opened) string {
 	return l.asked.shell
 }
 
+// describe says which program it is.
+func (l *suProto) describe() []capproto.Attr {
+	return []capproto.Attr{{Name: "runs", Value: l.shell(l.user.opened)}}
+}
+
 // environment is the shell's, as su(1) makes it.
 func (l *suProto) environment(o *pamwire.Opened) []string {
 	var passed []string
 	preserve := false
 	if l.asked != nil {
-		passed = slices.DeleteFunc(slices.Clone(l.asked.env), unsafeVariable)
+		passed = l.asked.env
+		if l.sender.Uid != 0 {
+			passed = slices.DeleteFunc(slices.Clone(passed), unsafeVariable)
+		}
 		preserve = l.asked.preserve && !l.login
 	}
 	if preserve {
@@ -174,33 +196,15 @@ func (l *suProto) bound(o *pamwire.Opened, _ uint32, _ string) (*becomerecord.Bo
 	if l.login {
 		argv0 = "-" + argv0
 	}
-	b := bind(o)
+	b := &becomerecord.Bound{Umask: l.asked.umask}
+	sanitize(b)
+	addSession(b, o)
 	b.Path, b.Argv, b.Env, b.FDs = path, append([]string{argv0}, l.asked.args...), l.environment(o), l.asked.fds
-	if o.Umask == nil {
-		b.Umask = l.asked.umask
-	}
 	if l.login && o.NoHome == "" && strings.HasPrefix(o.Home, "/") {
 		b.Dir = o.Home
 	}
 	b.KeepLoginUID = true // it says who has logged in, and that has not changed
-	return b, l.fit(b)
-}
-
-// fit lowers limits that modules have set to what the caller's process can set: become
-// has no right to more.
-func (l *localProto) fit(b *becomerecord.Bound) error {
-	for n, name := range map[int]string{unix.RLIMIT_NOFILE: "Max open files", unix.RLIMIT_NPROC: "Max processes"} {
-		want, ok := b.Limits[n]
-		if !ok {
-			continue
-		}
-		_, hard, err := proc.ReadLimit(int(l.sender.Pid), name)
-		if err != nil {
-			return violation("the sender has ended")
-		}
-		b.Limits[n] = becomerecord.Limit{Soft: min(want.Soft, hard), Hard: min(want.Hard, hard)}
-	}
-	return nil
+	return b, l.fit(b, o)
 }
 
 // listedShell says whether shells(5) lists a shell.

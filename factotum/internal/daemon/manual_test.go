@@ -42,7 +42,7 @@ func TestTheManualHasEachVerb(t *testing.T) {
 	}
 	const replies = "ok done more error " + // and what they have, and the methods of auth
 		"method=none method=password method=publickey method=keyboard-interactive " +
-		"user uid home cap env umask nofile nproc nohome hush root ptys remote settings options method message expired"
+		"user uid home cap env umask nofile nproc nohome hush root ptys remote settings options method message expired runs"
 	manual.WantItems(t, "p9auth-rpc(7), Requests", manual.Items(page, "Cm"), want[false], strings.Fields(replies)...)
 	// The verb start is in both, once for each protocol.
 	manual.WantItems(t, "p9auth-rpc(7), Requests of SSH", manual.Items(ssh, "Cm"), want[true], append(strings.Fields(replies), capproto.VerbStart)...)

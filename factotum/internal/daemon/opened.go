@@ -38,6 +38,9 @@ func (c *conversation) openSession(p capproto.Packet) (capproto.Msg, error) {
 		return capproto.Msg{}, err
 	}
 	c.session = s
+	if l, ok := c.proto.(*suProto); ok {
+		s.groups = l.groups()
+	}
 	if err := c.worker.Open(s); err != nil {
 		return capproto.Msg{}, c.workerFailed(err)
 	}
@@ -92,6 +95,7 @@ func (c *conversation) opens(e pamwire.Event) (*capproto.Msg, error) {
 		if c.local {
 			c.stays = &speaker{place: c.place}
 			c.stays.joins(c.session)
+			c.grace.Stop() // su goes on for as long as the shell
 		}
 		c.session.opened(c.user.name, c.binding.Service, c.ttyName(), c.rhost)
 		c.log.Event(status.SessionOpened, "user", c.user.name, "to", e.UID, "tty", c.ttyName(), "rhost", c.rhost, "worker", c.worker.PID())
@@ -172,6 +176,12 @@ func describeSession(o *pamwire.Opened, env []string, ptys uint32) capproto.Msg 
 // session have set.
 func bind(o *pamwire.Opened) *becomerecord.Bound {
 	b := &becomerecord.Bound{Umask: 0o22, Limits: map[int]becomerecord.Limit{}}
+	addSession(b, o)
+	return b
+}
+
+// addSession adds the mask and the limits that the modules have set.
+func addSession(b *becomerecord.Bound, o *pamwire.Opened) {
 	if o.Umask != nil {
 		b.Umask = *o.Umask
 	}
@@ -181,7 +191,6 @@ func bind(o *pamwire.Opened) *becomerecord.Bound {
 	if o.NProc != nil {
 		b.Limits[unix.RLIMIT_NPROC] = becomerecord.Limit(*o.NProc)
 	}
-	return b
 }
 
 func id(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

@@ -30,6 +30,7 @@ type session struct {
 	user   uint32
 	leader *proc.Handle // the process that it is for
 	root   string       // of the user's processes, as person has it
+	groups []string     // as pamwire.OpenSession has them
 
 	// Under the lock of sessions.
 	info *status.Session // once it is open

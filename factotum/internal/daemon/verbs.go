@@ -24,7 +24,8 @@ var verbs = map[string]struct {
 }{
 	capproto.VerbStart:    {idle, false, false, []string{"proto", "version", "user", "host", "preauth", "login"}, 1, (*conversation).start},
 	capproto.VerbEnviron:  {idle, false, true, []string{"env..."}, 0, byPAM((*pamProto).passOn)},
-	capproto.VerbRun:      {proven, false, false, []string{"shell", "preserve", "umask", "fd...", "arg...", "env...", "more..."}, 0, bySU((*suProto).run)},
+	capproto.VerbRun:      {proven, false, false, []string{"shell", "preserve", "umask", "group...", "fd...", "arg...", "env...", "more..."}, 0, bySU((*suProto).run)},
+	capproto.VerbSignal:   {open, false, false, []string{"pid", "signal"}, 0, bySU((*suProto).signal)},
 	capproto.VerbRead:     {talking | opening, false, false, nil, 0, (*conversation).read},
 	capproto.VerbWrite:    {talking | opening, false, false, []string{"data"}, 0, (*conversation).write},
 	capproto.VerbSession:  {proven, false, true, nil, 0, (*conversation).openSession},

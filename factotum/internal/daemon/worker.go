@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"os"
+
 	"p9auth/factotum/internal/pamwire"
 )
 
@@ -9,6 +11,8 @@ import (
 type Worker interface {
 	// Tell sends a request. It does not wait for the answer, which is an event.
 	Tell(pamwire.Request) error
+	// Signal has a signal sent to the process of a pidfd.
+	Signal(number int, pidfd *os.File) error
 	// Open has the PAM session opened for the process that leads it. The session
 	// is the worker's from then on, also when Open fails: it ends it.
 	Open(*session) error

@@ -137,6 +137,13 @@ func (w *workerProc) Tell(r pamwire.Request) error {
 	return conn.Send(r.Encode())
 }
 
+// Signal has a signal sent to the process of a pidfd.
+func (w *workerProc) Signal(number int, pidfd *os.File) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.proc.conn.Send(pamwire.Signal{Number: number}.Encode(), pidfd)
+}
+
 // Open has the session opened. The pidfd of its process goes along.
 func (w *workerProc) Open(s *session) error {
 	w.mu.Lock()
@@ -146,7 +153,7 @@ func (w *workerProc) Open(s *session) error {
 		return errors.New("it has ended")
 	}
 	w.session = s
-	return w.proc.conn.Send(pamwire.OpenSession{PID: s.leader.PID, Root: s.root}.Encode(), s.leader.File())
+	return w.proc.conn.Send(pamwire.OpenSession{PID: s.leader.PID, Root: s.root, Groups: s.groups}.Encode(), s.leader.File())
 }
 
 // Events has what the worker says.

@@ -178,6 +178,7 @@ type Opened struct {
 	Umask    *uint32  // if a module has set it
 	NoFile   *Limit   // likewise: RLIMIT_NOFILE
 	NProc    *Limit   // likewise: RLIMIT_NPROC
+	Limits   Limits   // all others that a module has set, of su and the like
 	NoHome   string   // why the user cannot enter their home, or ""
 	Hush     bool     // the user wants no messages (.hushlogin)
 	Root     *Root    // if OpenSession asked for a root directory
@@ -216,6 +217,7 @@ func (o Opened) Encode() capproto.Msg {
 	if o.NProc != nil {
 		m.Add("nproc", o.NProc.String())
 	}
+	o.Limits.add(&m)
 	add(&m, "nohome", o.NoHome)
 	addFlag(&m, "hush", "yes", o.Hush)
 	if o.Root != nil {
@@ -229,7 +231,7 @@ func decodeOpened(r *reader) Event {
 	o := Opened{
 		User: r.some("user", maxName), PAMUser: r.some("pamuser", maxName), UID: r.takeID("uid"), GID: r.takeID("gid"),
 		Home: r.text("home", maxPath), Shell: r.text("shell", maxPath), Groups: r.ids("groups"), Env: r.env("env"), Login: r.env("login"),
-		NoFile: r.limit("nofile"), NProc: r.limit("nproc"), NoHome: r.optional("nohome", MaxText), Hush: r.flag("hush", "yes"),
+		NoFile: r.limit("nofile"), NProc: r.limit("nproc"), Limits: r.limits(), NoHome: r.optional("nohome", MaxText), Hush: r.flag("hush", "yes"),
 	}
 	if len(o.Groups) > 0 && o.Groups[0] != o.GID {
 		r.fail("groups= does not begin with gid=")

@@ -18,6 +18,7 @@
 //	BeginTerminal          Recorded
 //	    + terminal
 //	EndTerminal            Recorded
+//	Signal + pidfd         Recorded
 //	Adopt + pidfd          nothing: it takes over the session of a worker that died
 //	    [+ terminal]
 //	                       Closing, Closed: at the end of the session, unasked

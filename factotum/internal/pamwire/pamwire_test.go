@@ -38,6 +38,7 @@ var everyRequest = []struct {
 	{CheckAccount{}, 0}, {CheckAccount{Later: true}, 0},
 	{OpenSession{PID: 1}, 1},
 	{OpenSession{PID: 1, Root: "/srv/%u"}, 1},
+	{OpenSession{PID: 1, Groups: []string{"wizards", "27"}}, 1}, {Signal{15}, 1},
 	{Adopt{User: "alice", Service: "login", PID: 4194304}, 1},
 	{Adopt{"alice", "login", "/dev/tty1", "h", "/etc/x", []string{"A=b=c"}, 2, &Owner{0, 5, 0o4620}, []string{"pts/1", "pts/2"}, true}, 2},
 	{BeginTerminal{Line: "pts/1"}, 1},
@@ -61,7 +62,7 @@ var everyEvent = []Event{
 	Proven{"alice"}, AccountValid{"alice", 1000, false}, AccountValid{"alice", 1000, true},
 	Opened{User: "root", PAMUser: "root", Groups: []uint32{0}},
 	Opened{"alice", "ALICE", 1000, 1001, "/home/alice", "/bin/sh", []uint32{1001, 27}, []string{"A=1", "B="}, []string{"HOME=/"}, ptr(uint32(0o027)),
-		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}},
+		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, Limits{8: {1, 2}, 15: {0, 1<<64 - 1}}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}},
 	Refused{capproto.CodeDenied, "Login incorrect"}, Refused{capproto.CodeAccount, ""}, Failed{"the worker failed"},
 	Changed{}, Status{"alice P 2026-11-28 0 99999 7 -1"}, Checked{}, Checked{255, "-1\n"},
 	Recorded{}, Recorded{"Last login: yesterday"}, Closing{}, Closed{},
@@ -131,7 +132,7 @@ func TestAnUnknownAttributeIsRefused(t *testing.T) {
 }
 
 func TestADoubledAttributeIsRefused(t *testing.T) {
-	lists := []string{"group", "note", "env", "login", "lines"}
+	lists := []string{"group", "note", "env", "login", "lines", "limit"}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for _, a := range m.Attrs {
 			double := m
@@ -147,7 +148,7 @@ func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
 		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog take caller", "authenticate": "null",
 		"adopt": "tty rhost confdir env owner lines local", "recorded": "last", "password": "expired quiet", "check": "password", "checked": "output", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
-		"denied": "note", "ok": "log caller", "session": "root", "opened": "env login umask nofile nproc nohome hush",
+		"denied": "note", "ok": "log caller", "session": "root group", "opened": "env login umask nofile nproc limit nohome hush",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for i, a := range m.Attrs {

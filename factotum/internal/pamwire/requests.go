@@ -24,8 +24,13 @@ var requests = map[string]struct {
 	"answer":       {0, 0, decodeAnswer},
 	"account":      {0, 0, func(r *reader) Request { return CheckAccount{Later: r.flag("later", "yes")} }},
 	"session": {1, 1, func(r *reader) Request {
-		return OpenSession{PID: r.positive("pid"), Root: r.optional("root", maxPath)}
+		o := OpenSession{PID: r.positive("pid"), Root: r.optional("root", maxPath), Groups: r.list("group", capproto.MaxGroups, maxName)}
+		if slices.Contains(o.Groups, "") {
+			r.fail("group= is empty")
+		}
+		return o
 	}},
+	"signal":   {1, 1, func(r *reader) Request { return Signal{r.positive("signal")} }},
 	"terminal": {1, 1, func(r *reader) Request { return BeginTerminal{Line: r.some("line", maxName)} }},
 	"hangup":   {0, 0, func(r *reader) Request { return EndTerminal{Line: r.some("line", maxName)} }},
 	"adopt":    {1, 2, decodeAdopt},
@@ -174,11 +179,15 @@ func (c CheckAccount) Encode() capproto.Msg {
 type OpenSession struct {
 	PID  int
 	Root string // ChrootDirectory of sshd_config(5) as it stands there, or ""
+
+	// Groups are by name, the primary one first, in place of the user's own.
+	Groups []string
 }
 
 func (o OpenSession) Encode() capproto.Msg {
 	m := capproto.NewMsg("session", "pid", strconv.Itoa(o.PID))
 	add(&m, "root", o.Root)
+	addAll(&m, "group", o.Groups)
 	return m
 }
 

@@ -5,6 +5,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/pam/internal/log"
 	"p9auth/factotum/pam/internal/nss"
@@ -18,7 +20,7 @@ func (c *Conversation) openSession(r pamwire.OpenSession, files []*os.File) erro
 	}
 	c.opening = true
 	s := c.session(r.PID, files[0])
-	s.Root = r.Root
+	s.Root, s.Groups = r.Root, r.Groups
 	opened, err := s.Open()
 	if err != nil {
 		c.end()
@@ -113,6 +115,12 @@ func (c *Conversation) terminalOf(s *session.Session) error {
 			log.Warn("a terminal is not the user's as sshd would make it", "line", r.Line, "error", err.Error())
 		}
 		return c.say(pamwire.Recorded{Last: pamwire.Fit(last, pamwire.MaxText)})
+	case pamwire.Signal:
+		if !c.login.Local {
+			break
+		}
+		unix.PidfdSendSignal(int(files[0].Fd()), unix.Signal(r.Number), nil, 0) // the process may have ended
+		return c.say(pamwire.Recorded{})
 	case pamwire.EndTerminal:
 		s.EndTerminal(r.Line, time.Now())
 		return c.say(pamwire.Recorded{})

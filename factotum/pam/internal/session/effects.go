@@ -66,6 +66,19 @@ func (e effects) describe(before effects, o *pamwire.Opened) {
 	o.NProc = e.limit(before, unix.RLIMIT_NPROC)
 }
 
+// describeAll adds all limits that have changed, for a process that must have nothing
+// of them before it is the user.
+func (e effects) describeAll(before effects, o *pamwire.Opened) {
+	for i := range e.limits {
+		if l := e.limit(before, i); l != nil && i != unix.RLIMIT_NOFILE && i != unix.RLIMIT_NPROC {
+			if o.Limits == nil {
+				o.Limits = pamwire.Limits{}
+			}
+			o.Limits[i] = *l
+		}
+	}
+}
+
 // limit returns a limit that has changed, or nil.
 func (e effects) limit(before effects, i int) *pamwire.Limit {
 	if n := e.limits[i]; n != before.limits[i] {

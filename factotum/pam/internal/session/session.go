@@ -47,6 +47,7 @@ type Session struct {
 	PrintLast   bool              // the user is told of their last login
 	SetGroups   func([]int) error // unix.Setgroups, but in tests
 	Root        string            // ChrootDirectory of sshd_config(5), or ""
+	Groups      []string          // in place of the account's, the primary one first
 
 	silent    pam.Flags
 	known     records.Before           // the session's modules
@@ -59,7 +60,7 @@ func (s *Session) Open() (o pamwire.Opened, err error) {
 	if err != nil {
 		log.Warn("some settings are not used", "error", err.Error())
 	}
-	groups, err := s.Account.Groups()
+	groups, err := s.groups()
 	if err != nil {
 		return o, err
 	}
@@ -87,6 +88,27 @@ func (s *Session) Open() (o pamwire.Opened, err error) {
 	return o, nil
 }
 
+// groups are those that the worker gets, and the user then: the account's, or those
+// that root has named, of which the first is the primary one.
+func (s *Session) groups() ([]uint32, error) {
+	if len(s.Groups) == 0 {
+		return s.Account.Groups()
+	}
+	var gids []uint32
+	for _, name := range s.Groups {
+		gid, ok, err := nss.GroupID(name)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, pamwire.Refused{Code: capproto.CodeAccount, Text: fmt.Sprintf("group %s does not exist", name)}
+		}
+		gids = append(gids, gid)
+	}
+	s.Account.GID = gids[0]
+	return gids, nil
+}
+
 // becomeGroups gives the worker the user's groups, which modules add to.
 func (s *Session) becomeGroups(gids []uint32) error {
 	list := make([]int, len(gids))
@@ -101,7 +123,11 @@ func (s *Session) becomeGroups(gids []uint32) error {
 
 // refused is PAM's no to the session.
 func (s *Session) refused(err error) error {
-	return Refusal(s.Login.Service, capproto.CodeAccount, "", err)
+	text := ""
+	if s.Login.Local {
+		text = "cannot open session: " + err.Error()
+	}
+	return Refusal(s.Login.Service, capproto.CodeAccount, text, err)
 }
 
 // Refusal is PAM's no as it is told to the person: in these words, or in PAM's if
@@ -147,7 +173,9 @@ func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened,
 		return o, err
 	}
 	if s.Login.Local {
-		return o, nil // the process is the caller's, and must have nothing of the user's
+		// The process is the caller's, and must have nothing of the user's.
+		after.describeAll(before, &o)
+		return o, nil
 	}
 	if err := after.apply(before, s.Login.PID, s.PIDFD); err != nil {
 		return o, err
