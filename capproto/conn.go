@@ -73,10 +73,27 @@ func FileConn(f *os.File, max int) (*Conn, error) {
 	return NewConn(s, max), nil
 }
 
+// BlockingConn is FileConn for a program whose main thread does everything in turn: a
+// call that waits blocks its thread, and Go's runtime starts none to wait on others. Such
+// a Conn has no deadlines.
+func BlockingConn(f *os.File, max int) (*Conn, error) {
+	fd := int(f.Fd())
+	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
+		return nil, errNotUnix
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	unix.CloseOnExec(fd)
+	return NewConn(f, max), nil
+}
+
+var errNotUnix = errors.New("not a unix socket")
+
 // socket is another descriptor of a unix socket, one on which Go's runtime waits.
 func socket(f *os.File) (*os.File, error) {
 	if domain, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
-		return nil, errors.New("not a unix socket")
+		return nil, errNotUnix
 	}
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {

@@ -440,3 +440,43 @@ func TestDescriptorsBeyondTheBoundAreClosedAndNotWaitedFor(t *testing.T) {
 		t.Fatal("the receiver waits for a socket to close")
 	}
 }
+
+func TestABlockingConnCarriesMessagesBothWays(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := FileConn(os.NewFile(uintptr(fds[0]), "a"), MaxRequest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := BlockingConn(os.NewFile(uintptr(fds[1]), "b"), MaxRequest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	time.AfterFunc(20*time.Millisecond, func() { a.Send(NewMsg("attr")) })
+	if p, err := b.Recv(); err != nil || p.Verb != "attr" {
+		t.Fatalf("%v, %v", p.Msg, err)
+	}
+	if err := b.Send(NewMsg("ok")); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := a.Recv(); err != nil || p.Verb != "ok" {
+		t.Fatalf("%v, %v", p.Msg, err)
+	}
+	a.Close()
+	if _, err := b.Recv(); err != io.EOF {
+		t.Errorf("after its peer has closed: %v", err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	defer r.Close()
+	if _, err := BlockingConn(r, MaxRequest); err == nil {
+		t.Error("a pipe passes for a socket")
+	}
+}

@@ -23,9 +23,7 @@ import (
 	"io"
 
 	"os"
-	"os/signal"
 	"runtime"
-	"syscall"
 
 	"p9auth/capproto"
 	"p9auth/factotum/pam/internal/conversation"
@@ -44,15 +42,12 @@ func main() {
 		fmt.Print(version.Text("factotum-pam", "github.com/msteinert/pam/v2"))
 		return
 	}
-	// Giving a terminal back hangs up its line, which must not end this process
-	// before the session is closed. The signals are caught, not ignored: programs
-	// that modules execute would inherit that.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTERM)
+	catchSignals()
 	restoreNoFile()
 	if err := privs.Undumpable(); err != nil { // it holds passwords
 		fail(err)
 	}
-	conn, err := capproto.FileConn(os.NewFile(3, "factotum"), capproto.MaxReply)
+	conn, err := capproto.BlockingConn(os.NewFile(3, "factotum"), capproto.MaxReply)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "factotum-pam: factotum starts this program; it cannot be started by hand")
 		os.Exit(2)
