@@ -256,7 +256,8 @@ func (fs *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.S
 // for an answer.
 func (fs *FS) Flush(_ <-chan struct{}, _ *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 
-// Release forgets an open file.
+// Release forgets an open file. A grant is opened once, to be executed, and the kernel
+// has it open for as long as become runs.
 func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -269,6 +270,10 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 			if fs.perUID[r.uid]--; fs.perUID[r.uid] == 0 {
 				delete(fs.perUID, r.uid)
 			}
+		}
+	default:
+		if f := fs.nodes[in.NodeId]; f != nil && f.executed {
+			fs.drop(f)
 		}
 	}
 }

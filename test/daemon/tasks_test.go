@@ -178,3 +178,36 @@ func TestADaemonWithoutRoomForItsThreadsSaysSo(t *testing.T) {
 		}
 	}
 }
+
+// TestEndedSessionsLeaveNoDescriptor in factotum and the listener, at once: the garbage
+// collector, which closes what is forgotten, may take minutes to come.
+func TestEndedSessionsLeaveNoDescriptor(t *testing.T) {
+	b := &bed{&testbed.Logins{Bed: testbed.Up(t)}}
+	pids := []int{b.Factotum(t), b.Pids("sshfront")[0]}
+	open := func() (n [2]int) {
+		for i, pid := range pids {
+			fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n[i] = len(fds)
+		}
+		return n
+	}
+	b.tryAll(t) // whatever is opened once is open
+	b.WantNoWorker(t)
+	before := open()
+	for range 5 {
+		if got := b.tryAll(t); got != [3]bool{true, true, true} {
+			t.Fatalf("logins: %v", got)
+		}
+	}
+	b.WantNoWorker(t)
+	var after [2]int
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if after = open(); after[0] <= before[0] && after[1] <= before[1] {
+			return
+		}
+	}
+	t.Errorf("descriptors of factotum and the listener: %v, and %v before 15 logins", after, before)
+}
