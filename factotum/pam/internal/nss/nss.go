@@ -35,6 +35,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -48,6 +49,8 @@ type Account struct {
 	UID, GID uint32
 	Home     string
 	Shell    string
+
+	groups []uint32 // once they were asked for
 }
 
 // ErrNoUser says that there is no account of that name.
@@ -113,8 +116,20 @@ func account(function string, get func(*C.struct_passwd, *C.char, C.size_t, **C.
 }
 
 // Groups returns the account's groups, the primary group first: see
-// getgrouplist(3). More than capproto.MaxGroups are an error.
+// getgrouplist(3). More than capproto.MaxGroups are an error. It asks once: sources
+// such as nss-systemd(8) look into a dozen directories each time. Who wants what has
+// changed since looks the account up again.
 func (a *Account) Groups() ([]uint32, error) {
+	if a.groups == nil {
+		var err error
+		if a.groups, err = a.askGroups(); err != nil {
+			return nil, err
+		}
+	}
+	return slices.Clone(a.groups), nil
+}
+
+func (a *Account) askGroups() ([]uint32, error) {
 	cname := C.CString(a.Name)
 	defer C.free(unsafe.Pointer(cname))
 	for n := C.int(64); n <= 65536; n *= 4 {
