@@ -90,12 +90,12 @@ func number(port string) (n uint32) {
 func requests(e env) []request {
 	var rs []request
 	add := func(name string, ask func(*ssh.Client) string) { rs = append(rs, request{name, ask}) }
-	for _, a := range []tcp{{Host: "127.0.0.1", Port: number(e.open)}, {Host: "localhost", Port: number(e.open)}, {Host: "127.0.0.1", Port: number(e.other)}} {
+	for _, a := range []tcp{{Host: "127.0.0.1", Port: number(e.open)}, {Host: "localhost", Port: number(e.open)}, {Host: "LocalHost", Port: number(e.open)}, {Host: "127.0.0.1", Port: number(e.other)}} {
 		a.From = "127.0.0.1"
 		add(fmt.Sprintf("direct-tcpip %s:%d", a.Host, a.Port), open("direct-tcpip", a))
 	}
 	add("direct-streamlocal", open("direct-streamlocal@openssh.com", stream{Path: "/run/echo.sock"}))
-	for _, a := range []addr{{"127.0.0.1", 0}, {"localhost", number(e.listen)}, {"127.0.0.1", number(e.also)}, {"localhost", 81}} {
+	for _, a := range []addr{{"127.0.0.1", 0}, {"localhost", number(e.listen)}, {"LOCALHOST", number(e.listen)}, {"127.0.0.1", number(e.also)}, {"localhost", 81}} {
 		add(fmt.Sprintf("tcpip-forward %s:%d", a.Host, a.Port), global("tcpip-forward", a))
 	}
 	add("streamlocal-forward", func(c *ssh.Client) string {
@@ -153,6 +153,7 @@ func keywords(e env) (alone, combined []string) {
 		"MaxSessions 0", "MaxSessions 1", "MaxSessions 2", "PermitOpen any", "PermitListen any", "DisableForwarding no", "GatewayPorts no",
 		"ForceCommand none", "ForceCommand internal-sftp", "ForceCommand false",
 		"PermitOpen 127.0.0.1:*", "PermitOpen *:" + e.other, "PermitOpen localhost:" + e.open + " 127.0.0.1:" + e.other,
+		"PermitOpen LOCALHOST:" + e.open, "PermitListen LocalHost:" + e.listen,
 		"PermitListen 127.0.0.1:*", "PermitListen localhost:*", "PermitListen 127.0.0.1:" + e.also, "PermitListen *:" + e.also,
 		"AllowTcpForwarding no\nAllowStreamLocalForwarding yes", "AllowTcpForwarding yes\nAllowStreamLocalForwarding no",
 		"AllowTcpForwarding local\nAllowStreamLocalForwarding remote", "AllowTcpForwarding remote\nAllowStreamLocalForwarding local",
@@ -177,6 +178,7 @@ func keyOptions(e env) (alone, combined []string) {
 		`from="10.0.0.1"`, `from="127.0.0.0/8"`, `from="!127.0.0.0/8,*"`, `expiry-time="20200101"`, `expiry-time="20990101"`, `environment="A=b"`, `tunnel="0"`,
 		`command="internal-sftp"`, `command=""`, `command="false"`, `principals="alice"`, `unknown-option`,
 		`permitopen="127.0.0.1:*"`, `permitopen="*:` + e.other + `"`, `permitopen="localhost:` + e.open + `",permitopen="127.0.0.1:` + e.other + `"`,
+		`permitopen="LOCALHOST:` + e.open + `"`, `permitlisten="LocalHost:` + e.listen + `"`,
 		`permitlisten="localhost:*"`, `permitlisten="127.0.0.1:*"`, `permitlisten="` + e.also + `"`,
 		`restrict,command="echo KEY",pty,port-forwarding,permitopen="127.0.0.1:` + e.open + `"`,
 	}
