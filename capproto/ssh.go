@@ -94,7 +94,7 @@ func nonceOf(m Msg) (nonce [16]byte, err error) {
 
 // Sign has a key exchange signed with that host key, or with the key of that
 // host certificate. The transcript is the whole input of the exchange hash (RFC
-// 4253, section 8), and hash is sha256, sha384 or sha512. The signature is
+// 4253, section 8), and hash is sha1, sha256, sha384 or sha512. The signature is
 // encoded as RFC 4253 section 6.6 says.
 func (c *Client) Sign(key []byte, alg, hash string, transcript []byte) ([]byte, error) {
 	m, err := c.rpc(NewMsg(VerbSign, "key", B64(key), "alg", alg, "hash", hash, "transcript", B64(transcript)))

@@ -99,8 +99,8 @@ func TestEachClientLogsInByEachKeyExchange(t *testing.T) {
 	s.noneLeft(t)
 }
 
-// TestEachKeyExchangeGoesWithEachHostKey crosses them, by Go's client, which has all.
-// Both sides ask for new keys.
+// TestEachKeyExchangeGoesWithEachHostKey crosses them, by Go's client, which has all but
+// sntrup761. Both sides ask for new keys.
 func TestEachKeyExchangeGoesWithEachHostKey(t *testing.T) {
 	need(t, "ssh-keygen")
 	s := newSite(t)
@@ -121,6 +121,9 @@ func TestEachKeyExchangeGoesWithEachHostKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, kex := range exchanges(t) {
+		if strings.HasPrefix(kex, "sntrup761") {
+			continue
+		}
 		for _, alg := range []string{
 			ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSASHA512,
 			ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoRSASHA256v01, ssh.CertAlgoRSASHA512v01,

@@ -57,7 +57,7 @@ func TestEachKeyExchangeLogsInAndExchangesKeysAgain(t *testing.T) {
 		t.Errorf("%d of %s were tried", tried, conf.Global().KexAlgorithms)
 	}
 
-	// Go's client has them all, and asks for new keys itself.
+	// Go's client asks for new keys itself.
 	s.configure(t, "RekeyLimit 1G none")
 	pem, err := os.ReadFile(filepath.Join(s.Dir, "keys/alice"))
 	if err != nil {
@@ -68,6 +68,9 @@ func TestEachKeyExchangeLogsInAndExchangesKeysAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, kex := range conf.Global().KexAlgorithms {
+		if strings.HasPrefix(kex, "sntrup761") {
+			continue // which Go's client does not have
+		}
 		var exchanges atomic.Int32 // the client looks at the host key once for each
 		c, err := ssh.Dial("tcp", "127.0.0.1:"+s.port, &ssh.ClientConfig{
 			Config: ssh.Config{KeyExchanges: []string{kex}, RekeyThreshold: 1 << 20},
@@ -90,12 +93,20 @@ func TestEachKeyExchangeLogsInAndExchangesKeysAgain(t *testing.T) {
 	}
 
 	// What factotum would not sign is not offered: nobody is taken for an attacker.
-	s.configure(t, "KexAlgorithms +diffie-hellman-group14-sha1,diffie-hellman-group-exchange-sha1")
-	out, err := s.run(t, "ssh -n -v -o BatchMode=yes -p $port ${options/-o LogLevel=ERROR/} -o KexAlgorithms=diffie-hellman-group14-sha1 alice@127.0.0.1 true")
-	if err == nil || !strings.Contains(out, "no matching key exchange method found") || s.Logged("protocol violation") > 0 {
-		t.Errorf("a key exchange by SHA-1: %v: %.300s", err, out)
+	for _, kex := range []string{"diffie-hellman-group1-sha1", "diffie-hellman-group14-sha1", "diffie-hellman-group-exchange-sha1"} {
+		bySHA1 := client + "-o KexAlgorithms=" + kex + " alice@127.0.0.1 true"
+		s.configure(t, "RekeyLimit 1G none")
+		if out, err := s.run(t, bySHA1); err == nil || !strings.Contains(out, "no matching key exchange method found") {
+			t.Errorf("%s, which is not named: %v: %.300s", kex, err, out)
+		}
+		s.configure(t, "KexAlgorithms +"+kex)
+		if out, err := s.run(t, bySHA1); err != nil {
+			t.Errorf("%s, which is named: %v: %.300s", kex, err, out)
+		}
 	}
-	s.WantLog(t, "KexAlgorithms: left out, as p9auth does not have it: diffie-hellman-group14-sha1,diffie-hellman-group-exchange-sha1")
+	if s.Logged("protocol violation") > 0 {
+		t.Error("factotum takes a key exchange by SHA-1 for an attack")
+	}
 
 	// Host keys and certificates of each kind.
 	s.Sh(t, "set -e; cd /etc/ssh; rm -rf /tmp/ca; mkdir /tmp/ca; ssh-keygen -q -t ed25519 -N '' -f /tmp/ca/ca; "+

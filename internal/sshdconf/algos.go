@@ -23,7 +23,7 @@ var (
 	// does not link it, so the lists are here; a test holds them to the library's.
 	supported = struct{ Ciphers, MACs, KeyExchanges, HostKeys []string }{
 		Ciphers: []string{"aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr"},
-		MACs:    []string{"hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512", "hmac-sha1"},
+		MACs:    []string{"hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha1-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512", "hmac-sha1"},
 		KeyExchanges: []string{"mlkem768x25519-sha256", "curve25519-sha256", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521",
 			"diffie-hellman-group14-sha256", "diffie-hellman-group16-sha512", "diffie-hellman-group18-sha512", "diffie-hellman-group-exchange-sha256"},
 		HostKeys: []string{"rsa-sha2-256-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com",
@@ -32,33 +32,34 @@ var (
 	}
 	// What it has and calls insecure.
 	insecure = struct{ Ciphers, MACs, KeyExchanges []string }{
-		Ciphers:      []string{"aes128-cbc", "3des-cbc", "arcfour256", "arcfour128", "arcfour"},
-		MACs:         []string{"hmac-sha1-96"},
+		Ciphers:      []string{"aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc", "arcfour256", "arcfour128", "arcfour"},
+		MACs:         []string{"hmac-sha1-96", "hmac-sha1-96-etm@openssh.com", "hmac-md5", "hmac-md5-etm@openssh.com", "hmac-md5-96", "hmac-md5-96-etm@openssh.com"},
 		KeyExchanges: []string{"diffie-hellman-group14-sha1", "diffie-hellman-group1-sha1", "diffie-hellman-group-exchange-sha1"},
+	}
+	// What sshfront brings along for it.
+	brought = struct{ MACs, KeyExchanges []string }{
+		MACs:         []string{"umac-64-etm@openssh.com", "umac-128-etm@openssh.com", "umac-64@openssh.com", "umac-128@openssh.com"},
+		KeyExchanges: []string{"sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com"},
 	}
 
 	cipherAlgos = algos{
-		known:   slices.Concat(supported.Ciphers, insecure.Ciphers),
-		missing: []string{"aes192-cbc", "aes256-cbc"},
+		known: slices.Concat(supported.Ciphers, insecure.Ciphers),
 		defaults: only(supported.Ciphers, "chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com",
 			"aes128-ctr", "aes192-ctr", "aes256-ctr"),
 	}
 	macAlgos = algos{
 		dispensable: true, // for the ciphers that have their own
 
-		known: slices.Concat(supported.MACs, insecure.MACs),
-		missing: []string{"umac-64-etm@openssh.com", "umac-128-etm@openssh.com", "umac-64@openssh.com", "umac-128@openssh.com",
-			"hmac-sha1-etm@openssh.com", "hmac-sha1-96-etm@openssh.com", "hmac-md5", "hmac-md5-96", "hmac-md5-etm@openssh.com", "hmac-md5-96-etm@openssh.com"},
-		defaults: only(supported.MACs, "hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512", "hmac-sha1"),
+		known: slices.Concat(brought.MACs, supported.MACs, insecure.MACs),
+		defaults: []string{"umac-64-etm@openssh.com", "umac-128-etm@openssh.com", "hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha1-etm@openssh.com",
+			"umac-64@openssh.com", "umac-128@openssh.com", "hmac-sha2-256", "hmac-sha2-512", "hmac-sha1"},
 	}
-	// Finite-field Diffie-Hellman is known and no default, as in OpenSSH 10. factotum
-	// signs no exchange hash by SHA-1.
+	// Finite-field Diffie-Hellman and what hashes by SHA-1 is known and no default, as
+	// in OpenSSH 10.
 	kexAlgos = algos{
-		known: slices.Concat(supported.KeyExchanges, []string{curve25519LibSSH}),
-		missing: slices.Concat(insecure.KeyExchanges,
-			[]string{"sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com"}),
-		defaults: only(supported.KeyExchanges, "mlkem768x25519-sha256", "curve25519-sha256",
-			curve25519LibSSH, "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521"),
+		known: slices.Concat(supported.KeyExchanges, []string{curve25519LibSSH}, brought.KeyExchanges, insecure.KeyExchanges),
+		defaults: slices.Concat([]string{"mlkem768x25519-sha256"}, brought.KeyExchanges,
+			[]string{"curve25519-sha256", curve25519LibSSH, "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521"}),
 	}
 	hostKeyAlgos = algos{
 		known:   inOrder(supported.HostKeys),

@@ -16,16 +16,12 @@ func TestAListLosesWhatOnlyOpenSSHHasAndSaysSo(t *testing.T) {
 		list  string
 		notes string
 	}{
-		"KexAlgorithms sntrup761x25519-sha512,curve25519-sha256":                {"curve25519-sha256", "sntrup761x25519-sha512"},
-		"KexAlgorithms curve25519-sha256,diffie-hellman-group14-sha1":           {"curve25519-sha256", "diffie-hellman-group14-sha1"},
-		"KexAlgorithms diffie-hellman-group1*,diffie-hellman-group1-sha1":       {"diffie-hellman-group14-sha256,diffie-hellman-group16-sha512,diffie-hellman-group18-sha512", "diffie-hellman-group1-sha1"},
-		"KexAlgorithms ecdh-sha2-nistp256":                                      {"ecdh-sha2-nistp256", ""},
-		"Ciphers aes256-cbc,aes256-ctr":                                         {"aes256-ctr", "aes256-cbc"},
-		"MACs umac-128-etm@openssh.com,hmac-sha2-256,hmac-sha1-etm@openssh.com": {"hmac-sha2-256", "umac-128-etm@openssh.com,hmac-sha1-etm@openssh.com"},
-		"MACs -umac*,hmac-sha1*":                                                {"hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512", ""},
-		"HostKeyAlgorithms ssh-ed25519,ssh-rsa":                                 {"ssh-ed25519", "ssh-rsa"},
-		"PubkeyAcceptedAlgorithms ssh-rsa,ssh-ed25519":                          {"ssh-ed25519", "ssh-rsa"},
-		"CASignatureAlgorithms ssh-ed25519,ssh-rsa":                             {"ssh-ed25519", "ssh-rsa"},
+		"KexAlgorithms ecdh-sha2-nistp256":             {"ecdh-sha2-nistp256", ""},
+		"MACs -umac*,hmac-sha1*":                       {"hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512", ""},
+		"CASignatureAlgorithms +ssh-*":                 {"ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256", ""},
+		"HostKeyAlgorithms ssh-ed25519,ssh-rsa":        {"ssh-ed25519", "ssh-rsa"},
+		"PubkeyAcceptedAlgorithms ssh-rsa,ssh-ed25519": {"ssh-ed25519", "ssh-rsa"},
+		"CASignatureAlgorithms ssh-ed25519,ssh-rsa":    {"ssh-ed25519", "ssh-rsa"},
 	} {
 		c := mustParse(t, text)
 		g := c.Global()
@@ -61,10 +57,15 @@ func TestEachAlgorithmOfOpenSSHIsKnown(t *testing.T) {
 	}
 }
 
-// factotum signs no exchange hash by SHA-1, and makes no such signature.
-func TestNothingBySHA1IsOffered(t *testing.T) {
-	for _, a := range []*algos{&kexAlgos, &hostKeyAlgos, &pubkeyAlgos, &caAlgos} {
-		for _, name := range a.known {
+// factotum makes and takes no signature of a key by SHA-1, and signs an exchange hash by
+// SHA-1 only where a method is named.
+func TestNothingBySHA1IsOfferedUnasked(t *testing.T) {
+	lists := [][]string{kexAlgos.defaults}
+	for _, a := range []*algos{&hostKeyAlgos, &pubkeyAlgos, &caAlgos} {
+		lists = append(lists, a.known, a.defaults)
+	}
+	for _, l := range lists {
+		for _, name := range l {
 			if strings.HasSuffix(name, "-sha1") || name == "ssh-rsa" || strings.HasPrefix(name, "ssh-rsa-cert") {
 				t.Errorf("%s is offered", name)
 			}

@@ -58,10 +58,8 @@ type part struct {
 }
 
 const (
-	noDSA       = "ssh-dss*"
-	noHostSK    = "sk-* " + noDSA
-	noOldKex    = "*-sha1 sntrup761*"
-	noOldCipher = "aes192-cbc aes256-cbc hmac-md5* umac-* hmac-sha1-etm* hmac-sha1-96-etm*"
+	noDSA    = "ssh-dss*"
+	noHostSK = "sk-* " + noDSA
 )
 
 // inPart are the scripts that try each algorithm that their client has, and that pass
@@ -71,13 +69,9 @@ var inPart = map[string]part{
 	"agent":              {noDSA, "without DSA keys"},
 	"cert-hostkey":       {noHostSK, "without DSA and security keys as host keys"},
 	"hostkey-rotate":     {noHostSK, "without DSA and security keys as host keys"},
-	"integrity":          {noOldCipher, "without aes192-cbc, aes256-cbc, MD5, umac, hmac-sha1-etm"},
 	"knownhosts-command": {noHostSK, "without DSA and security keys as host keys"},
 	"limit-keytype":      {noDSA + " ssh-rsa", "without DSA and RSA: clients before OpenSSH 9.6 are not told what a Match block accepts"},
 	"keytype":            {noHostSK, "without DSA keys, and security keys as host keys"},
-	"kextype":            {noOldKex, "without SHA-1 and sntrup761"},
-	"rekey":              {noOldKex + " " + noOldCipher, "without key exchanges by SHA-1, sntrup761, aes192-cbc, aes256-cbc, MD5, umac, hmac-sha1-etm"},
-	"try-ciphers":        {noOldCipher, "without aes192-cbc, aes256-cbc, MD5, umac, hmac-sha1-etm"},
 }
 
 // differences are the scripts that do not pass with sshfront, and why. Each has its row
@@ -85,7 +79,6 @@ var inPart = map[string]part{
 var differences = map[string]string{
 	"cert-userkey":  "logs in with a DSA key, and by RSA with SHA-1",
 	"conch-ciphers": "its client knows RSA with SHA-1 only",
-	"dhgex":         "wants groups of 7680 and 8192 bits of a group exchange, and one by SHA-1",
 	"hostkey-agent": "keeps host keys in an agent",
 	"keyscan":       "asks for host keys of DSA, of security keys, and of RSA with SHA-1",
 	"proxy-connect": "wants to be told that a connection by a pipe has no address",

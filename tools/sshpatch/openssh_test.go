@@ -2,18 +2,25 @@ package main
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
+	"hash"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"p9auth/internal/sntrup761"
+	"p9auth/internal/umac"
 )
 
 // withOpenSSH has OpenSSH's client talk over TCP to a server that has a host key, with
@@ -37,6 +44,7 @@ func withOpenSSH(t *testing.T, server *ssh.ServerConfig, options ...string) (*ss
 		out, _ := client.CombinedOutput() // it ends by force, with the connection
 		said <- string(out)
 	}()
+	l.(*net.TCPListener).SetDeadline(time.Now().Add(time.Minute))
 	nc, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -60,6 +68,65 @@ func TestOpenSSHExchangesKeysByGroup18(t *testing.T) {
 	}
 	if a, ok := conn.Conn.(ssh.AlgorithmsConnMetadata); !ok || a.Algorithms().KeyExchange != "diffie-hellman-group18-sha512" {
 		t.Errorf("the key exchange was another one: %s", said)
+	}
+}
+
+func TestOpenSSHIsGivenAGroupOf8192Bits(t *testing.T) {
+	server := &ssh.ServerConfig{NoClientAuth: true, Config: ssh.Config{KeyExchanges: []string{ssh.KeyExchangeDHGEXSHA256}}}
+	server.AddHostKey(ed25519Signer(t))
+	_, said, err := withOpenSSH(t, server, "-vvv", "-o", "Ciphers=aes256-ctr")
+	if err != nil || !regexp.MustCompile(`bits set: \d+/8192`).MatchString(said) {
+		t.Errorf("%v: %s", err, said)
+	}
+}
+
+func TestOpenSSHTalksByEachCipherAndMAC(t *testing.T) {
+	type pair struct{ cipher, mac string }
+	var pairs []pair
+	for _, c := range []string{"aes192-cbc", "aes256-cbc"} {
+		pairs = append(pairs, pair{c, "hmac-sha2-256"}, pair{c, "hmac-sha2-256-etm@openssh.com"})
+	}
+	for _, m := range []string{"hmac-sha1-etm@openssh.com", "hmac-sha1-96-etm@openssh.com", "hmac-md5", "hmac-md5-96", "hmac-md5-etm@openssh.com", "hmac-md5-96-etm@openssh.com"} {
+		pairs = append(pairs, pair{"aes128-ctr", m})
+	}
+	for _, p := range pairs {
+		talk(t, ssh.Config{Ciphers: []string{p.cipher}, MACs: []string{p.mac}})
+	}
+}
+
+// talk has OpenSSH's client log in by the algorithms of a configuration, and get
+// a text of many blocks.
+func talk(t *testing.T, config ssh.Config) {
+	t.Helper()
+	text := strings.Repeat("The quick brown fox jumps over the lazy dog. ", 500)
+	server := &ssh.ServerConfig{NoClientAuth: true, Config: config, BannerCallback: func(ssh.ConnMetadata) string { return text }}
+	server.AddHostKey(ed25519Signer(t))
+	var options []string
+	for keyword, list := range map[string][]string{"KexAlgorithms": config.KeyExchanges, "Ciphers": config.Ciphers, "MACs": config.MACs} {
+		if len(list) > 0 {
+			options = append(options, "-o", keyword+"="+strings.Join(list, ","))
+		}
+	}
+	if _, said, err := withOpenSSH(t, server, options...); err != nil || !strings.Contains(said, text) {
+		t.Errorf("%v: %v: %s", config, err, said)
+	}
+}
+
+func TestAServerBringsAMACOfItsOwn(t *testing.T) {
+	for name, newMAC := range map[string]func([]byte) hash.Hash{"umac-64": umac.New64, "umac-128": umac.New128} {
+		ssh.RegisterMAC(name+"@openssh.com", umac.KeySize, false, newMAC)
+		ssh.RegisterMAC(name+"-etm@openssh.com", umac.KeySize, true, newMAC)
+		talk(t, ssh.Config{Ciphers: []string{"aes128-ctr"}, MACs: []string{name + "@openssh.com"}})
+		talk(t, ssh.Config{Ciphers: []string{"aes256-ctr"}, MACs: []string{name + "-etm@openssh.com"}})
+	}
+}
+
+// The exchange is made several times, as all in it is random.
+func TestAServerBringsAKeyExchangeOfItsOwn(t *testing.T) {
+	const name = "sntrup761x25519-sha512@openssh.com"
+	ssh.RegisterHybridKeyExchange(name, ssh.KEM{PublicKeySize: sntrup761.PublicKeySize, CiphertextSize: sntrup761.CiphertextSize, Encapsulate: sntrup761.Encapsulate}, crypto.SHA512)
+	for range 5 {
+		talk(t, ssh.Config{KeyExchanges: []string{name}})
 	}
 }
 

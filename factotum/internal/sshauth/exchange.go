@@ -3,7 +3,8 @@ package sshauth
 import (
 	"bytes"
 	"crypto"
-	_ "crypto/sha256" // for crypto.Hash
+	_ "crypto/sha1" // for crypto.Hash
+	_ "crypto/sha256"
 	_ "crypto/sha512"
 	"encoding/binary"
 	"errors"
@@ -34,7 +35,7 @@ type Exchange struct {
 }
 
 // hashes are those of the key exchange methods that are offered.
-var hashes = map[string]crypto.Hash{"sha256": crypto.SHA256, "sha384": crypto.SHA384, "sha512": crypto.SHA512}
+var hashes = map[string]crypto.Hash{"sha1": crypto.SHA1, "sha256": crypto.SHA256, "sha384": crypto.SHA384, "sha512": crypto.SHA512}
 
 // ParseExchange reads the input of an exchange hash (RFC 4253, section 8): V_C,
 // V_S, I_C, I_S and K_S, each as a string, and then the values of the method.

@@ -118,7 +118,7 @@ func TestWhatIsNotAnExchangeOfThisServerIsRefused(t *testing.T) {
 			t.Errorf("%s is signed", what)
 		}
 	}
-	for _, hash := range []string{"", "sha1", "md5", "SHA256", "sha224"} {
+	for _, hash := range []string{"", "SHA1", "md5", "SHA256", "sha224"} {
 		if _, err := ParseExchange(whole, hash); err == nil {
 			t.Errorf("the hash %q is taken", hash)
 		}

@@ -16,7 +16,8 @@ type kexMethod struct {
 	values func(rest []byte) error // after K_S
 }
 
-// kexMethods are those that the library has and that hash by SHA-2.
+// kexMethods are those that sshfront has. Who may use those by SHA-1, of which two
+// transcripts with one hash can be made, KexAlgorithms says: no default has them.
 var kexMethods = map[string]kexMethod{
 	"curve25519-sha256":                    {crypto.SHA256, points(32, 32)},     // RFC 8731
 	"curve25519-sha256@libssh.org":         {crypto.SHA256, points(32, 32)},     // its older name
@@ -24,10 +25,15 @@ var kexMethods = map[string]kexMethod{
 	"ecdh-sha2-nistp384":                   {crypto.SHA384, points(97, 97)},     //
 	"ecdh-sha2-nistp521":                   {crypto.SHA512, points(133, 133)},   //
 	"mlkem768x25519-sha256":                {crypto.SHA256, points(1216, 1120)}, // draft-ietf-sshm-mlkem-hybrid-kex
+	"sntrup761x25519-sha512":               {crypto.SHA512, points(1190, 1071)}, // draft-ietf-sshm-ntruprime-ssh
+	"sntrup761x25519-sha512@openssh.com":   {crypto.SHA512, points(1190, 1071)}, // its older name
 	"diffie-hellman-group14-sha256":        {crypto.SHA256, numbers(group14)},   // RFC 8268
 	"diffie-hellman-group16-sha512":        {crypto.SHA512, numbers(group16)},   //
 	"diffie-hellman-group18-sha512":        {crypto.SHA512, numbers(group18)},   //
 	"diffie-hellman-group-exchange-sha256": {crypto.SHA256, exchangedGroup},     // RFC 4419
+	"diffie-hellman-group1-sha1":           {crypto.SHA1, numbers(group2)},      // RFC 4253
+	"diffie-hellman-group14-sha1":          {crypto.SHA1, numbers(group14)},     //
+	"diffie-hellman-group-exchange-sha1":   {crypto.SHA1, exchangedGroup},       // RFC 4419
 }
 
 // CheckMethod says what is wrong with the exchange as one of the method and the host
@@ -109,6 +115,9 @@ func inGroup(p *big.Int, values ...[]byte) error {
 	return nil
 }
 
+// exchangeGroups are those that a group exchange gives.
+var exchangeGroups = []*big.Int{group14, group15, group16, group18}
+
 // exchangedGroup are min, n and max, the group, which must be one of RFC 3526, and e,
 // f and K.
 func exchangedGroup(rest []byte) error {
@@ -123,7 +132,7 @@ func exchangedGroup(rest []byte) error {
 	p, g := new(big.Int).SetBytes(v[0]), new(big.Int).SetBytes(v[1])
 	bits := uint32(p.BitLen())
 	switch {
-	case v[0][0]&0x80 != 0, p.Cmp(group14) != 0 && p.Cmp(group15) != 0 && p.Cmp(group16) != 0, g.Cmp(big.NewInt(2)) != 0:
+	case v[0][0]&0x80 != 0, !slices.ContainsFunc(exchangeGroups, func(known *big.Int) bool { return p.Cmp(known) == 0 }), g.Cmp(big.NewInt(2)) != 0:
 		return errors.New("a group that is not one of RFC 3526")
 	case least > n || n > most || bits < least || bits > most:
 		return fmt.Errorf("a group of %d bits for min=%d, n=%d, max=%d", bits, least, n, most)

@@ -18,6 +18,7 @@ func ofMethod(method string) (transcript, string) {
 	sizes := map[string][2]int{
 		"curve25519-sha256": {32, 32}, "curve25519-sha256@libssh.org": {32, 32}, "ecdh-sha2-nistp256": {65, 65}, "ecdh-sha2-nistp384": {97, 97},
 		"ecdh-sha2-nistp521": {133, 133}, "mlkem768x25519-sha256": {1216, 1120},
+		"sntrup761x25519-sha512": {1190, 1071}, "sntrup761x25519-sha512@openssh.com": {1190, 1071},
 	}
 	x := honest()
 	x.IC, x.IS = kexInitOf(Nonce{9}, "another@example.com", method, "ext-info-c"), kexInitOf(nonce, "kex-strict-s-v00@openssh.com", method)
@@ -29,12 +30,12 @@ func ofMethod(method string) (transcript, string) {
 	switch s, ok := sizes[method]; {
 	case ok:
 		x.Values = three(make([]byte, s[0]), make([]byte, s[1]))
-	case method == "diffie-hellman-group-exchange-sha256":
+	case strings.Contains(method, "exchange"):
 		x.Values = exchanged(2048, 3072, 8192, group15, 2, 4711, 4712)
 	default:
 		x.Values = three(number(4711), number(4712))
 	}
-	return x, map[crypto.Hash]string{crypto.SHA256: "sha256", crypto.SHA384: "sha384", crypto.SHA512: "sha512"}[kexMethods[method].hash]
+	return x, map[crypto.Hash]string{crypto.SHA1: "sha1", crypto.SHA256: "sha256", crypto.SHA384: "sha384", crypto.SHA512: "sha512"}[kexMethods[method].hash]
 }
 
 // exchanged are the values of RFC 4419.
@@ -60,7 +61,11 @@ func TestAnExchangeIsOneOfTheMethodThatWasNegotiated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range slices.Concat(conf.Global().KexAlgorithms, ssh.SupportedAlgorithms().KeyExchanges) {
+	everything, err := sshdconf.Parse("/dev/null", []string{"KexAlgorithms *"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range slices.Concat(conf.Global().KexAlgorithms, everything.Global().KexAlgorithms, ssh.SupportedAlgorithms().KeyExchanges) {
 		if _, ok := kexMethods[m]; !ok {
 			t.Errorf("%s is offered, and factotum signs for none", m)
 		}
@@ -74,7 +79,7 @@ func TestAnExchangeIsOneOfTheMethodThatWasNegotiated(t *testing.T) {
 		if checkMethod(x, hash, slices.DeleteFunc(slices.Clone(all), func(s string) bool { return strings.HasPrefix(m, s) }), ssh.KeyAlgoED25519) == nil {
 			t.Errorf("%s is signed for and not offered", m)
 		}
-		for _, h := range []string{"sha256", "sha384", "sha512"} {
+		for _, h := range []string{"sha1", "sha256", "sha384", "sha512"} {
 			if h != hash && checkMethod(x, h, all, ssh.KeyAlgoED25519) == nil {
 				t.Errorf("%s with %s is signed for", m, h)
 			}
@@ -102,7 +107,7 @@ func TestWhatTheTwoSidesHaveNotNegotiatedIsRefused(t *testing.T) {
 			x.IC = kexInitOf(Nonce{9}, "ext-info-c", curve)
 			x.IS = kexInitOf(nonce, "ext-info-c", curve)
 		},
-		"a method by SHA-1": func(x *transcript, _ *string) {
+		"another method by SHA-1": func(x *transcript, _ *string) {
 			x.IC = kexInitOf(Nonce{9}, "diffie-hellman-group14-sha1")
 			x.IS = kexInitOf(nonce, "diffie-hellman-group14-sha1")
 		},
@@ -129,6 +134,32 @@ func TestWhatTheTwoSidesHaveNotNegotiatedIsRefused(t *testing.T) {
 		if checkMethod(x, hash, all, alg) == nil {
 			t.Errorf("%s is signed for", what)
 		}
+	}
+}
+
+// Somebody can make two transcripts with one hash by SHA-1: no server signs one that has
+// not been told to.
+func TestNoExchangeBySHA1IsSignedUnlessItIsNamed(t *testing.T) {
+	conf, err := sshdconf.Parse("/dev/null", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, m := range slices.Sorted(maps.Keys(kexMethods)) {
+		if kexMethods[m].hash != crypto.SHA1 {
+			continue
+		}
+		n++
+		x, hash := ofMethod(m)
+		if err := checkMethod(x, hash, conf.Global().KexAlgorithms, ssh.KeyAlgoED25519); err == nil {
+			t.Errorf("%s is signed for", m)
+		}
+		if err := checkMethod(x, hash, []string{m}, ssh.KeyAlgoED25519); err != nil {
+			t.Errorf("%s is named: %v", m, err)
+		}
+	}
+	if n != 3 {
+		t.Errorf("%d methods by SHA-1", n)
 	}
 }
 
@@ -165,7 +196,7 @@ func TestAnUnsafeGroupIsRefused(t *testing.T) {
 			t.Errorf("f is %s, and it is signed for", what)
 		}
 	}
-	for _, p := range []*big.Int{group14, group15, group16, group18} {
+	for _, p := range []*big.Int{group2, group14, group15, group16, group18} {
 		if !p.ProbablyPrime(1) || !new(big.Int).Rsh(p, 1).ProbablyPrime(1) {
 			t.Errorf("%d bits: not a safe prime", p.BitLen())
 		}

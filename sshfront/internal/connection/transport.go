@@ -143,7 +143,7 @@ func (h *hostKey) SignWithAlgorithm(io.Reader, []byte, string) (*ssh.Signature, 
 }
 
 // hashNames are the rpc's.
-var hashNames = map[crypto.Hash]string{crypto.SHA256: "sha256", crypto.SHA384: "sha384", crypto.SHA512: "sha512"}
+var hashNames = map[crypto.Hash]string{crypto.SHA1: "sha1", crypto.SHA256: "sha256", crypto.SHA384: "sha384", crypto.SHA512: "sha512"}
 
 // SignExchange implements [ssh.ExchangeSigner].
 func (h *hostKey) SignExchange(transcript []byte, hash crypto.Hash, alg string) (*ssh.Signature, error) {
