@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p9auth/internal/proc"
 	"p9auth/sshfront/internal/userlink"
 )
 
@@ -26,7 +27,7 @@ func (u *userProcess) run(x *program, stdio [3]*os.File, env, complaints []strin
 		x.refuse(stdio, stdio[1], x.plan.refusal) // as sshd(8): not to standard error
 		return
 	}
-	proc, err := start(x, stdio, env, complaints)
+	child, err := start(x, stdio, env, complaints)
 	if err != nil {
 		fmt.Fprintln(stdio[2], err)
 		closeAll(stdio[:])
@@ -34,11 +35,12 @@ func (u *userProcess) run(x *program, stdio [3]*os.File, env, complaints []strin
 		return
 	}
 	closeAll(stdio[:])
+	proc.AwaitEnd(child.Pid)
 	// Until it is reaped its pid is nobody else's, which signal relies on.
-	for unix.Waitid(unix.P_PID, proc.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	for unix.Waitid(unix.P_PID, child.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
 	x.mu.Lock()
-	state, err := proc.Wait()
+	state, err := child.Wait()
 	x.proc = nil
 	x.mu.Unlock()
 	x.exit = userlink.Exit{Status: 255}
