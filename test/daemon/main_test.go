@@ -12,7 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testbed.Main(m, testbed.Programs{"attacker": pam.Attacker, "manager": manager, "syslogd": syslogd})
+	testbed.Main(m, testbed.Programs{"attacker": pam.Attacker, "manager": manager, "syslogd": syslogd, "journald": journald})
 }
 
 // A bed is a testbed with what these tests do to it.

@@ -167,7 +167,11 @@ func TestTheJournalIsCollected(t *testing.T) {
 	s.attack(t)
 	// The lines have the priority, the name and the unit by which one looks for
 	// them.
-	s.wantInJournal(t, "-u factotum PRIORITY=6", `msg="user authenticated" .*user=alice`)
+	s.wantInJournal(t, "-u factotum PRIORITY=6 USER=alice", `msg="session opened" .*user=alice`)
+	s.wantInJournal(t, "-u factotum MESSAGE_ID=8a47c980e2168644c64c8e6f3fe495b3 USER=alice RHOST=127.0.0.1", accepted)
+	if out := s.Sh(t, "journalctl --no-pager -o cat"); len(regexp.MustCompile(accepted).FindAllString(out, -1)) != 1 {
+		t.Errorf("alice's login is not in the journal once:\n%s", out)
+	}
 	s.wantInJournal(t, "-u factotum -p warning", refused)
 	s.wantInJournal(t, "SYSLOG_IDENTIFIER=sshd", accepted)
 	s.wantInJournal(t, "-u p9auth-ssh", "Connection from 127|Server listening")
@@ -178,7 +182,7 @@ func TestTheJournalIsCollected(t *testing.T) {
 	// The collector is another machine; here it has another file.
 	s.do(t, "/root", page[remote])
 	s.do(t, "/root", page[upload])
-	for _, want := range []string{refused, `msg="user authenticated" .*user=alice`, accepted, failed} {
+	for _, want := range []string{refused, `msg="session opened" .*user=alice`, accepted, failed} {
 		s.wantPrint(t, page[collected], want)
 	}
 }

@@ -7,31 +7,37 @@ import (
 	"os"
 )
 
-// newLogger logs to w. Where that is the journal, a line begins with its
-// priority, see sd-daemon(3), and has no time of its own.
+// newLogger logs to w. Where that is the journal, it writes entries with fields; if
+// journald does not listen for them, a line begins with its priority, see sd-daemon(3).
+// Neither has a time of its own.
 func newLogger(w io.Writer, level slog.Leveler) *slog.Logger {
-	opt := &slog.HandlerOptions{Level: level}
 	if os.Getenv("JOURNAL_STREAM") == "" {
-		return slog.New(slog.NewTextHandler(w, opt))
+		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 	}
-	opt.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+	if h := openJournal(w, level); h != nil {
+		return slog.New(h)
+	}
+	return slog.New(slog.NewTextHandler(journalLines{w}, withoutTime(level)))
+}
+
+func withoutTime(level slog.Leveler) *slog.HandlerOptions {
+	return &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if len(groups) == 0 && a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
 		return a
-	}
-	return slog.New(slog.NewTextHandler(journal{w}, opt))
+	}}
 }
 
-// A journal writes lines of a slog.TextHandler, which come one a Write and
+// A journalLines writes lines of a slog.TextHandler, which come one a Write and
 // begin with their level.
-type journal struct{ w io.Writer }
+type journalLines struct{ w io.Writer }
 
 var priorities = []struct{ level, priority string }{
 	{"level=DEBUG ", "<7>"}, {"level=INFO ", "<6>"}, {"level=WARN ", "<4>"}, {"level=ERROR ", "<3>"},
 }
 
-func (j journal) Write(line []byte) (int, error) {
+func (j journalLines) Write(line []byte) (int, error) {
 	for _, p := range priorities {
 		if rest, ok := bytes.CutPrefix(line, []byte(p.level)); ok {
 			if _, err := j.w.Write(append([]byte(p.priority), rest...)); err != nil {

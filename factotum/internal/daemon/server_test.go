@@ -322,7 +322,7 @@ func TestTheJournalGetsPriorities(t *testing.T) {
 	if got := b.String(); got != "<7>msg=d\n<6>msg=i\n<4>msg=w\n<3>msg=e\n" {
 		t.Errorf("%q", got)
 	}
-	if _, err := (journal{failing{}}).Write([]byte("level=INFO msg=x\n")); err == nil {
+	if _, err := (journalLines{failing{}}).Write([]byte("level=INFO msg=x\n")); err == nil {
 		t.Error("no error")
 	}
 	t.Setenv("JOURNAL_STREAM", "")

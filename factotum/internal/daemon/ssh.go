@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"time"
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
@@ -230,20 +231,51 @@ func (l *sshProto) from() string {
 
 // sshlog writes a line in sshd's words to our log and to syslog.
 func (l *sshProto) sshlog(level slog.Level, format string, args ...any) {
-	line := fmt.Sprintf(format, args...)
-	l.log.Log(context.Background(), level, line)
-	l.tosyslog(level, line)
+	l.words(context.Background(), level, fmt.Sprintf(format, args...))
 }
 
 // sshevent counts an event and writes its line in sshd's words.
 func (l *sshProto) sshevent(e status.Event, level slog.Level, format string, args ...any) {
-	line := fmt.Sprintf(format, args...)
-	l.log.Line(e, level, line)
-	l.tosyslog(level, line)
+	l.words(l.log.Counted(e), level, fmt.Sprintf(format, args...))
+}
+
+// sshdHas counts an event of which sshd has a line too, and writes that and our own. In
+// the journal they would be one event twice: there is sshd's, with our fields.
+func (l *sshProto) sshdHas(e status.Event, level slog.Level, line string, args ...any) {
+	if l.gen.ssh.syslog.isLog() {
+		l.words(l.log.Counted(e), level, line, args...)
+		return
+	}
+	l.words(context.Background(), level, line)
+	l.log.Event(e, args...)
+}
+
+// words writes a line in sshd's words. The attributes are fields in the journal.
+func (l *sshProto) words(ctx context.Context, level slog.Level, line string, args ...any) {
+	if !l.gen.ssh.syslog.isLog() {
+		l.log.Log(ctx, level, line)
+		l.tosyslog(level, line)
+		return
+	}
+	if !l.forSyslog(level) && !l.log.Enabled(ctx, level) {
+		return
+	}
+	var more slog.Record
+	more.Add("user", l.userInLog, "rhost", l.host)
+	more.Add(args...)
+	s := &inSSHD{facility: l.conf.SyslogFacility, pid: int(l.peer.Pid)}
+	more.Attrs(func(a slog.Attr) bool { s.attrs = append(s.attrs, a); return true })
+	r := slog.NewRecord(time.Now(), level, line, 0)
+	l.log.Handler().Handle(context.WithValue(ctx, inSSHDKey{}, s), r)
+}
+
+// forSyslog reports whether sshd would log at that level.
+func (l *sshProto) forSyslog(level slog.Level) bool {
+	return level >= slog.LevelInfo || l.conf.LogLevel >= sshdconf.LogVerbose
 }
 
 func (l *sshProto) tosyslog(level slog.Level, line string) {
-	if level >= slog.LevelInfo || l.conf.LogLevel >= sshdconf.LogVerbose {
+	if l.forSyslog(level) {
 		l.gen.ssh.syslog.write(level, l.conf.SyslogFacility, int(l.peer.Pid), line)
 	}
 }

@@ -214,11 +214,11 @@ func (l *sshProto) checkAccount() (capproto.Msg, error) {
 
 // accountRefused is the end: PAM's account stage said no.
 func (l *sshProto) accountRefused(text string) error {
-	l.sshlog(slog.LevelError, "fatal: Access denied for user %s by PAM account configuration", l.visName())
+	l.sshdHas(status.Refused, slog.LevelError, fmt.Sprintf("fatal: Access denied for user %s by PAM account configuration", l.visName()),
+		"user", l.userInLog, "reason", text, "code", capproto.CodeAccount, "rhost", l.host)
 	if l.accepted.Method == sshauth.Password {
 		l.sshlog(slog.LevelInfo, "Failed password for %s %s ssh2", l.visName(), l.from())
 	}
-	l.log.Event(status.Refused, "user", l.userInLog, "reason", text, "code", capproto.CodeAccount, "rhost", l.host)
 	if len(l.messages) == 0 {
 		l.message(text)
 	}
@@ -234,14 +234,14 @@ func (l *sshProto) admit(v pamwire.AccountValid) (capproto.Msg, error) {
 		l.sshlog(slog.LevelError, "fatal: PAM user %s is not the user %s who was authenticated", words.Vis(v.User), l.visName())
 		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "a PAM module changed the user's name to another account's, which SSH logins do not allow; the administrator must change the PAM configuration"}}
 	}
-	l.sshlog(slog.LevelInfo, "Accepted %s for %s %s ssh2%s", l.accepted.Method, l.visName(), l.from(), l.accepted.Key)
 	l.user = &person{name: l.account.Name, uid: l.account.UID, root: l.conf.ChrootDirectory, ptys: l.terminals(), restricted: restricts(l.conf, l.keyOptions)}
 	if l.expired = v.Expired; l.expired {
 		l.user.restricted = "an expired password"
 	}
 	l.state = admitted
 	l.startup.leave()
-	l.log.Event(status.Authenticated, "user", l.user.name, "rhost", l.host, "methods", joinMethods(l.methods.Done()))
+	l.sshdHas(status.Authenticated, slog.LevelInfo, fmt.Sprintf("Accepted %s for %s %s ssh2%s", l.accepted.Method, l.visName(), l.from(), l.accepted.Key),
+		"user", l.user.name, "rhost", l.host, "methods", joinMethods(l.methods.Done()))
 	m := capproto.NewMsg(capproto.VerbDone)
 	for _, t := range l.messages { // sshd shows them here, too: auth2.c, userauth_finish
 		m.Add("message", t)

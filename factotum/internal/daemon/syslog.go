@@ -16,12 +16,19 @@ import (
 type syslog struct {
 	path string
 	log  *slog.Logger
+	same bool // it is the journal that factotum's log goes to
 
 	mu   sync.Mutex
 	conn net.Conn
 }
 
-func newSyslog(path string, log *slog.Logger) *syslog { return &syslog{path: path, log: log} }
+func newSyslog(path string, log *slog.Logger) *syslog {
+	return &syslog{path: path, log: log, same: reachesJournal(path, log)}
+}
+
+// isLog reports whether factotum's own log goes there with fields, so that a line must
+// be written once only.
+func (s *syslog) isLog() bool { return s != nil && s.same }
 
 // write sends one line. pid is the process that speaks to the client.
 func (s *syslog) write(level slog.Level, f sshdconf.Facility, pid int, line string) {

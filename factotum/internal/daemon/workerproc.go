@@ -212,7 +212,7 @@ func (w *workerProc) release() {
 	w.over = true
 	if w.session != nil {
 		if w.opened != nil {
-			w.log.Event(status.SessionClosed)
+			w.log.Event(status.SessionClosed, "user", w.opened.User)
 		}
 		w.session.end()
 	}

@@ -1,7 +1,10 @@
 package status
 
 import (
+	"os"
+	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +22,24 @@ func TestTheManualHasEachMetric(t *testing.T) {
 		want[e.metric] = append(want[e.metric], e.line)
 	}
 	manual.WantItems(t, "factotum(8)", items, want)
+}
+
+// TestTheManualHasEachMessageID with the line that it stands for.
+func TestTheManualHasEachMessageID(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(manual.Top(), "man", "factotum.8"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, e := range events {
+		if seen[e.id] || !regexp.MustCompile(`^[0-9a-f]{32}$`).MatchString(e.id) {
+			t.Errorf("%s has the MESSAGE_ID %q", e.line, e.id)
+		}
+		seen[e.id] = true
+		if !strings.Contains(string(page), ".It Li "+e.id+"\n.Ql "+e.line+"\n") {
+			t.Errorf("factotum(8) does not have %s, %s", e.id, e.line)
+		}
+	}
 }
 
 // TestTheStatusLooksAsInTheManual but for its numbers.
