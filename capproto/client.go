@@ -230,6 +230,12 @@ func (c *Client) Converse(say func(Prompt) (answer string, err error)) error {
 		}
 		p := Prompt{Style(m.Get("style")), m.Get("text")}
 		answer, err := say(p)
+		if errors.Is(err, ErrNoAnswer) && p.Style.Question() {
+			if _, err := c.rpc(NewMsg(VerbWrite, "fail", "yes")); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,10 @@ const Version = 4
 var programs = map[string]struct{ name, restart string }{
 	"pam": {"login", "log in again; if that does not help, restart the console's getty"},
 	"su":  {"su", "try again"},
-	"ssh": {"sshfront", "restart it"},
+
+	"passwd": {"passwd", "try again"},
+	"chkpwd": {"unix_chkpwd", "try again"},
+	"ssh":    {"sshfront", "restart it"},
 }
 
 // A VersionError says that a front end and factotum are of different versions,

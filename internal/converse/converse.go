@@ -22,11 +22,9 @@ import (
 // maxLine bounds what a person may type, in bytes: PAM_MAX_RESP_SIZE.
 const maxLine = 512
 
-// ErrNoAnswer says that the input has ended where an answer was wanted.
-var ErrNoAnswer = errors.New("no answer: the input has ended")
-
 // Say shows what PAM says, and reads the answer if it is a question: from standard
-// input, which need not be a terminal. Questions and errors go to standard error.
+// input, which need not be a terminal. Questions and errors go to standard error. The error is
+// capproto.ErrNoAnswer at the end of the input.
 func Say(p capproto.Prompt) (string, error) {
 	switch p.Style {
 	case capproto.EchoOn, capproto.EchoOff:
@@ -107,7 +105,7 @@ func readLine(r io.Reader) (string, error) {
 		case n == 1:
 			line = append(line, b[0])
 		case err == io.EOF:
-			return "", ErrNoAnswer
+			return "", capproto.ErrNoAnswer
 		case err != nil:
 			return "", err
 		}

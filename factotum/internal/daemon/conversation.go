@@ -60,14 +60,15 @@ const (
 	admitted   // factotum is convinced of the user
 	handedOver // another process has, or had, the login
 	become     // the sender has redeemed a capability, and is the user
+	answered   // passwd or unix_chkpwd has what it asked for
 
 	anySSH   = offering | talking | admitted | handedOver
-	anyState = idle | proven | opening | open | become | anySSH
+	anyState = idle | proven | opening | open | become | answered | anySSH
 )
 
 var stateNames = map[state]string{
 	idle: "idle", talking: "talking", proven: "proven", opening: "opening", open: "open",
-	offering: "ssh", admitted: "admitted", handedOver: "spent", become: "become",
+	offering: "ssh", admitted: "admitted", handedOver: "spent", become: "become", answered: "answered",
 }
 
 func (s state) String() string { return stateNames[s] }

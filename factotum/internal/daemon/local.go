@@ -61,7 +61,7 @@ func (c *conversation) bindLocal(p capproto.Packet) error {
 	if !ok {
 		return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: fmt.Sprintf("%.40s is not configured here; the administrator can add FrontEnd * %.40s %.40s to factotum.conf", name, name, name)}}
 	}
-	if c.caps.bind == nil {
+	if c.caps.bind == nil && name != "passwd" && name != "chkpwd" { // which need no capability
 		return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: fmt.Sprintf("%.40s does not work with the kernel's capability device, which cannot bind a program to a capability", name)}}
 	}
 	c.binding = b
@@ -69,6 +69,10 @@ func (c *conversation) bindLocal(p capproto.Packet) error {
 	switch name {
 	case "su":
 		c.proto = &suProto{localProto: localProto{conversation: c}}
+	case "passwd":
+		c.proto = &passwdProto{passwordProto{localProto{conversation: c}}}
+	case "chkpwd":
+		c.proto = &chkpwdProto{passwordProto{localProto{conversation: c}}}
 	default:
 		return &fatal{&capproto.Error{Code: capproto.CodeInternal, Text: fmt.Sprintf("this factotum does not have %.40s", name)}}
 	}
@@ -91,10 +95,14 @@ func (l *localProto) beginAs(service, user string, p capproto.Packet) error {
 	if len(p.FDs) > 0 {
 		l.line = lineOf(p.FDs[0], int(p.Cred.Pid))
 	}
-	uid := p.Cred.Uid
 	if err := l.startWorker(); err != nil {
 		return err
 	}
+	return l.beginIn(service, user, p.Cred.Uid)
+}
+
+// beginIn starts the transaction in the worker that is there. User "" is the caller.
+func (l *localProto) beginIn(service, user string, uid uint32) error {
 	if err := l.tell(pamwire.Begin{Service: service, User: user, TTY: l.line, ConfDir: l.gen.conf.PAMConfDir, Caller: &uid}); err != nil {
 		return err
 	}

@@ -95,6 +95,9 @@ func (c *conversation) judged(e pamwire.Event) error {
 	if x == nil {
 		return nil
 	}
+	if p, ok := e.(pamwire.Prompt); ok && !p.Style.Question() {
+		return nil // what a module says before its verdict
+	}
 	if _, no := e.(pamwire.Refused); !no {
 		c.turn = nil
 		x.end(0)

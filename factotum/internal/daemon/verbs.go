@@ -22,12 +22,12 @@ var verbs = map[string]struct {
 	files   int // at most
 	answer  func(*conversation, capproto.Packet) (capproto.Msg, error)
 }{
-	capproto.VerbStart:    {idle, false, false, []string{"proto", "version", "user", "host", "preauth", "login"}, 1, (*conversation).start},
+	capproto.VerbStart:    {idle, false, false, []string{"proto", "version", "user", "host", "preauth", "login", "status", "expired", "quiet", "option", "password"}, 1, (*conversation).start},
 	capproto.VerbEnviron:  {idle, false, true, []string{"env..."}, 0, byPAM((*pamProto).passOn)},
 	capproto.VerbRun:      {proven, false, false, []string{"shell", "preserve", "umask", "group...", "fd...", "arg...", "env...", "more..."}, 0, bySU((*suProto).run)},
 	capproto.VerbSignal:   {open, false, false, []string{"pid", "signal"}, 0, bySU((*suProto).signal)},
 	capproto.VerbRead:     {talking | opening, false, false, nil, 0, (*conversation).read},
-	capproto.VerbWrite:    {talking | opening, false, false, []string{"data"}, 0, (*conversation).write},
+	capproto.VerbWrite:    {talking | opening, false, false, []string{"data", "fail"}, 0, (*conversation).write},
 	capproto.VerbSession:  {proven, false, true, nil, 0, (*conversation).openSession},
 	capproto.VerbAuthInfo: {open, false, false, nil, 0, (*conversation).authinfo},
 	capproto.VerbSign:     {anySSH, true, false, []string{"key", "alg", "hash", "transcript"}, 0, bySSH((*sshProto).sign)},
@@ -222,6 +222,13 @@ func (c *conversation) read(capproto.Packet) (capproto.Msg, error) {
 func (c *conversation) write(p capproto.Packet) (capproto.Msg, error) {
 	if !c.question {
 		return capproto.Msg{}, violation("an answer to no question")
+	}
+	if v, ok := p.Lookup("fail"); ok {
+		if _, both := p.Lookup("data"); both || v != "yes" {
+			return capproto.Msg{}, violation("fail=%.40s with data=, or not yes", v)
+		}
+		c.question = false
+		return capproto.NewMsg(capproto.VerbOK), c.tell(pamwire.Answer{Fail: true})
 	}
 	c.question = false
 	data := p.Get("data")

@@ -16,6 +16,16 @@ import (
 // and saved one, as a setuid program has them: modules decide by that (pam_rootok,
 // pam_wheel, pam_unix, pam_xauth). It has nothing else of the caller's.
 func (c *Conversation) beginLocal(b pamwire.Begin) (pamwire.Event, error) {
+	caller, err := nss.LookupUID(*b.Caller)
+	if err != nil && err != nss.ErrNoUser {
+		return nil, err
+	}
+	if b.User == "" {
+		if caller == nil {
+			return nil, pamwire.Refused{Code: capproto.CodeDenied, Text: "Cannot determine your user name."}
+		}
+		b.User = caller.Name
+	}
 	a, err := nss.Lookup(b.User)
 	switch {
 	case err == nss.ErrNoUser, err == nil && a.Home == "":
@@ -25,10 +35,6 @@ func (c *Conversation) beginLocal(b pamwire.Begin) (pamwire.Event, error) {
 		return nil, err
 	}
 	b.User = a.Name
-	caller, err := nss.LookupUID(*b.Caller)
-	if err != nil && err != nss.ErrNoUser {
-		return nil, err
-	}
 	// All threads: libpam's calls are made by this one, and no other must keep more.
 	if err := syscall.Setresuid(int(*b.Caller), 0, 0); err != nil {
 		return nil, fmt.Errorf("setresuid: %w", err)
