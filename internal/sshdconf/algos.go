@@ -42,48 +42,75 @@ var (
 		KeyExchanges: []string{"sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com"},
 	}
 
-	cipherAlgos = algos{
-		known: slices.Concat(supported.Ciphers, insecure.Ciphers),
-		defaults: only(supported.Ciphers, "chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com",
-			"aes128-ctr", "aes192-ctr", "aes256-ctr"),
-	}
-	macAlgos = algos{
-		dispensable: true, // for the ciphers that have their own
-
-		known: slices.Concat(brought.MACs, supported.MACs, insecure.MACs),
-		defaults: []string{"umac-64-etm@openssh.com", "umac-128-etm@openssh.com", "hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha1-etm@openssh.com",
-			"umac-64@openssh.com", "umac-128@openssh.com", "hmac-sha2-256", "hmac-sha2-512", "hmac-sha1"},
-	}
-	// Finite-field Diffie-Hellman and what hashes by SHA-1 is known and no default, as
-	// in OpenSSH 10.
-	kexAlgos = algos{
-		known: slices.Concat(supported.KeyExchanges, []string{curve25519LibSSH}, brought.KeyExchanges, insecure.KeyExchanges),
-		defaults: slices.Concat([]string{"mlkem768x25519-sha256"}, brought.KeyExchanges,
-			[]string{"curve25519-sha256", curve25519LibSSH, "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521"}),
-	}
-	hostKeyAlgos = algos{
-		known:   inOrder(supported.HostKeys),
-		missing: slices.Concat(bySHA1, []string{"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "sk-ssh-ed25519-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", webauthn}),
-		defaults: only(supported.HostKeys, "ssh-ed25519-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com", "ecdsa-sha2-nistp384-cert-v01@openssh.com",
-			"ecdsa-sha2-nistp521-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com", "ssh-ed25519",
-			"ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256"),
-	}
 	plainKeys = []string{"ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
 		"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "rsa-sha2-512", "rsa-sha2-256"}
 	certKeys = []string{"ssh-ed25519-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com", "ecdsa-sha2-nistp384-cert-v01@openssh.com", "ecdsa-sha2-nistp521-cert-v01@openssh.com",
 		"sk-ssh-ed25519-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com"}
-	pubkeyAlgos = algos{known: inOrder(slices.Concat(certKeys, plainKeys)), missing: append(bySHA1, webauthn), defaults: slices.Concat(certKeys, plainKeys)}
-	caAlgos     = algos{known: inOrder(plainKeys), missing: append(bySHA1, webauthn), defaults: plainKeys}
-	// Of methods that are off, for Dump.
-	hostbasedAlgos = algos{known: inOrder(slices.Concat(certKeys, plainKeys, bySHA1, []string{webauthn})), defaults: slices.Concat(certKeys, plainKeys)}
-	gssKexAlgos    = algos{known: append([]string{"gss-group1-sha1-"}, gssKex...), defaults: gssKex}
-	gssKex         = []string{"gss-group14-sha256-", "gss-group16-sha512-", "gss-nistp256-sha256-", "gss-curve25519-sha256-", "gss-group14-sha1-", "gss-gex-sha1-"}
+	gssKex = []string{"gss-group14-sha256-", "gss-group16-sha512-", "gss-nistp256-sha256-", "gss-curve25519-sha256-", "gss-group14-sha1-", "gss-gex-sha1-"}
 	// RSA's signatures with SHA-1, of which factotum makes and verifies none, and
 	// those with DSA, which OpenSSH 10 has not got either.
 	bySHA1 = []string{"ssh-rsa", "ssh-rsa-cert-v01@openssh.com", "ssh-dss", "ssh-dss-cert-v01@openssh.com"}
 )
 
 const webauthn = "webauthn-sk-ecdsa-sha2-nistp256@openssh.com"
+
+// What each keyword chooses from. These are functions, as most processes only read
+// settings and need none of it.
+
+func cipherAlgos() algos {
+	return algos{
+		known: slices.Concat(supported.Ciphers, insecure.Ciphers),
+		defaults: only(supported.Ciphers, "chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com",
+			"aes128-ctr", "aes192-ctr", "aes256-ctr"),
+	}
+}
+
+func macAlgos() algos {
+	return algos{
+		dispensable: true, // for the ciphers that have their own
+
+		known: slices.Concat(brought.MACs, supported.MACs, insecure.MACs),
+		defaults: []string{"umac-64-etm@openssh.com", "umac-128-etm@openssh.com", "hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha1-etm@openssh.com",
+			"umac-64@openssh.com", "umac-128@openssh.com", "hmac-sha2-256", "hmac-sha2-512", "hmac-sha1"},
+	}
+}
+
+// Finite-field Diffie-Hellman and what hashes by SHA-1 is known and no default, as
+// in OpenSSH 10.
+func kexAlgos() algos {
+	return algos{
+		known: slices.Concat(supported.KeyExchanges, []string{curve25519LibSSH}, brought.KeyExchanges, insecure.KeyExchanges),
+		defaults: slices.Concat([]string{"mlkem768x25519-sha256"}, brought.KeyExchanges,
+			[]string{"curve25519-sha256", curve25519LibSSH, "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521"}),
+	}
+}
+
+func hostKeyAlgos() algos {
+	return algos{
+		known:   inOrder(supported.HostKeys),
+		missing: slices.Concat(bySHA1, []string{"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "sk-ssh-ed25519-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", webauthn}),
+		defaults: only(supported.HostKeys, "ssh-ed25519-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com", "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+			"ecdsa-sha2-nistp521-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com", "ssh-ed25519",
+			"ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256"),
+	}
+}
+
+func pubkeyAlgos() algos {
+	return algos{known: inOrder(slices.Concat(certKeys, plainKeys)), missing: slices.Concat(bySHA1, []string{webauthn}), defaults: slices.Concat(certKeys, plainKeys)}
+}
+
+func caAlgos() algos {
+	return algos{known: inOrder(plainKeys), missing: slices.Concat(bySHA1, []string{webauthn}), defaults: slices.Clone(plainKeys)}
+}
+
+// Of methods that are off, for Dump.
+func hostbasedAlgos() algos {
+	return algos{known: inOrder(slices.Concat(certKeys, plainKeys, bySHA1, []string{webauthn})), defaults: slices.Concat(certKeys, plainKeys)}
+}
+
+func gssKexAlgos() algos {
+	return algos{known: append([]string{"gss-group1-sha1-"}, gssKex...), defaults: gssKex}
+}
 
 // resolve expands a list as KexAlgorithms describes it: names and wildcards,
 // or with a leading '+' the defaults and these, '-' the defaults without

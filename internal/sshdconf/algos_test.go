@@ -42,8 +42,8 @@ func TestAListLosesWhatOnlyOpenSSHHasAndSaysSo(t *testing.T) {
 
 // Each algorithm that the client here has is one that a list may name.
 func TestEachAlgorithmOfOpenSSHIsKnown(t *testing.T) {
-	for query, a := range map[string]*algos{
-		"kex": &kexAlgos, "cipher": &cipherAlgos, "mac": &macAlgos, "HostKeyAlgorithms": &hostKeyAlgos, "PubkeyAcceptedAlgorithms": &pubkeyAlgos,
+	for query, a := range map[string]algos{
+		"kex": kexAlgos(), "cipher": cipherAlgos(), "mac": macAlgos(), "HostKeyAlgorithms": hostKeyAlgos(), "PubkeyAcceptedAlgorithms": pubkeyAlgos(),
 	} {
 		out, err := exec.Command("ssh", "-Q", query).Output()
 		if err != nil {
@@ -60,8 +60,8 @@ func TestEachAlgorithmOfOpenSSHIsKnown(t *testing.T) {
 // factotum makes and takes no signature of a key by SHA-1, and signs an exchange hash by
 // SHA-1 only where a method is named.
 func TestNothingBySHA1IsOfferedUnasked(t *testing.T) {
-	lists := [][]string{kexAlgos.defaults}
-	for _, a := range []*algos{&hostKeyAlgos, &pubkeyAlgos, &caAlgos} {
+	lists := [][]string{kexAlgos().defaults}
+	for _, a := range []algos{hostKeyAlgos(), pubkeyAlgos(), caAlgos()} {
 		lists = append(lists, a.known, a.defaults)
 	}
 	for _, l := range lists {
@@ -78,7 +78,7 @@ func TestACertificatesAlgorithmSignsAsItsKey(t *testing.T) {
 	if got := strings.Join(SignatureAlgorithms(strings.Split(accepted, ",")), ","); got != "ecdsa-sha2-nistp256,sk-ssh-ed25519@openssh.com,rsa-sha2-512" {
 		t.Error(got)
 	}
-	if got := SignatureAlgorithms(pubkeyAlgos.defaults); !slices.Equal(got, plainKeys) {
+	if got := SignatureAlgorithms(pubkeyAlgos().defaults); !slices.Equal(got, plainKeys) {
 		t.Error(got)
 	}
 }

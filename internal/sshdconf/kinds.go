@@ -209,7 +209,7 @@ func oneLine(at func(*Settings) []string) func(*Settings) []string {
 	}
 }
 
-func algorithms(from *algos, at func(*Settings) *[]string) kind {
+func algorithms(from algos, at func(*Settings) *[]string) kind {
 	return kind{
 		set: func(s *Settings, a *args) error {
 			v, err := a.next()
@@ -302,7 +302,7 @@ func silent(k kind) kind {
 }
 
 // unusedList is such a keyword with a list of algorithms.
-func unusedList(name, method string, from *algos) kind {
+func unusedList(name, method string, from algos) kind {
 	k := unused(name, method)
 	k.set = func(s *Settings, a *args) error {
 		v, err := a.next()

@@ -3,7 +3,6 @@ package sshdconf
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -129,10 +128,10 @@ func defaults() *Settings {
 
 		HostKeys: []string{"/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ecdsa_key",
 			"/etc/ssh/ssh_host_ed25519_key"},
-		HostKeyAlgorithms:   slices.Clone(hostKeyAlgos.defaults),
-		KexAlgorithms:       slices.Clone(kexAlgos.defaults),
-		Ciphers:             slices.Clone(cipherAlgos.defaults),
-		MACs:                slices.Clone(macAlgos.defaults),
+		HostKeyAlgorithms:   hostKeyAlgos().defaults,
+		KexAlgorithms:       kexAlgos().defaults,
+		Ciphers:             cipherAlgos().defaults,
+		MACs:                macAlgos().defaults,
 		ClientAliveCountMax: 3,
 		IPQoS:               QoS{Interactive: 0xb8, Bulk: 0x20},
 		LogLevel:            LogInfo,
@@ -146,8 +145,8 @@ func defaults() *Settings {
 		MaxAuthTries:                 6,
 		StrictModes:                  true,
 		AuthorizedKeysFiles:          []string{".ssh/authorized_keys", ".ssh/authorized_keys2"},
-		PubkeyAcceptedAlgorithms:     slices.Clone(pubkeyAlgos.defaults),
-		CASignatureAlgorithms:        slices.Clone(caAlgos.defaults),
+		PubkeyAcceptedAlgorithms:     pubkeyAlgos().defaults,
+		CASignatureAlgorithms:        caAlgos().defaults,
 		RequiredRSASize:              1024,
 
 		MaxSessions:                10,
