@@ -21,6 +21,15 @@ const (
 	capuser = "/dev/capuse"
 )
 
+// The test of a tracer needs the first thread of its process: another one that is traced
+// is a zombie when it has ended, until its tracer, which is our parent, waits for it by
+// its number. It waits for the process, which does not end meanwhile.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "traceme" {
+		runtime.LockOSThread()
+	}
+}
+
 // helper is a process that a test starts as another user, or elsewhere.
 func helper(mode string, args []string) {
 	switch mode {
@@ -73,8 +82,7 @@ func helper(mode string, args []string) {
 	case "openhash":
 		_, err := unix.Open(caphash, unix.O_WRONLY, 0)
 		fmt.Println(errName(err))
-	case "traceme":
-		runtime.LockOSThread()
+	case "traceme": // on the first thread, see init
 		unix.RawSyscall(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0)
 		helper("write", []string{capuser})
 	case "fuzz":
