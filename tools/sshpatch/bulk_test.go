@@ -10,21 +10,27 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// A writeCounter counts the writes to a connection.
-type writeCounter struct {
+// A counter counts the writes to a connection, and the bytes that are read from it.
+type counter struct {
 	net.Conn
-	n atomic.Int64
+	writes, bytes atomic.Int64
 }
 
-func (c *writeCounter) Write(b []byte) (int, error) {
-	c.n.Add(1)
+func (c *counter) Write(b []byte) (int, error) {
+	c.writes.Add(1)
 	return c.Conn.Write(b)
 }
 
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.bytes.Add(int64(n))
+	return n, err
+}
+
 // pour has a client send size bytes of data in a channel to a server, which reads
-// them. It returns what the client wrote to its connection and the bytes that were
-// allocated meanwhile.
-func pour(t *testing.T, size int) (writes int64, allocated uint64) {
+// them. It returns how often the client wrote to its connection, how many bytes it got, and
+// the bytes that were allocated meanwhile.
+func pour(t *testing.T, size int) (writes, answered int64, allocated uint64) {
 	t.Helper()
 	const warm = 16 << 20
 	read := make(chan struct{})
@@ -39,8 +45,8 @@ func pour(t *testing.T, size int) (writes int64, allocated uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	counter := &writeCounter{Conn: tcp}
-	conn, chans, reqs, err := ssh.NewClientConn(counter, addr, &ssh.ClientConfig{HostKeyCallback: ssh.InsecureIgnoreHostKey(), Config: ssh.Config{Ciphers: []string{"aes128-gcm@openssh.com"}}})
+	count := &counter{Conn: tcp}
+	conn, chans, reqs, err := ssh.NewClientConn(count, addr, &ssh.ClientConfig{HostKeyCallback: ssh.InsecureIgnoreHostKey(), Config: ssh.Config{Ciphers: []string{"aes128-gcm@openssh.com"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,18 +69,25 @@ func pour(t *testing.T, size int) (writes int64, allocated uint64) {
 	send(warm)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	n := counter.n.Load()
+	writes, answered = count.writes.Load(), count.bytes.Load()
 	send(size)
-	n = counter.n.Load() - n
 	runtime.ReadMemStats(&after)
-	return n, after.TotalAlloc - before.TotalAlloc
+	return count.writes.Load() - writes, count.bytes.Load() - answered, after.TotalAlloc - before.TotalAlloc
 }
 
 func TestAPacketIsWrittenInOnePiece(t *testing.T) {
 	const packets = 512
-	writes, _ := pour(t, packets*32<<10)
+	writes, _, _ := pour(t, packets*32<<10)
 	if writes > packets+packets/8 {
 		t.Errorf("%d writes for %d packets", writes, packets)
+	}
+}
+
+func TestTheWindowIsOpenedForManyPacketsAtOnce(t *testing.T) {
+	const packets = 512
+	const adjust = 4 + 16 + 16 // bytes of SSH_MSG_CHANNEL_WINDOW_ADJUST, with its length and tag
+	if _, answered, _ := pour(t, packets*32<<10); answered > (packets/8+2)*adjust {
+		t.Errorf("%d bytes are sent for %d packets", answered, packets)
 	}
 }
 
@@ -84,7 +97,7 @@ func TestBulkDataMakesNoGarbage(t *testing.T) {
 	if raceEnabled {
 		most = size // sync.Pool drops some of what is put into it then
 	}
-	if _, allocated := pour(t, size); allocated > most {
+	if _, _, allocated := pour(t, size); allocated > most {
 		t.Errorf("%d bytes were allocated while %d were moved", allocated, size)
 	}
 }
