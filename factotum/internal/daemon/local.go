@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,12 +27,14 @@ const (
 	localStartups, localStartupsPerUID           = 64, 8
 	localSessions, localSessionsPerUID           = 2048, 256
 	localCapsPerUID                              = 32
+	localStartsPerMinute                         = 600 // of workers; those of a minute may come at once
 )
 
 // A localCore is what these conversations share.
 type localCore struct {
 	locals sessions // by su and the like
 	turns  turns    // of the callers' proofs
+	starts guesses  // of workers, by the calling uid
 }
 
 // A localCall is what a conversation has where it is one of them.
@@ -84,6 +87,20 @@ type localProto struct {
 	*conversation
 	caller       string // the name of the calling uid, "" if it has none
 	accountAsked bool   // the user is proven, and PAM is asked about the account
+}
+
+// paceWorkers holds back a caller who has had many workers in a short time: each costs
+// as much as a program that the caller starts, and it is not the caller who pays.
+func (c *conversation) paceWorkers() error {
+	uid := c.sender.Uid
+	if !c.local || uid == 0 {
+		return nil
+	}
+	if err := c.pause(c.starts.wait(localCaller(uid), time.Now()), "too many conversations in a short time; try again later"); err != nil {
+		return err
+	}
+	c.starts.wrong(localCaller(uid), time.Now(), localStartsPerMinute)
+	return nil
 }
 
 // beginAs starts PAM's transaction for a user, in a worker with the caller's real

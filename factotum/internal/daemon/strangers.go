@@ -20,6 +20,9 @@ var errTooMany = &capproto.Error{Code: capproto.CodeLimit, Text: "too many login
 // startUp counts a conversation that is to have its first worker, before there is a
 // proof.
 func (c *conversation) startUp() error {
+	if err := c.paceWorkers(); err != nil {
+		return err
+	}
 	if c.startup != nil || c.user != nil {
 		return nil
 	}
@@ -102,7 +105,7 @@ func (g *guesses) wait(source any, now time.Time) time.Duration {
 	return max(0, g.paid[g.row(source)].Sub(now.Add(time.Minute)))
 }
 
-// wrong counts a guess, of which perMinute are free.
+// wrong counts a guess, or whatever else is counted so, of which perMinute are free.
 func (g *guesses) wrong(source any, now time.Time, perMinute int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -136,12 +139,16 @@ func (g *guesses) row(source any) any {
 // mayGuess is called before PAM asks for a proof. It holds back those who have guessed
 // wrong too often.
 func (c *conversation) mayGuess() error {
-	wait := c.guesses.wait(c.source(), time.Now())
+	return c.pause(c.guesses.wait(c.source(), time.Now()), "too many wrong passwords; try again later")
+}
+
+// pause waits, if that is not for too long: then it fails with the text.
+func (c *conversation) pause(wait time.Duration, text string) error {
 	switch {
 	case wait == 0:
 		return nil
 	case wait > maxPause:
-		return &fatal{&capproto.Error{Code: capproto.CodeLimit, Text: "too many wrong passwords; try again later"}}
+		return &fatal{&capproto.Error{Code: capproto.CodeLimit, Text: text}}
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
