@@ -15,6 +15,7 @@ var pages = map[string]string{
 	"factotum": "factotum.8",
 	"login":    "p9login.1",
 	"sshfront": "sshfront.8",
+	"su":       "p9su.1",
 }
 
 // usage is the usage text of the program in a folder, its const usage.
@@ -51,7 +52,7 @@ func usage(t *testing.T, dir string) string {
 }
 
 func TestEachFlagIsInThePageOfItsProgram(t *testing.T) {
-	flag := regexp.MustCompile(`(?m)(?:^|[\s\[\x60])-(-[a-z]+|[A-Za-z0-9]+)\b`)
+	flag := regexp.MustCompile(`(?m)(?:^|[\s\[\x60])-(-[a-z]+(?:-[a-z]+)*|[A-Za-z0-9]+)\b`)
 	for dir, page := range pages {
 		text := usage(t, dir)
 		known := map[string][]string{}
