@@ -38,6 +38,21 @@ var rows = []row{
 	{module: "pam_env", last: "session required pam_env.so conffile=/run/env.conf",
 		setup: `echo 'FROM_PAM DEFAULT="value of @{HOME}"' >/run/env.conf`, observe: `echo "[$FROM_PAM]"`, shows: `\[value of /home/alice\]`},
 	{module: "pam_group", last: "auth optional pam_group.so", setup: "echo '*;*;alice;Al0000-2400;games,video' >>/etc/security/group.conf", observe: "id -Gn", shows: `games`},
+	{module: "pam_limits, lowering", last: "session required pam_limits.so conf=/run/limits", setup: `cat >/run/limits <<'END'
+alice soft core 1000
+alice hard core 2000
+alice hard fsize 9000000
+alice soft nofile 400
+alice hard nofile 500
+alice soft stack 9000
+alice hard stack 10000
+alice hard cpu 300
+alice soft nproc 200
+alice hard nproc 300
+alice hard sigpending 333
+alice - priority 4
+END`,
+		observe: "cat /proc/self/limits; nice; echo end", shows: `Max cpu time +18000 +18000[\s\S]*Max stack size +9216000 +10240000[\s\S]*Max core file size +1024000 +2048000[\s\S]*Max open files +400 +500[\s\S]*\n4\n`},
 	{module: "pam_limits", needs: "cap_sys_resource", last: "session required pam_limits.so conf=/run/limits", setup: `cat >/run/limits <<'END'
 alice soft core 1000
 alice hard core 2000

@@ -177,6 +177,9 @@ func describeSession(o *pamwire.Opened, env []string, ptys uint32) capproto.Msg 
 func bind(o *pamwire.Opened) *becomerecord.Bound {
 	b := &becomerecord.Bound{Umask: 0o22, Limits: map[int]becomerecord.Limit{}}
 	addSession(b, o)
+	for n, l := range o.Limits {
+		b.Limits[n] = becomerecord.Limit(l)
+	}
 	return b
 }
 

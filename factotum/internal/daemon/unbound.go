@@ -23,6 +23,11 @@ func (c *conversation) mayBeUnbound(o *pamwire.Opened) error {
 	if c.caps.bind != nil {
 		return nil
 	}
+	if len(o.Limits) > 0 {
+		const reason = "factotum lacks CAP_SYS_RESOURCE, and the kernel's capability device cannot bind the login to limits that PAM's modules have set"
+		c.log.Event(status.Refused, "user", c.user.name, "reason", reason, "code", capproto.CodeAccount, "rhost", c.rhost, "tty", c.ttyName())
+		return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "the limits of this account cannot be set here; the administrator finds the reason in the log"}}
+	}
 	restricted := c.user.restricted
 	if restricted == "" && restrictedShell(o.Shell) {
 		restricted = "the login shell " + words.Vis(o.Shell)

@@ -178,7 +178,7 @@ type Opened struct {
 	Umask    *uint32  // if a module has set it
 	NoFile   *Limit   // likewise: RLIMIT_NOFILE
 	NProc    *Limit   // likewise: RLIMIT_NPROC
-	Limits   Limits   // all others that a module has set, of su and the like
+	Limits   Limits   // others that a module has set, and the worker could not: all, for su and the like
 	NoHome   string   // why the user cannot enter their home, or ""
 	Hush     bool     // the user wants no messages (.hushlogin)
 	Root     *Root    // if OpenSession asked for a root directory

@@ -88,8 +88,9 @@ func (e effects) limit(before effects, i int) *pamwire.Limit {
 }
 
 // apply gives the session's process what has changed since before. The pidfd says
-// whether the pid is still that process's.
-func (e effects) apply(before effects, pid int, pidfd *os.File) error {
+// whether the pid is still that process's. It returns the limits that only the process
+// itself can set, as this one lacks CAP_SYS_RESOURCE.
+func (e effects) apply(before effects, pid int, pidfd *os.File) (own pamwire.Limits, err error) {
 	ended := func() bool {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, 0)
 		return err != nil || n != 0
@@ -99,18 +100,32 @@ func (e effects) apply(before effects, pid int, pidfd *os.File) error {
 			continue
 		}
 		if ended() {
-			return errors.New("the session's process has ended")
+			return nil, errors.New("the session's process has ended")
 		}
 		if i == unix.RLIMIT_NPROC {
 			if err := raise(pid, i, l); err != nil {
-				return err
+				return nil, err
 			}
 			continue
 		}
-		if err := unix.Prlimit(pid, i, &l, nil); err != nil {
-			return fmt.Errorf("prlimit: %w", err)
+		err := unix.Prlimit(pid, i, &l, nil)
+		if err == unix.EPERM {
+			if own == nil {
+				own = pamwire.Limits{}
+			}
+			own[i] = pamwire.Limit{Soft: l.Cur, Hard: l.Max}
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("prlimit: %w", err)
 		}
 	}
+	return own, e.move(before, pid, ended)
+}
+
+// move gives the session's process the priority, the OOM killer's preference and the
+// control groups, unless it has ended.
+func (e effects) move(before effects, pid int, ended func() bool) error {
 	if e.nice != before.nice && !ended() {
 		if err := setNice(pid, e.nice); err != nil {
 			return err

@@ -177,8 +177,9 @@ func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened,
 		after.describeAll(before, &o)
 		return o, nil
 	}
-	if err := after.apply(before, s.Login.PID, s.PIDFD); err != nil {
-		return o, err
+	if o.Limits, err = after.apply(before, s.Login.PID, s.PIDFD); err != nil {
+		log.Error("the session's process does not get what PAM's modules have set", "user", a.Name, "error", err.Error())
+		return o, pamwire.Refused{Code: capproto.CodeAccount, Text: pamwire.Fit("what the administrator has set for your sessions cannot be set: "+err.Error(), pamwire.MaxText)}
 	}
 	if s.Terminal != nil {
 		// The modules may have taken their time.
