@@ -45,10 +45,11 @@ func as(t *testing.T, b *testbed.Bed, user, stdin, program string, args ...strin
 func shadow(t *testing.T, b *testbed.Bed, user string, passwords ...string) string {
 	t.Helper()
 	f := strings.Split(b.Sh(t, "grep ^"+user+": /etc/shadow; stat -c ' %U:%G %a' /etc/shadow"), ":")
-	hash := f[1]
+	hash := strings.TrimLeft(f[1], "!") // which locks it
+	lock := strings.TrimSuffix(f[1], hash)
 	for _, p := range passwords {
-		if b.Command("perl", "-e", `exit crypt($ARGV[0], $ARGV[1]) ne $ARGV[1]`, p, hash).Run() == nil {
-			f[1] = p
+		if b.Command("perl", "-e", `exit(crypt($ARGV[0], $ARGV[1]) ne $ARGV[1])`, p, hash).Run() == nil {
+			f[1] = lock + p
 		}
 	}
 	return strings.Join(f, ":")
@@ -205,7 +206,9 @@ func throughFactotum(args []string) {
 }
 
 func TestMain(m *testing.M) {
-	testbed.Main(m, testbed.Programs{"through-factotum": throughFactotum})
+	testbed.Main(m, testbed.Programs{
+		"through-factotum": throughFactotum, "speak": speak, "dial-and-run": dialAndRun, "on-descriptor-3": onDescriptor,
+	})
 }
 
 // TestRootChangesAnybodysPasswordThroughFactotum where the system has no passwd.
