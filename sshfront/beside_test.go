@@ -169,3 +169,26 @@ func TestTheEndOfWhatAProgramWritesArrivesAsWithSshd(t *testing.T) {
 	}
 	s.noneLeft(t)
 }
+
+// Scripts know what a client says of the methods that it could not use.
+func TestTheMethodsThatCanContinueAreListedAsBySshd(t *testing.T) {
+	need(t, "ssh", "sshpass")
+	s := newSite(t)
+	const client = "ssh -n -p $port $options -o NumberOfPasswordPrompts=1 -o PreferredAuthentications="
+	for conf, want := range map[string]string{
+		"KbdInteractiveAuthentication yes": "(publickey,password,keyboard-interactive)",
+		"KbdInteractiveAuthentication no":  "(publickey,password)",
+		"KbdInteractiveAuthentication yes\nAuthenticationMethods password keyboard-interactive,publickey": "(password,keyboard-interactive)",
+		"AuthenticationMethods none": "()",
+	} {
+		theirs, end := s.sshd(t, conf)
+		s.reload(t, "PerSourcePenalties no\n"+conf)
+		for _, script := range []string{client + "none alice@127.0.0.1 id", client + "none mallory@127.0.0.1 id", "sshpass -p wrong " + client + "password alice@127.0.0.1 id"} {
+			got, sshds := s.beside(t, theirs, script)
+			if got != sshds || !strings.Contains(sshds, want) {
+				t.Errorf("%q: %s: got %q, with sshd %q", conf, script, got, sshds)
+			}
+		}
+		end()
+	}
+}

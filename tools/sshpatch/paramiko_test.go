@@ -247,3 +247,40 @@ print(answer[0] if answer else None, t.is_active())
 		}
 	}
 }
+
+func TestMethodsAreListedInTheOrderOfOpenSSH(t *testing.T) {
+	server := &ssh.ServerConfig{
+		PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) {
+			return nil, errors.New("not this key")
+		},
+		PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, errors.New("wrong") },
+		KeyboardInteractiveCallback: func(ssh.ConnMetadata, ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+			return nil, errors.New("wrong")
+		},
+	}
+	out, _ := withParamiko(t, server, `
+try: t.auth_none("alice")
+except paramiko.BadAuthenticationType as e: print(e.allowed_types)
+`)
+	if want := "['publickey', 'password', 'keyboard-interactive']\n"; out != want {
+		t.Errorf("%s, want %s", out, want)
+	}
+}
+
+func TestAClientIsToldThatThereIsNoMethod(t *testing.T) {
+	server := &ssh.ServerConfig{
+		PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil },
+		UserCallback:     func(_ ssh.ConnMetadata, c *ssh.ServerConfig) { c.PasswordCallback = nil },
+	}
+	out, err := withParamiko(t, server, `
+n = 0
+while n < 1000 and t.is_active():
+    try: t.auth_none("alice")
+    except paramiko.BadAuthenticationType as e: n += 1; told = e.allowed_types
+    except paramiko.SSHException: pass
+print(told, n > 0, n < 1000)
+`)
+	if want := "[''] True True\n"; err == nil || out != want {
+		t.Errorf("%v: %s, want %s", err, out, want)
+	}
+}
