@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
+
+	"p9auth/test/testbed"
 )
 
 // beside runs a script with ours and with sshd, $port of both in turn, and returns what
@@ -188,6 +191,57 @@ func TestTheMethodsThatCanContinueAreListedAsBySshd(t *testing.T) {
 			if got != sshds || !strings.Contains(sshds, want) {
 				t.Errorf("%q: %s: got %q, with sshd %q", conf, script, got, sshds)
 			}
+		}
+		end()
+	}
+}
+
+// The listener's process is the same after SIGHUP, and so is what sshd writes then.
+func TestPidFileIsWrittenAgainOnSIGHUPAsBySshd(t *testing.T) {
+	s := newSite(t)
+	s.Sh(t, "mkdir -p /run/sshd /run/pids && chmod 777 /run/pids")
+	for _, program := range []string{s.Bin("sshfront"), "/usr/sbin/sshd"} {
+		conf := func(pidFile string) {
+			s.Write(t, "/run/pids/conf", "ListenAddress 127.0.0.1\nHostKey /etc/ssh/ssh_host_ed25519_key\nPidFile /run/pids/"+pidFile+"\n")
+			s.Sh(t, "chmod 644 /run/pids/conf")
+		}
+		conf("first")
+		server := s.Command(program, "-D", "-e", "-f", "/run/pids/conf", "-p", testbed.FreePort(t))
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		has := func(want string) bool { // the only files
+			return s.Sh(t, "cd /run/pids; grep -H '^[0-9]*$' * || true") == want
+		}
+		pid := func(name string) string { return fmt.Sprintf("%s:%d", name, server.Process.Pid) }
+		if !testbed.Eventually(func() bool { return has(pid("first")) }) {
+			t.Errorf("%s: at the start: not %s", program, pid("first"))
+		}
+		conf("second")
+		server.Process.Signal(syscall.SIGHUP)
+		if !testbed.Eventually(func() bool { return has(pid("second")) }) {
+			t.Errorf("%s: after SIGHUP: not %s", program, pid("second"))
+		}
+		server.Process.Signal(syscall.SIGTERM)
+		server.Wait()
+		if !has("") {
+			t.Errorf("%s leaves its file", program)
+		}
+	}
+}
+
+// Whatever Compression says, and whether a client wants it or not.
+func TestClientsThatWantCompressionLogInAsWithSshd(t *testing.T) {
+	need(t, "ssh")
+	s := newSite(t)
+	for _, value := range []string{"yes", "delayed", "no"} {
+		conf := "Compression " + value
+		theirs, end := s.sshd(t, conf)
+		s.configure(t, "PerSourcePenalties no\n"+conf)
+		script := "for c in yes no; do ssh -n -p $port $options -o Compression=$c alice@127.0.0.1 'head -c 1000000 /dev/zero' | wc -c; done; " +
+			"head -c 1000000 /dev/zero | ssh -C -p $port $options alice@127.0.0.1 'wc -c'"
+		if got, sshds := s.beside(t, theirs, script); got != sshds || sshds != "1000000\n1000000\n1000000\n" {
+			t.Errorf("%s: got %q, with sshd %q", conf, got, sshds)
 		}
 		end()
 	}

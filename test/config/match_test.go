@@ -37,7 +37,7 @@ var specs = words(`user=alice | user=alice,host=h.example.org,addr=192.0.2.9,lad
 // specs13 are those that OpenSSH 9.2 does not know, and bad are what none knows.
 var (
 	specs13 = words(`invalid-user | invalid-user,user=nosuch,addr=192.0.2.9`)
-	bad     = words(`user | nonsense | users=alice | lport=x | lport=65536 | lport=-1 | lport= | User=alice | user=alice,nonsense=1 | invalid-user=yes | port=22`)
+	bad     = words(`user | a=b, | nonsense | users=alice | lport=x | lport=65536 | lport=-1 | lport= | User=alice | user=alice,nonsense=1 | invalid-user=yes | port=22`)
 )
 
 // otherSpecs are those that stand for something else here, as the table of differences
