@@ -47,6 +47,7 @@ var measurements = []measurement{
 	{name: "sessions", once: true, f: (*bed).sessions, skips: map[string]string{"dropbear": oneAddress}},
 	{name: "silent connections", once: true, f: (*bed).silent, skips: map[string]string{"dropbear": oneAddress}},
 	{name: "cold start", f: (*bed).cold},
+	{name: "su", f: (*bed).su, skips: suSkips},
 }
 
 const (
