@@ -1,12 +1,28 @@
 # p9auth: see README.md.
 GO      ?= go
 BACKEND ?=
+HOST    := $(shell dpkg --print-architecture 2>/dev/null)
+ARCH    := $(HOST)
+TARGET  :=
+# For another machine than this one, in build/arm64: make ARCH=arm64, or make deb
+# ARCH=arm64, after scripts/deps-arm64.
+ifneq ($(ARCH),$(HOST))
+ifneq ($(ARCH),arm64)
+$(error Programs for $(ARCH) are built on $(ARCH) only)
+endif
+BIN     ?= build/$(ARCH)/bin
+OUT     ?= build/$(ARCH)
+CC       = aarch64-linux-gnu-gcc
+PAM      = $(CURDIR)/build/$(ARCH)/pam
+TARGET   = GOARCH=$(ARCH) CC='$(CC)' CGO_CFLAGS='-O2 -g -idirafter $(PAM)/usr/include' \
+	CGO_LDFLAGS='-O2 -g -L$(PAM)/usr/lib/aarch64-linux-gnu -Wl,-rpath-link,$(PAM)/lib/aarch64-linux-gnu'
+endif
 BIN     ?= bin
 TAGS    := $(BACKEND)
 TESTFLAGS ?=
 # More flags for the programs: scripts/cover has some.
 BUILDFLAGS ?=
-BUILD    = $(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' $(BUILDFLAGS)
+BUILD    = $(TARGET) $(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' $(BUILDFLAGS)
 STATIC   = CGO_ENABLED=0 $(BUILD)
 # What -V prints and the package is called. Between releases the package's
 # version counts commits; "~" sorts before the release (deb-version(7)).
@@ -163,7 +179,6 @@ bench: all
 PREFIX  ?= /usr
 DESTDIR ?=
 MAINTAINER ?= p9auth developers <p9auth@localhost>
-ARCH     = $(shell dpkg --print-architecture)
 TOP      = $(DESTDIR)$(PREFIX)
 LIB      = $(TOP)/lib/p9auth
 # What names places: programs find each other by themselves.
