@@ -47,6 +47,7 @@ all: $(CRYPTO)
 	CC='$(CC)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' internal/become/build $(BIN)/become
 	$(STATIC) -o $(BIN)/login ./login
 	$(STATIC) -o $(BIN)/su ./su
+	$(STATIC) -o $(BIN)/doas ./doas
 	$(STATIC) -o $(BIN)/passwd ./passwd
 	$(STATIC) -o $(BIN)/unix_chkpwd ./chkpwd
 	$(STATIC) -o $(BIN)/sshfront ./sshfront
@@ -186,7 +187,7 @@ TEXTS    = $(LIB)/systemd/* $(LIB)/runit/*/run $(TOP)/lib/systemd/system/*factot
 
 install: all
 	install -d $(LIB)/systemd $(TOP)/lib/systemd/system $(TOP)/lib/sysusers.d
-	install -m 755 $(BIN)/factotum $(BIN)/factotum-pam $(BIN)/become $(BIN)/su $(BIN)/passwd $(BIN)/unix_chkpwd $(LIB)/
+	install -m 755 $(BIN)/factotum $(BIN)/factotum-pam $(BIN)/become $(BIN)/su $(BIN)/doas $(BIN)/passwd $(BIN)/unix_chkpwd $(LIB)/
 	# Who runs them cannot read them: so the kernel keeps others of that user away.
 	install -m 711 $(BIN)/login $(BIN)/sshfront $(LIB)/
 	install -m 644 dist/systemd/getty.conf dist/systemd/serial-getty.conf $(LIB)/systemd/

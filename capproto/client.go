@@ -259,7 +259,7 @@ type AuthInfo struct {
 	UID, GID uint32
 	Home     string
 	Shell    string
-	Runs     string     // of su: the program, if it is another one than Shell
+	Runs     string     // of su and doas: the program, if it is another one than Shell
 	Cap      string     // the capability's text, for capuse: a secret
 	Env      []string   // NAME=VALUE: for ssh as the PAM modules set them, otherwise all of the shell's
 	Umask    int        // file mode creation mask, or -1 to leave it

@@ -30,6 +30,8 @@ type Run struct {
 	Umask    int
 	FDs      []int    // that stay open besides 0, 1 and 2, ascending
 	Groups   []string // in place of the user's own, the primary one first; only root may
+	Path     string   // by doas: the program where Args[0] has been found, "" for nowhere
+	Dir      string   // by doas: the caller's directory, for the log
 }
 
 // maxPiece is how much of a value goes into a packet: quoting may double it.
@@ -40,6 +42,12 @@ func (c *Client) Run(r Run) error {
 	m := NewMsg(VerbRun, "umask", strconv.FormatInt(int64(r.Umask), 8))
 	if r.Shell != "" {
 		m.Add("shell", r.Shell)
+	}
+	if r.Path != "" {
+		m.Add("path", r.Path)
+	}
+	if r.Dir != "" {
+		m.Add("dir", r.Dir)
 	}
 	if r.Preserve {
 		m.Add("preserve", "yes")
@@ -85,5 +93,32 @@ func (c *Client) Run(r Run) error {
 // a capability of this conversation.
 func (c *Client) Signal(pid int, name string) error {
 	_, err := c.rpc(NewMsg(VerbSignal, "pid", strconv.Itoa(pid), "signal", name))
+	return err
+}
+
+// StartDoas begins doas: as whom a command is to be executed. tty is as in StartSu. It
+// returns the caller's shell. Run says then what the command is, and Permit asks.
+func (c *Client) StartDoas(user string, tty *os.File) (shell string, err error) {
+	var files []*os.File
+	if tty != nil {
+		files = append(files, tty)
+	}
+	reply, err := c.start(NewMsg(VerbStart, "proto", "doas", "version", strconv.Itoa(Version), "user", user), files...)
+	defer reply.Close()
+	return reply.Get("shell"), err
+}
+
+// Permit has factotum decide by doas.conf(5). It returns whether the caller has to prove
+// who they are. Converse must follow.
+func (c *Client) Permit() (proof bool, err error) {
+	reply, err := c.rpc(NewMsg(VerbPermit))
+	return reply.Get("proof") != "no", err
+}
+
+// ForgetDoas has factotum forget that the caller has proven who they are, in this session
+// and at this terminal.
+func (c *Client) ForgetDoas() error {
+	reply, err := c.start(NewMsg(VerbStart, "proto", "doas", "version", strconv.Itoa(Version), "forget", "yes"))
+	reply.Close()
 	return err
 }

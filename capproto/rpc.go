@@ -29,6 +29,7 @@ const (
 	VerbEnviron  = "environ"
 	VerbRun      = "run"
 	VerbSignal   = "signal"
+	VerbPermit   = "permit"
 
 	VerbSign   = "sign"
 	VerbNonce  = "nonce"

@@ -6,7 +6,7 @@ import "fmt"
 // front end and a factotum from before and after it would not understand each
 // other. A front end says it in its start request, factotum in the reply.
 // Programs from before there was one count as version 0.
-const Version = 4
+const Version = 5
 
 // programs are the front ends of each protocol, and how a person gets one of
 // another version.
@@ -14,6 +14,7 @@ var programs = map[string]struct{ name, restart string }{
 	"pam": {"login", "log in again; if that does not help, restart the console's getty"},
 	"su":  {"su", "try again"},
 
+	"doas":   {"doas", "try again"},
 	"passwd": {"passwd", "try again"},
 	"chkpwd": {"unix_chkpwd", "try again"},
 	"ssh":    {"sshfront", "restart it"},

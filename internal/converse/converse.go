@@ -28,7 +28,7 @@ const maxLine = 512
 func Say(p capproto.Prompt) (string, error) {
 	switch p.Style {
 	case capproto.EchoOn, capproto.EchoOff:
-		return ask(p.Text, p.Style == capproto.EchoOff)
+		return Ask(os.Stdin, os.Stderr, p.Text, p.Style == capproto.EchoOff)
 	case capproto.Failure:
 		fmt.Fprintln(os.Stderr, p.Text)
 	default:
@@ -37,23 +37,24 @@ func Say(p capproto.Prompt) (string, error) {
 	return "", nil
 }
 
-// ask asks a question. What was typed before the question counts for nothing. A signal
+// Ask asks a question, in or out being the terminal or what is in its place. What was typed before the question counts for nothing. A signal
 // that ends the program does so when the terminal shows again what is typed; it does not
 // stop the program meanwhile.
-func ask(question string, hide bool) (string, error) {
-	shown, err := unix.IoctlGetTermios(0, unix.TCGETS)
+func Ask(in *os.File, out io.Writer, question string, hide bool) (string, error) {
+	fd := int(in.Fd())
+	shown, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil { // not a terminal
-		fmt.Fprint(os.Stderr, question)
-		return readLine(os.Stdin)
+		fmt.Fprint(out, question)
+		return readLine(in)
 	}
 	during := *shown
 	if hide {
 		during.Lflag &^= unix.ECHO
 	}
 	restore := func() {
-		unix.IoctlSetTermios(0, unix.TCSETSW, shown)
+		unix.IoctlSetTermios(fd, unix.TCSETSW, shown)
 		if hide {
-			fmt.Fprintln(os.Stderr)
+			fmt.Fprintln(out)
 		}
 	}
 	signals := make(chan os.Signal, 8)
@@ -81,12 +82,12 @@ func ask(question string, hide bool) (string, error) {
 		close(done)
 		<-ended
 	}()
-	if err := unix.IoctlSetTermios(0, unix.TCSETSF, &during); err != nil {
+	if err := unix.IoctlSetTermios(fd, unix.TCSETSF, &during); err != nil {
 		return "", fmt.Errorf("the terminal: %w", err)
 	}
 	defer restore()
-	fmt.Fprint(os.Stderr, question)
-	return readLine(os.Stdin)
+	fmt.Fprint(out, question)
+	return readLine(in)
 }
 
 // readLine reads one line and not a byte more: the next one may be for another

@@ -248,8 +248,8 @@ func TestTheEnvironmentIsOpendoass(t *testing.T) {
 	}
 	old := []string{"A=1", "PATH=/here", "TERM=vt", "A=2", "HOME=/home/a", "=x", "nothing", "LD_PRELOAD=x"}
 	for i, want := range []string{
-		"DOAS_USER=a HOME=/b LOGNAME=b PATH=/here SHELL=/bin/sh TERM=vt USER=b",
-		"A=1 DOAS_USER=a HOME=/b LD_PRELOAD=x LOGNAME=b PATH=/here SHELL=/bin/sh TERM=vt USER=b",
+		"DOAS_USER=a HOME=/b LOGNAME=b PATH=" + SafePath + " SHELL=/bin/sh TERM=vt USER=b",
+		"A=1 DOAS_USER=a HOME=/b LD_PRELOAD=x LOGNAME=b PATH=" + SafePath + " SHELL=/bin/sh TERM=vt USER=b",
 		"A=1 B=C D=1 DOAS_USER=a HOME=/b LOGNAME=b PATH=/here SHELL=/bin/sh USER=b",
 		"DOAS_USER=a HOME=/b LD_PRELOAD=x LOGNAME=b PATH=1 SHELL=/bin/sh TERM=vt USER=b",
 	} {

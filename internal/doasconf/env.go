@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// SafePath is where a command is looked for that a rule names.
+// SafePath is where a command is looked for that a rule names, and PATH of each command
+// unless setenv has another.
 const SafePath = "/bin:/sbin:/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
 
 // maxName is the longest name of a variable, in bytes. Longer ones are ignored.
@@ -27,12 +28,8 @@ func (r *Rule) Environment(caller string, target Person, theirs []string) []stri
 			old[name] = value
 		}
 	}
-	path := old["PATH"]
-	if r.HasCmd {
-		path = SafePath
-	}
 	env := map[string]string{
-		"DOAS_USER": caller, "HOME": target.Home, "LOGNAME": target.Name, "PATH": path, "SHELL": target.Shell, "USER": target.Name,
+		"DOAS_USER": caller, "HOME": target.Home, "LOGNAME": target.Name, "PATH": SafePath, "SHELL": target.Shell, "USER": target.Name,
 	}
 	apply(env, kept, old)
 	if r.KeepEnv {

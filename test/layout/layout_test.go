@@ -74,12 +74,13 @@ var rules = []struct {
 	deep bool     // what they import, and what that imports
 	not  []string // folders of the module, or packages of others with all below them
 }{
-	{"programs know each other by the wires alone", []string{"factotum"}, true, []string{"sshfront", "login", "su", "passwd", "chkpwd"}},
-	{"programs know each other by the wires alone", []string{"sshfront"}, true, []string{"factotum", "login", "su", "passwd", "chkpwd"}},
-	{"programs know each other by the wires alone", []string{"login"}, true, []string{"factotum", "sshfront", "su", "passwd", "chkpwd"}},
-	{"programs know each other by the wires alone", []string{"su"}, true, []string{"factotum", "sshfront", "login", "passwd", "chkpwd"}},
-	{"programs know each other by the wires alone", []string{"passwd", "chkpwd"}, true, []string{"factotum", "sshfront", "login", "su"}},
-	{"what is shared is below those who share it", []string{"capproto", "internal"}, true, []string{"factotum", "sshfront", "login", "su", "passwd", "chkpwd"}},
+	{"programs know each other by the wires alone", []string{"factotum"}, true, []string{"sshfront", "login", "su", "doas", "passwd", "chkpwd"}},
+	{"programs know each other by the wires alone", []string{"sshfront"}, true, []string{"factotum", "login", "su", "doas", "passwd", "chkpwd"}},
+	{"programs know each other by the wires alone", []string{"login"}, true, []string{"factotum", "sshfront", "su", "doas", "passwd", "chkpwd"}},
+	{"programs know each other by the wires alone", []string{"su"}, true, []string{"factotum", "sshfront", "login", "doas", "passwd", "chkpwd"}},
+	{"programs know each other by the wires alone", []string{"doas"}, true, []string{"factotum", "sshfront", "login", "su", "passwd", "chkpwd"}},
+	{"programs know each other by the wires alone", []string{"passwd", "chkpwd"}, true, []string{"factotum", "sshfront", "login", "su", "doas"}},
+	{"what is shared is below those who share it", []string{"capproto", "internal"}, true, []string{"factotum", "sshfront", "login", "su", "doas", "passwd", "chkpwd"}},
 	{"it decides, and does nothing", []string{"factotum/internal/sshauth", "internal/doasconf"}, false, []string{"os", "os/exec", "net", "syscall", "golang.org/x/sys"}},
 	{"a stranger talks to them, so there is no code to run programs or read files with", []string{"sshfront/internal/connection", "sshfront/internal/channels"},
 		false, []string{"os/exec", "os/user", "github.com/pkg/sftp"}},
@@ -102,7 +103,7 @@ var rules = []struct {
 	{"the worker and factotum know each other by the wire alone", []string{"factotum/internal/daemon"}, true, []string{"factotum/pam"}},
 	{"there is one for each session, and what it links is memory of each", []string{"factotum/pam"}, true, []string{"net", "encoding/json", "log/slog", "regexp", "golang.org/x/crypto"}},
 	{"there is one for each session, and what it links is memory of each", []string{"sshfront/internal/session", "sshfront/internal/user"}, true, []string{"regexp", "golang.org/x/crypto"}},
-	{"no program is tested by what ships in it", []string{"factotum", "sshfront", "login", "su", "passwd", "chkpwd", "internal", "capproto"}, true, []string{"test", "tools", "testing"}},
+	{"no program is tested by what ships in it", []string{"factotum", "sshfront", "login", "su", "doas", "passwd", "chkpwd", "internal", "capproto"}, true, []string{"test", "tools", "testing"}},
 }
 
 func TestNoPackageImportsWhatItsProcessMustNotHave(t *testing.T) {
@@ -202,7 +203,7 @@ func TestBecomeImportsItsRecordAndPrivsOnly(t *testing.T) {
 // TestEachProgramIsUndumpableFromItsInitialisation, before anything of it reads.
 func TestEachProgramIsUndumpableFromItsInitialisation(t *testing.T) {
 	_, ours := list(t, "CGO_ENABLED=1")
-	for _, program := range []string{"factotum", "factotum/pam", "login", "sshfront", "su", "passwd", "chkpwd"} {
+	for _, program := range []string{"factotum", "factotum/pam", "login", "sshfront", "su", "doas", "passwd", "chkpwd"} {
 		if !slices.Contains(ours[module+"/"+program].Imports, module+"/internal/undumpable") {
 			t.Errorf("%s does not import internal/undumpable", program)
 		}
@@ -235,13 +236,13 @@ func TestOnlyTheWorkerIsLinkedWithC(t *testing.T) {
 		t.Skip("the rest links four programs")
 	}
 	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "./factotum", "./login", "./sshfront", "./su", "./passwd", "./chkpwd")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "./factotum", "./login", "./sshfront", "./su", "./doas", "./passwd", "./chkpwd")
 	cmd.Dir = top
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("without cgo: %v: %s", err, out)
 	}
-	for _, name := range []string{"factotum", "login", "sshfront", "su", "passwd", "chkpwd"} {
+	for _, name := range []string{"factotum", "login", "sshfront", "su", "doas", "passwd", "chkpwd"} {
 		f, err := elf.Open(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

@@ -54,6 +54,7 @@ const (
 	proven                    // factotum is convinced of the user
 	opening                   // a PAM worker opens the session
 	open                      // capabilities can be had
+	asking                    // by doas: what is to be executed is being said
 
 	// Of an SSH connection.
 	offering   // factotum waits for proofs
@@ -63,11 +64,11 @@ const (
 	answered   // passwd or unix_chkpwd has what it asked for
 
 	anySSH   = offering | talking | admitted | handedOver
-	anyState = idle | proven | opening | open | become | answered | anySSH
+	anyState = idle | asking | proven | opening | open | become | answered | anySSH
 )
 
 var stateNames = map[state]string{
-	idle: "idle", talking: "talking", proven: "proven", opening: "opening", open: "open",
+	idle: "idle", talking: "talking", proven: "proven", opening: "opening", open: "open", asking: "asking",
 	offering: "ssh", admitted: "admitted", handedOver: "spent", become: "become", answered: "answered",
 }
 
@@ -87,9 +88,8 @@ type proto interface {
 	describe() []capproto.Attr
 	// environment is what authinfo says of the environment.
 	environment(*pamwire.Opened) []string
-	// bound is what a capability of the user is bound to, nil for nothing. login is
-	// the answer to authinfo, without the capability, ptys how many terminals wait
-	// in a root directory.
+	// bound is what a capability of the user is bound to, nil for nothing. login is the
+	// answer to authinfo, ptys how many terminals wait in a root directory.
 	bound(o *pamwire.Opened, ptys uint32, login string) (*becomerecord.Bound, error)
 	// end frees what the protocol holds.
 	end()

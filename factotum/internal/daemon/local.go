@@ -32,9 +32,10 @@ const (
 
 // A localCore is what these conversations share.
 type localCore struct {
-	locals sessions // by su and the like
-	turns  turns    // of the callers' proofs
-	starts guesses  // of workers, by the calling uid
+	locals  sessions // by su and the like
+	turns   turns    // of the callers' proofs
+	starts  guesses  // of workers, by the calling uid
+	tickets tickets  // of those who need not prove who they are again
 }
 
 // A localCall is what a conversation has where it is one of them.
@@ -76,6 +77,8 @@ func (c *conversation) bindLocal(p capproto.Packet) error {
 		c.proto = &passwdProto{passwordProto{localProto{conversation: c}}}
 	case "chkpwd":
 		c.proto = &chkpwdProto{passwordProto{localProto{conversation: c}}}
+	case "doas":
+		c.proto = &doasProto{localProto: localProto{conversation: c}}
 	default:
 		return &fatal{&capproto.Error{Code: capproto.CodeInternal, Text: fmt.Sprintf("this factotum does not have %.40s", name)}}
 	}
@@ -86,6 +89,7 @@ func (c *conversation) bindLocal(p capproto.Packet) error {
 type localProto struct {
 	*conversation
 	caller       string // the name of the calling uid, "" if it has none
+	shell        string // theirs
 	accountAsked bool   // the user is proven, and PAM is asked about the account
 }
 
@@ -103,10 +107,10 @@ func (c *conversation) paceWorkers() error {
 	return nil
 }
 
-// beginAs starts PAM's transaction for a user, in a worker with the caller's real
-// uid. There is one in a conversation.
+// beginAs starts PAM's transaction for a user, or for the caller if user is "", in a
+// worker with the caller's real uid. There is one in a conversation.
 func (l *localProto) beginAs(service, user string, p capproto.Packet) error {
-	if user == "" || !possibleName(user) {
+	if !possibleName(user) {
 		return violation("impossible user name")
 	}
 	if len(p.FDs) > 0 {
@@ -129,7 +133,7 @@ func (l *localProto) beginIn(service, user string, uid uint32) error {
 	}
 	switch e := e.(type) {
 	case pamwire.Begun:
-		l.caller, l.userInLog = e.Caller, e.LogName
+		l.caller, l.shell, l.userInLog = e.Caller, e.Shell, e.LogName
 		l.log = l.log.With("caller", e.Caller)
 		return nil
 	case pamwire.Refused:

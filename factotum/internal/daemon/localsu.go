@@ -33,6 +33,8 @@ type suAsked struct {
 	umask    uint32   // the caller's
 	fds      []uint32 // that stay open
 	groups   []string // in place of the user's own, the primary one first
+	path     string   // by doas: the program, where the caller has found it
+	dir      string   // by doas: the caller's directory, as they say
 	size     int      // bytes of all that
 
 	last *[]string // that more= adds to
@@ -52,6 +54,9 @@ func (l *suProto) start(p capproto.Packet) (capproto.Msg, error) {
 	default:
 		return capproto.Msg{}, violation("login=%.40s", p.Get("login"))
 	}
+	if p.Get("user") == "" {
+		return capproto.Msg{}, violation("no user name")
+	}
 	if err := l.beginAs(service, p.Get("user"), p); err != nil {
 		return capproto.Msg{}, err
 	}
@@ -65,12 +70,18 @@ func (l *suProto) start(p capproto.Packet) (capproto.Msg, error) {
 // run takes what is to be executed, or a part of it.
 func (l *suProto) run(p capproto.Packet) (capproto.Msg, error) {
 	if l.asked == nil {
-		l.asked = &suAsked{umask: 0o22, fds: []uint32{0, 1, 2}}
+		l.asked = newAsked()
 	}
-	a := l.asked
 	if _, ok := p.Lookup("group"); ok && p.Cred.Uid != 0 {
 		return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeDenied, Text: "only root can specify alternative groups"}}
 	}
+	return l.asked.add(p)
+}
+
+func newAsked() *suAsked { return &suAsked{umask: 0o22, fds: []uint32{0, 1, 2}} }
+
+// add takes a request run.
+func (a *suAsked) add(p capproto.Packet) (capproto.Msg, error) {
 	for _, at := range p.Attrs {
 		if a.size += len(at.Value) + 16; a.size > maxAsked {
 			return capproto.Msg{}, &fatal{&capproto.Error{Code: capproto.CodeLimit, Text: fmt.Sprintf("the command and the environment are too large: more than %d KiB", maxAsked>>10)}}
@@ -87,6 +98,10 @@ func (a *suAsked) take(at capproto.Attr) error {
 	switch at.Name {
 	case "shell":
 		a.shell = at.Value
+	case "path":
+		a.path = at.Value
+	case "dir":
+		a.dir = at.Value
 	case "preserve":
 		a.preserve = at.Value == "yes"
 	case "arg":

@@ -22,9 +22,10 @@ var verbs = map[string]struct {
 	files   int // at most
 	answer  func(*conversation, capproto.Packet) (capproto.Msg, error)
 }{
-	capproto.VerbStart:    {idle, false, false, []string{"proto", "version", "user", "host", "preauth", "login", "status", "expired", "quiet", "option", "password"}, 1, (*conversation).start},
+	capproto.VerbStart:    {idle, false, false, []string{"proto", "version", "user", "host", "preauth", "login", "forget", "status", "expired", "quiet", "option", "password"}, 1, (*conversation).start},
 	capproto.VerbEnviron:  {idle, false, true, []string{"env..."}, 0, byPAM((*pamProto).passOn)},
-	capproto.VerbRun:      {proven, false, false, []string{"shell", "preserve", "umask", "group...", "fd...", "arg...", "env...", "more..."}, 0, bySU((*suProto).run)},
+	capproto.VerbRun:      {proven | asking, false, false, []string{"shell", "path", "dir", "preserve", "umask", "group...", "fd...", "arg...", "env...", "more..."}, 0, (*conversation).runLocal},
+	capproto.VerbPermit:   {asking, false, true, nil, 0, byDoas((*doasProto).permit)},
 	capproto.VerbSignal:   {open, false, false, []string{"pid", "signal"}, 0, bySU((*suProto).signal)},
 	capproto.VerbRead:     {talking | opening, false, false, nil, 0, (*conversation).read},
 	capproto.VerbWrite:    {talking | opening, false, false, []string{"data", "fail"}, 0, (*conversation).write},
@@ -69,6 +70,33 @@ func bySU(answer func(*suProto, capproto.Packet) (capproto.Msg, error)) func(*co
 		}
 		return answer(l, p)
 	}
+}
+
+// byDoas is the answer to a verb that only doas can ask for.
+func byDoas(answer func(*doasProto, capproto.Packet) (capproto.Msg, error)) func(*conversation, capproto.Packet) (capproto.Msg, error) {
+	return func(c *conversation, p capproto.Packet) (capproto.Msg, error) {
+		l, ok := c.proto.(*doasProto)
+		if !ok {
+			return capproto.Msg{}, violation("%s from a front end that is not for doas", p.Verb)
+		}
+		return answer(l, p)
+	}
+}
+
+// runLocal takes what su is to execute once the user is proven, and doas before it asks.
+func (c *conversation) runLocal(p capproto.Packet) (capproto.Msg, error) {
+	switch l := c.proto.(type) {
+	case *suProto:
+		return l.run(p)
+	case *doasProto:
+		if l.state == asking {
+			if l.asked == nil {
+				l.asked = newAsked()
+			}
+			return l.asked.add(p)
+		}
+	}
+	return capproto.Msg{}, violation("%s in state %s of this protocol", p.Verb, c.state)
 }
 
 // answer checks a request against the table and the kernel's word on its

@@ -17,7 +17,7 @@ var events = map[string]func(*reader) Event{
 	"allowed": func(r *reader) Event { return KeyAllowed{Options: r.some("options", maxBlob), Notes: r.notes()} },
 	"denied":  func(r *reader) Event { return KeyDenied{Notes: r.notes()} },
 	"ok": func(r *reader) Event {
-		return Begun{LogName: r.optional("log", maxName), Caller: r.optional("caller", maxName)}
+		return Begun{LogName: r.optional("log", maxName), Caller: r.optional("caller", maxName), Shell: r.optional("shell", maxPath)}
 	},
 	"prompt":           decodePrompt,
 	"proven":           func(r *reader) Event { return Proven{User: r.some("user", maxName)} },
@@ -30,6 +30,7 @@ var events = map[string]func(*reader) Event{
 	"changed":          func(*reader) Event { return Changed{} },
 	"status":           func(r *reader) Event { return Status{Line: r.some("line", MaxText)} },
 	"checked":          decodeChecked,
+	"resolved":         decodeResolved,
 }
 
 // Account is the account that Lookup asked for, as NSS has it. Its name may be
@@ -105,17 +106,19 @@ func (r *reader) notes() []string { return r.list("note", MaxNotes, MaxNote) }
 // fresh descriptor of a terminal that was taken, or nil; it comes along with the
 // packet.
 //
-// Caller is the name of Begin's Caller, "" where there is none.
+// Caller is the name of Begin's Caller and Shell their shell, "" where there is none.
 type Begun struct {
 	LogName string
 	TTY     *os.File
 	Caller  string
+	Shell   string
 }
 
 func (b Begun) Encode() capproto.Msg {
 	m := capproto.NewMsg("ok")
 	add(&m, "log", b.LogName)
 	add(&m, "caller", b.Caller)
+	add(&m, "shell", b.Shell)
 	return m
 }
 

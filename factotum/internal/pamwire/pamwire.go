@@ -14,6 +14,8 @@
 //	ChangePassword         Prompt..., then Changed or Refused
 //	PasswordStatus         Status or Refused
 //	CheckPassword          Checked
+//	Resolve                Resolved
+//	Target                 AccountValid or Refused
 //	OpenSession + pidfd    Prompt..., then Opened or Refused
 //	BeginTerminal          Recorded
 //	    + terminal
@@ -46,7 +48,7 @@ import (
 
 // Version is the version of this wire. It grows with every change of a word or
 // an attribute. Programs from before there was a Hello count as version 0.
-const Version = 6
+const Version = 7
 
 // Bounds of what the worker may say of one thing.
 const (

@@ -45,6 +45,7 @@ var everyRequest = []struct {
 	{EndTerminal{Line: "pts/1"}, 0},
 	{ChangePassword{}, 0}, {ChangePassword{Expired: true, Quiet: true}, 0},
 	{PasswordStatus{"alice"}, 0},
+	{Resolve{}, 0}, {Resolve{[]string{"alice", "it's"}, []string{"wizards", "x y"}}, 0}, {Target{1000}, 0},
 	{CheckPassword{"alice", "nullok", "it's\na secret"}, 0}, {CheckPassword{"alice", "nonull", ""}, 0}, {CheckPassword{"alice", "chkexpiry", ""}, 0},
 }
 
@@ -57,13 +58,14 @@ var everyEvent = []Event{
 	NoUser{}, NoUser{Host: "h"},
 	KeyAllowed{Options: `{"x":1}`}, KeyAllowed{"{}", []string{"a", ""}},
 	KeyDenied{}, KeyDenied{[]string{"revoked"}},
-	Begun{}, Begun{LogName: "UNKNOWN"}, Begun{LogName: "bob", Caller: "alice"},
+	Begun{}, Begun{LogName: "UNKNOWN"}, Begun{LogName: "bob", Caller: "alice", Shell: "/bin/sh"},
 	Prompt{capproto.EchoOff, "Password: "}, Prompt{capproto.EchoOn, "login: "}, Prompt{capproto.Info, ""}, Prompt{capproto.Failure, "no"},
 	Proven{"alice"}, AccountValid{"alice", 1000, false}, AccountValid{"alice", 1000, true},
 	Opened{User: "root", PAMUser: "root", Groups: []uint32{0}},
 	Opened{"alice", "ALICE", 1000, 1001, "/home/alice", "/bin/sh", []uint32{1001, 27}, []string{"A=1", "B="}, []string{"HOME=/"}, ptr(uint32(0o027)),
 		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, Limits{8: {1, 2}, 15: {0, 1<<64 - 1}}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}},
 	Refused{capproto.CodeDenied, "Login incorrect"}, Refused{capproto.CodeAccount, ""}, Failed{"the worker failed"},
+	Resolved{}, Resolved{[]string{"1000", Nobody}, []string{Nobody, "0"}},
 	Changed{}, Status{"alice P 2026-11-28 0 99999 7 -1"}, Checked{}, Checked{255, "-1\n"},
 	Recorded{}, Recorded{"Last login: yesterday"}, Closing{}, Closed{},
 }
@@ -132,7 +134,7 @@ func TestAnUnknownAttributeIsRefused(t *testing.T) {
 }
 
 func TestADoubledAttributeIsRefused(t *testing.T) {
-	lists := []string{"group", "note", "env", "login", "lines", "limit"}
+	lists := []string{"group", "note", "env", "login", "lines", "limit", "u", "g"}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for _, a := range m.Attrs {
 			double := m
@@ -148,7 +150,7 @@ func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
 		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog take caller", "authenticate": "null",
 		"adopt": "tty rhost confdir env owner lines local", "recorded": "last", "password": "expired quiet", "check": "password", "checked": "output", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
-		"denied": "note", "ok": "log caller", "session": "root group", "opened": "env login umask nofile nproc limit nohome hush",
+		"denied": "note", "ok": "log caller shell", "resolve": "u g", "resolved": "u g", "session": "root group", "opened": "env login umask nofile nproc limit nohome hush",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for i, a := range m.Attrs {

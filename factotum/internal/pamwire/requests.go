@@ -37,8 +37,10 @@ var requests = map[string]struct {
 	"password": {0, 0, func(r *reader) Request {
 		return ChangePassword{Expired: r.flag("expired", "yes"), Quiet: r.flag("quiet", "yes")}
 	}},
-	"status": {0, 0, func(r *reader) Request { return PasswordStatus{User: r.some("user", maxName)} }},
-	"check":  {0, 0, decodeCheckPassword},
+	"status":  {0, 0, func(r *reader) Request { return PasswordStatus{User: r.some("user", maxName)} }},
+	"check":   {0, 0, decodeCheckPassword},
+	"resolve": {0, 0, decodeResolve},
+	"target":  {0, 0, func(r *reader) Request { return Target{r.takeID("uid")} }},
 }
 
 // Lookup asks NSS for the account of a name.
@@ -87,7 +89,7 @@ func decodeKeyQuery(r *reader) Request {
 // who has it open, and returns a fresh descriptor with Begun.
 type Begin struct {
 	Service string
-	User    string // "" lets PAM ask for it
+	User    string // "" lets PAM ask for it, or is the Caller
 	TTY     string // PAM_TTY
 	RHost   string // PAM_RHOST
 	ConfDir string // instead of /etc/pam.d

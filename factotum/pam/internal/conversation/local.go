@@ -45,7 +45,7 @@ func (c *Conversation) beginLocal(b pamwire.Begin) (pamwire.Event, error) {
 	c.login.Local = true
 	e := pamwire.Begun{LogName: a.Name}
 	if caller != nil {
-		e.Caller = caller.Name
+		e.Caller, e.Shell = caller.Name, caller.Shell
 		if err := c.tx.SetItem(pam.Ruser, caller.Name); err != nil {
 			return nil, fmt.Errorf("pam_set_item: %w", err)
 		}

@@ -88,6 +88,12 @@ func (c *Conversation) answer(r pamwire.Request, files []*os.File) (pamwire.Even
 		if c.tx != nil {
 			return c.checkAccount(r)
 		}
+	case pamwire.Resolve:
+		return resolve(r)
+	case pamwire.Target:
+		if c.account != nil && c.login.Local {
+			return c.target(r)
+		}
 	case pamwire.ChangePassword:
 		if c.tx != nil {
 			return c.changePassword(r)
