@@ -48,6 +48,7 @@ var measurements = []measurement{
 	{name: "silent connections", once: true, f: (*bed).silent, skips: map[string]string{"dropbear": oneAddress}},
 	{name: "cold start", f: (*bed).cold},
 	{name: "su", f: (*bed).su, skips: suSkips},
+	{name: "doas", f: (*bed).doas, skips: suSkips},
 }
 
 const (
