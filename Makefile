@@ -215,6 +215,7 @@ deb: all
 	install -D -m 644 dist/debian/lintian-overrides $(OUT)/deb/root/usr/share/lintian/overrides/p9auth
 	install -d $(OUT)/deb/root/DEBIAN
 	install -D -m 644 dist/debian/pam $(OUT)/deb/root/etc/pam.d/p9auth-sshd
+	install -m 644 dist/debian/pam-doas $(OUT)/deb/root/etc/pam.d/p9auth-doas
 	install -m 755 dist/debian/postinst dist/debian/prerm dist/debian/postrm $(OUT)/deb/root/DEBIAN/
 	install -m 644 dist/debian/conffiles $(OUT)/deb/root/DEBIAN/
 	sed 's/@VERSION@/$(DEBVERSION)/; s/@ARCH@/$(ARCH)/; s/@MAINTAINER@/$(MAINTAINER)/' dist/debian/control.in >$(OUT)/deb/root/DEBIAN/control
