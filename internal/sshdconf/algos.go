@@ -47,9 +47,10 @@ var (
 	certKeys = []string{"ssh-ed25519-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com", "ecdsa-sha2-nistp384-cert-v01@openssh.com", "ecdsa-sha2-nistp521-cert-v01@openssh.com",
 		"sk-ssh-ed25519-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com"}
 	gssKex = []string{"gss-group14-sha256-", "gss-group16-sha512-", "gss-nistp256-sha256-", "gss-curve25519-sha256-", "gss-group14-sha1-", "gss-gex-sha1-"}
-	// RSA's signatures with SHA-1, of which factotum makes and verifies none, and
-	// those with DSA, which OpenSSH 10 has not got either.
-	bySHA1 = []string{"ssh-rsa", "ssh-rsa-cert-v01@openssh.com", "ssh-dss", "ssh-dss-cert-v01@openssh.com"}
+	// RSA's signatures with SHA-1, which are no default, and those with DSA, which OpenSSH
+	// 10 has not got either.
+	rsaSHA1 = []string{"ssh-rsa", "ssh-rsa-cert-v01@openssh.com"}
+	dsa     = []string{"ssh-dss", "ssh-dss-cert-v01@openssh.com"}
 )
 
 const webauthn = "webauthn-sk-ecdsa-sha2-nistp256@openssh.com"
@@ -87,8 +88,8 @@ func kexAlgos() algos {
 
 func hostKeyAlgos() algos {
 	return algos{
-		known:   inOrder(supported.HostKeys),
-		missing: slices.Concat(bySHA1, []string{"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "sk-ssh-ed25519-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", webauthn}),
+		known:   inOrder(slices.Concat(supported.HostKeys, rsaSHA1)),
+		missing: slices.Concat(dsa, []string{"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "sk-ssh-ed25519-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", webauthn}),
 		defaults: only(supported.HostKeys, "ssh-ed25519-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com", "ecdsa-sha2-nistp384-cert-v01@openssh.com",
 			"ecdsa-sha2-nistp521-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com", "ssh-ed25519",
 			"ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256"),
@@ -96,16 +97,16 @@ func hostKeyAlgos() algos {
 }
 
 func pubkeyAlgos() algos {
-	return algos{known: inOrder(slices.Concat(certKeys, plainKeys)), missing: slices.Concat(bySHA1, []string{webauthn}), defaults: slices.Concat(certKeys, plainKeys)}
+	return algos{known: inOrder(slices.Concat(certKeys, plainKeys, rsaSHA1)), missing: slices.Concat(dsa, []string{webauthn}), defaults: slices.Concat(certKeys, plainKeys)}
 }
 
 func caAlgos() algos {
-	return algos{known: inOrder(plainKeys), missing: slices.Concat(bySHA1, []string{webauthn}), defaults: slices.Clone(plainKeys)}
+	return algos{known: inOrder(slices.Concat(plainKeys, rsaSHA1[:1])), missing: slices.Concat(dsa, []string{webauthn}), defaults: slices.Clone(plainKeys)}
 }
 
 // Of methods that are off, for Dump.
 func hostbasedAlgos() algos {
-	return algos{known: inOrder(slices.Concat(certKeys, plainKeys, bySHA1, []string{webauthn})), defaults: slices.Concat(certKeys, plainKeys)}
+	return algos{known: inOrder(slices.Concat(certKeys, plainKeys, rsaSHA1, dsa, []string{webauthn})), defaults: slices.Concat(certKeys, plainKeys)}
 }
 
 func gssKexAlgos() algos {
@@ -185,7 +186,7 @@ func inOrder(algos []string) []string {
 // PubkeyAcceptedAlgorithms accepts: what a server announces (RFC 8308, section 3.1), and
 // what the SSH library compares with. factotum compares the full name.
 func SignatureAlgorithms(accepted []string) []string {
-	return slices.DeleteFunc(slices.Clone(plainKeys), func(plain string) bool {
+	return slices.DeleteFunc(slices.Concat(plainKeys, rsaSHA1[:1]), func(plain string) bool {
 		cert := strings.TrimSuffix(plain, "@openssh.com") + "-cert-v01@openssh.com"
 		return !slices.Contains(accepted, plain) && !slices.Contains(accepted, cert)
 	})

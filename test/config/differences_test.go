@@ -18,7 +18,7 @@ type difference struct {
 	lose string
 }
 
-const sha1 = "ssh-rsa,ssh-rsa-cert-*,ssh-dss,ssh-dss-cert-*"
+const dsa = "ssh-dss,ssh-dss-cert-*"
 
 var differences = []difference{
 	{"UsePAM", "refused", `(?i)^UsePAM no$`, ""},
@@ -41,8 +41,8 @@ var differences = []difference{
 	{"Ciphers , MACs , ...", "refused", `^(Ciphers|MACs|KexAlgorithms|HostKeyAlgorithms|PubkeyAccepted\w+|CASignatureAlgorithms) [^,]+$`, ""},
 	{"Ciphers , MACs , ...", "taken", `(?m)^(Ciphers|MACs|KexAlgorithms|GSSAPIKexAlgorithms) .*\*`, ""},
 	{"Ciphers , MACs , ...", "taken", `^(HostKeyAlgorithms|PubkeyAccepted\w+|CASignatureAlgorithms) .*ssh-dss`, ""},
-	{"HostKeyAlgorithms", "hostkeyalgorithms", ``, "sk-*,webauthn-*," + sha1},
-	{"PubkeyAcceptedAlgorithms", "pubkeyacceptedalgorithms casignaturealgorithms", ``, "webauthn-*," + sha1},
+	{"HostKeyAlgorithms", "hostkeyalgorithms", ``, "sk-*,webauthn-*," + dsa},
+	{"PubkeyAcceptedAlgorithms", "pubkeyacceptedalgorithms casignaturealgorithms", ``, "webauthn-*," + dsa},
 	{"MACs", "macs", `^MACs -\*$`, ""},
 	{"IPQoS", "taken", `^IPQoS .*0x`, ""},
 	{"PidFile", "pidfile", ``, "/run/sshd.pid"},

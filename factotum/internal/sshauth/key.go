@@ -90,13 +90,13 @@ func (k Key) Name() string {
 }
 
 // AlgorithmsOf is the signature algorithms of a type of key or certificate
-// (RFC 8332 for RSA).
+// (RFC 8332 for RSA). Those of RSA with SHA-1 are the last; no list has them by default.
 func AlgorithmsOf(keyType string) []string {
 	switch keyType {
 	case ssh.KeyAlgoRSA:
-		return []string{ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSASHA512}
+		return []string{ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSA}
 	case ssh.CertAlgoRSAv01:
-		return []string{ssh.CertAlgoRSASHA256v01, ssh.CertAlgoRSASHA512v01}
+		return []string{ssh.CertAlgoRSASHA256v01, ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSAv01}
 	}
 	return []string{keyType}
 }

@@ -137,7 +137,7 @@ func TestAKeyIsAcceptedInOneEncodingAndWithAnAlgorithmOfItsOwn(t *testing.T) {
 		p    Policy
 	}{
 		"an algorithm that is not accepted": {ssh.KeyAlgoED25519, blob, Policy{Algorithms: []string{ssh.KeyAlgoRSASHA256}}},
-		"SHA-1":                             {ssh.KeyAlgoRSA, rs.PublicKey().Marshal(), Policy{Algorithms: []string{ssh.KeyAlgoRSA}}},
+		"SHA-1, which is not named":         {ssh.KeyAlgoRSA, rs.PublicKey().Marshal(), all},
 		"another key's algorithm":           {ssh.KeyAlgoRSASHA256, blob, all},
 		"a certificate's algorithm":         {ssh.CertAlgoED25519v01, blob, all},
 		"half a key":                        {ssh.KeyAlgoED25519, blob[:20], all},
@@ -149,6 +149,9 @@ func TestAKeyIsAcceptedInOneEncodingAndWithAnAlgorithmOfItsOwn(t *testing.T) {
 		if _, err := Parse(c.alg, c.blob, c.p); err == nil {
 			t.Errorf("%s is accepted", name)
 		}
+	}
+	if _, err := Parse(ssh.KeyAlgoRSA, rs.PublicKey().Marshal(), Policy{Algorithms: []string{ssh.KeyAlgoRSA}}); err != nil {
+		t.Errorf("SHA-1, which is named: %v", err)
 	}
 }
 

@@ -124,9 +124,9 @@ func (c *connection) algorithm(key ssh.PublicKey) string {
 	fits := []string{key.Type()}
 	switch key.Type() {
 	case ssh.KeyAlgoRSA:
-		fits = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+		fits = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSA}
 	case ssh.CertAlgoRSAv01:
-		fits = []string{ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01}
+		fits = []string{ssh.CertAlgoRSASHA512v01, ssh.CertAlgoRSASHA256v01, ssh.CertAlgoRSAv01}
 	}
 	for _, a := range fits {
 		if slices.Contains(c.user.PubkeyAcceptedAlgorithms, a) {

@@ -119,7 +119,7 @@ func (h *hostKey) Algorithms() []string {
 	plain, isCert := strings.CutSuffix(h.key.Type(), certSuffix)
 	can := []string{plain}
 	if plain == ssh.KeyAlgoRSA {
-		can = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+		can = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSA}
 	}
 	return slices.DeleteFunc(can, func(a string) bool {
 		if isCert {

@@ -158,7 +158,7 @@ func (b *bed) signatures(t *testing.T) {
 		k.close()
 	}
 
-	// SHA-1 is nobody's algorithm.
+	// SHA-1 is nobody's algorithm unless it is named.
 	sha1 := rsa.as(t, ssh.KeyAlgoRSA)
 	k := b.sshfront.connect(t)
 	b.wantLogged(t, "public key refused", 1, func() {
