@@ -239,7 +239,11 @@ func (c *child) startRedeemer() (pid int, err error) {
 	go func() {
 		defer c.l.wg.Done()
 		proc.AwaitEnd(process.Pid)
-		if _, err := process.Wait(); err != nil && !errors.Is(err, fs.ErrClosed) {
+		st, err := process.Wait()
+		switch {
+		case err == nil:
+			c.crashed(st) // perhaps of a file of this program that is damaged
+		case !errors.Is(err, fs.ErrClosed):
 			sshlog.Printf(sshdconf.LogError, "wait: %v", err)
 		}
 	}()
