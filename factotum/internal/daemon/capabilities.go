@@ -43,7 +43,14 @@ func (s *capabilities) make(g capproto.Grant, bound *becomerecord.Bound, most in
 	if s.byUID[g.From] >= most {
 		return capproto.Cap{}, s.tooMany
 	}
-	c, err := capproto.New(g)
+	named := g
+	if len(g.Groups) > capproto.MaxGroups { // the record has all of them
+		if bound == nil || s.bind == nil {
+			return capproto.Cap{}, errTooManyGroups
+		}
+		named.Groups = g.Groups[:capproto.MaxGroups]
+	}
+	c, err := capproto.New(named)
 	if err != nil {
 		return capproto.Cap{}, err
 	}
@@ -65,6 +72,9 @@ func (s *capabilities) make(g capproto.Grant, bound *becomerecord.Bound, most in
 	s.byUID[g.From]++
 	return c, nil
 }
+
+var errTooManyGroups = &capproto.Error{Code: capproto.CodeAccount,
+	Text: fmt.Sprintf("this account is in more than %d groups, which the kernel's capability device cannot give", capproto.MaxGroups)}
 
 var errNoRoot = &capproto.Error{Code: capproto.CodeAccount, Text: "the kernel's capability device cannot change the root directory"}
 

@@ -25,7 +25,7 @@ func DecodeRequest(m capproto.Msg, files int) (Request, error) {
 }
 
 // DecodeEvent reads an event that came with these descriptors, which only Begun
-// may. On an error they stay the caller's.
+// and Opened may. On an error they stay the caller's.
 func DecodeEvent(m capproto.Msg, files ...*os.File) (Event, error) {
 	decode, ok := events[m.Verb]
 	if !ok {
@@ -37,12 +37,19 @@ func DecodeEvent(m capproto.Msg, files ...*os.File) (Event, error) {
 		return nil, err
 	}
 	if len(files) == 0 {
+		if o, ok := ev.(Opened); ok && o.more > 0 {
+			return nil, fmt.Errorf("%w: %s without its groups", ErrWire, m.Verb)
+		}
 		return ev, nil
 	}
-	b, ok := ev.(Begun)
-	if !ok || len(files) > 1 {
-		return nil, fmt.Errorf("%w: %s with %d descriptors", ErrWire, m.Verb, len(files))
+	if len(files) == 1 {
+		switch ev := ev.(type) {
+		case Begun:
+			ev.TTY = files[0]
+			return ev, nil
+		case Opened:
+			return ev.withGroups(files[0])
+		}
 	}
-	b.TTY = files[0]
-	return b, nil
+	return nil, fmt.Errorf("%w: %s with %d descriptors", ErrWire, m.Verb, len(files))
 }

@@ -185,6 +185,8 @@ type Opened struct {
 	NoHome   string   // why the user cannot enter their home, or ""
 	Hush     bool     // the user wants no messages (.hushlogin)
 	Root     *Root    // if OpenSession asked for a root directory
+
+	more int // groups that come in a pipe: see MoreGroups
 }
 
 // A Root is a root directory that nobody but root can change or put another in
@@ -203,12 +205,16 @@ func (l Limit) String() string {
 }
 
 func (o Opened) Encode() capproto.Msg {
-	groups := make([]string, len(o.Groups))
-	for i, g := range o.Groups {
+	named := o.Groups[:min(len(o.Groups), capproto.MaxGroups)]
+	groups := make([]string, len(named))
+	for i, g := range named {
 		groups[i] = utoa(g)
 	}
 	m := capproto.NewMsg("opened", "user", o.User, "pamuser", o.PAMUser, "uid", utoa(o.UID), "gid", utoa(o.GID), "home", o.Home, "shell", o.Shell,
 		"groups", strings.Join(groups, ","))
+	if more := len(o.Groups) - len(named); more > 0 {
+		m.Add("more", strconv.Itoa(more))
+	}
 	addAll(&m, "env", o.Env)
 	addAll(&m, "login", o.Login)
 	if o.Umask != nil {
@@ -238,6 +244,9 @@ func decodeOpened(r *reader) Event {
 	}
 	if len(o.Groups) > 0 && o.Groups[0] != o.GID {
 		r.fail("groups= does not begin with gid=")
+	}
+	if r.has("more") {
+		o.more = r.positive("more")
 	}
 	if r.has("umask") {
 		mask := r.octal("umask", r.some("umask", 16), 0o777)

@@ -63,7 +63,7 @@ var everyEvent = []Event{
 	Proven{"alice"}, AccountValid{"alice", 1000, false}, AccountValid{"alice", 1000, true},
 	Opened{User: "root", PAMUser: "root", Groups: []uint32{0}},
 	Opened{"alice", "ALICE", 1000, 1001, "/home/alice", "/bin/sh", []uint32{1001, 27}, []string{"A=1", "B="}, []string{"HOME=/"}, ptr(uint32(0o027)),
-		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, Limits{8: {1, 2}, 15: {0, 1<<64 - 1}}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}},
+		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, Limits{8: {1, 2}, 15: {0, 1<<64 - 1}}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}, 0},
 	Refused{capproto.CodeDenied, "Login incorrect"}, Refused{capproto.CodeAccount, ""}, Failed{"the worker failed"},
 	Resolved{}, Resolved{[]string{"1000", Nobody}, []string{Nobody, "0"}},
 	Changed{}, Status{"alice P 2026-11-28 0 99999 7 -1"}, Checked{}, Checked{255, "-1\n"},

@@ -87,6 +87,14 @@ func (c *Conversation) say(e pamwire.Event) error {
 		defer b.TTY.Close()
 		return c.conn.Send(e.Encode(), b.TTY)
 	}
+	if o, ok := e.(pamwire.Opened); ok && len(o.Groups) > capproto.MaxGroups {
+		more, err := o.MoreGroups()
+		if err != nil {
+			return err
+		}
+		defer more.Close()
+		return c.conn.Send(e.Encode(), more)
+	}
 	return c.conn.Send(e.Encode())
 }
 

@@ -24,7 +24,9 @@ func (c *Conversation) lookup(l pamwire.Lookup) (pamwire.Event, error) {
 	e := pamwire.Account{Name: a.Name, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, BadShell: badShell(a.Shell)}
 	// A name that is cut short or left out would be a rule that is not obeyed.
 	// factotum minds only where there are rules about groups.
-	if e.Groups, err = nss.GroupNames(groups, pamwire.MaxGroupNames, pamwire.MaxGroupNamesSize); err != nil {
+	if len(groups) > pamwire.MaxGroupNames { // to ask for each name would take long
+		e.GroupsErr = "there are too many of them"
+	} else if e.Groups, err = nss.GroupNames(groups, pamwire.MaxGroupNames, pamwire.MaxGroupNamesSize); err != nil {
 		e.GroupsErr = pamwire.Fit(err.Error(), pamwire.MaxText)
 	}
 	c.account = a

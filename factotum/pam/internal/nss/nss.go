@@ -38,8 +38,6 @@ import (
 	"slices"
 	"syscall"
 	"unsafe"
-
-	"p9auth/capproto"
 )
 
 // An Account is a passwd entry: see getpwnam_r(3). Its name may not be the one
@@ -55,6 +53,9 @@ type Account struct {
 
 // ErrNoUser says that there is no account of that name.
 var ErrNoUser = errors.New("no such user")
+
+// maxGroups is the kernel's NGROUPS_MAX.
+const maxGroups = 65536
 
 // maxEntry bounds an entry of NSS: a group has the names of all its members.
 const maxEntry = 16 << 20
@@ -116,7 +117,7 @@ func account(function string, get func(*C.struct_passwd, *C.char, C.size_t, **C.
 }
 
 // Groups returns the account's groups, the primary group first: see
-// getgrouplist(3). More than capproto.MaxGroups are an error. It asks once: sources
+// getgrouplist(3). The kernel takes no more than maxGroups; they are an error. It asks once: sources
 // such as nss-systemd(8) look into a dozen directories each time. Who wants what has
 // changed since looks the account up again.
 func (a *Account) Groups() ([]uint32, error) {
@@ -132,7 +133,7 @@ func (a *Account) Groups() ([]uint32, error) {
 func (a *Account) askGroups() ([]uint32, error) {
 	cname := C.CString(a.Name)
 	defer C.free(unsafe.Pointer(cname))
-	for n := C.int(64); n <= 65536; n *= 4 {
+	for n := C.int(64); n <= maxGroups; n *= 4 {
 		list := make([]C.gid_t, n)
 		got := n
 		if C.getgrouplist(cname, C.gid_t(a.GID), &list[0], &got) >= 0 {
@@ -142,13 +143,10 @@ func (a *Account) askGroups() ([]uint32, error) {
 					gids = append(gids, uint32(g))
 				}
 			}
-			if len(gids) > capproto.MaxGroups {
-				return nil, fmt.Errorf("%s is in %d groups, at most %d are possible", a.Name, len(gids), capproto.MaxGroups)
-			}
 			return gids, nil
 		}
 	}
-	return nil, fmt.Errorf("%s is in too many groups", a.Name)
+	return nil, fmt.Errorf("%s is in more than %d groups", a.Name, maxGroups)
 }
 
 // groupName finds a group's name. It returns "" if there is no such group, and an
