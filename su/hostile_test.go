@@ -22,7 +22,7 @@ import (
 // The caller is hostile here: the program that speaks to factotum is alice's own.
 
 func TestMain(m *testing.M) {
-	testbed.Main(m, testbed.Programs{"flood": flood, "guess": guess, "ask": ask, "redeem": redeemText, "hold": hold})
+	testbed.Main(m, testbed.Programs{"flood": flood, "guess": guess, "ask": ask, "redeem": redeemText, "hold": hold, "syslogd": syslogd})
 }
 
 // begin is su's conversation up to the question.
@@ -314,39 +314,49 @@ func TestTheWorkerHasTheCallersRealUidAndNothingElse(t *testing.T) {
 }
 
 func TestAKilledWorkerLetsNobodyIn(t *testing.T) {
+	t.Parallel()
 	b := up(t)
+	// In a session another worker takes over, which alice cannot kill.
 	term := b.Start(t, testbed.AsPerson("alice", b.Bin("su"), "bob")...)
 	term.Expect("Password: ")
-	if out, err := b.Command(testbed.AsPerson("alice", "kill", "-9", fmt.Sprint(b.Pids("factotum-pam")[0]))...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	term.Send(testbed.Password + "\n")
+	term.Expect(`\$ `)
+	first := b.Pids("factotum-pam")[0]
+	kill := func(pid int) error {
+		return b.Command(testbed.AsPerson("alice", "kill", "-9", fmt.Sprint(pid))...).Run()
+	}
+	if err := kill(first); err != nil {
+		t.Fatal(err)
+	}
+	if !testbed.Eventually(func() bool { p := b.Pids("factotum-pam"); return len(p) == 1 && p[0] != first }) {
+		t.Fatal("no worker takes over")
+	}
+	if err := kill(b.Pids("factotum-pam")[0]); err == nil {
+		t.Error("alice kills the second worker")
+	}
+	term.Send("exit\n")
+	term.Wait()
+	b.WantLog(t, "session closed")
+	if !testbed.Eventually(func() bool { return len(b.Pids("factotum-pam")) == 0 }) {
+		t.Fatal("the second worker does not end")
+	}
+	// Before the proof it ends the conversation.
+	term = b.Start(t, testbed.AsPerson("alice", b.Bin("su"), "bob")...)
+	term.Expect("Password: ")
+	if err := kill(b.Pids("factotum-pam")[0]); err != nil {
+		t.Fatal(err)
 	}
 	term.Send(testbed.Password + "\n")
 	term.Expect("su: authentication failed: the PAM worker crashed")
 	if term.Wait() == nil {
 		t.Error("the status is 0")
 	}
-	// In a session another worker takes over, which alice cannot kill.
-	term = b.Start(t, testbed.AsPerson("alice", b.Bin("su"), "bob")...)
-	term.Expect("Password: ")
-	term.Send(testbed.Password + "\n")
-	term.Expect(`\$ `)
-	first := b.Pids("factotum-pam")[0]
-	b.Command(testbed.AsPerson("alice", "kill", "-9", fmt.Sprint(first))...).Run()
-	if !testbed.Eventually(func() bool { p := b.Pids("factotum-pam"); return len(p) == 1 && p[0] != first }) {
-		t.Fatal("no worker takes over")
-	}
-	time.Sleep(100 * time.Millisecond)
-	if err := b.Command(testbed.AsPerson("alice", "kill", "-9", fmt.Sprint(b.Pids("factotum-pam")[0]))...).Run(); err == nil {
-		t.Error("alice kills the second worker")
-	}
-	term.Send("exit\n")
-	term.Wait()
-	b.WantLog(t, "session closed")
 }
 
 // TestMoreConversationsGetNoMoreGuesses: each wrong answer takes as long as PAM and
 // FAIL_DELAY want, one after the other.
 func TestMoreConversationsGetNoMoreGuesses(t *testing.T) {
+	t.Parallel()
 	b := up(t)
 	got, err := strconv.Atoi(as(t, b, "alice", "guess", "3"))
 	// At once they took 4 s at most: 1 to 3 s of PAM, and FAIL_DELAY of 1 s.

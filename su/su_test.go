@@ -1,7 +1,11 @@
 package main
 
 import (
+	"fmt"
+	"net"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"p9auth/test/testbed"
@@ -42,6 +46,7 @@ func TestAliceBecomesBobByHisPassword(t *testing.T) {
 }
 
 func TestAWrongPasswordIsRefusedAsBySu(t *testing.T) {
+	t.Parallel()
 	b := up(t)
 	term := b.Start(t, testbed.AsPerson("alice", b.Bin("su"), "bob")...)
 	term.Expect("Password: ")
@@ -51,6 +56,14 @@ func TestAWrongPasswordIsRefusedAsBySu(t *testing.T) {
 		t.Error("the status is 0")
 	}
 	b.WantLog(t, `login refused.*caller=alice user=bob.*code=denied`)
+	if dump := b.Sh(t, "utmpdump /var/log/btmp 2>/dev/null"); !strings.Contains(dump, "[bob ") || !strings.Contains(dump, "[pts/") {
+		t.Errorf("btmp has %s", dump)
+	}
+	for _, file := range []string{"/run/utmp", "/var/log/wtmp"} {
+		if dump := b.Sh(t, "utmpdump "+file+" 2>/dev/null"); dump != "" {
+			t.Errorf("%s has %s", file, dump)
+		}
+	}
 }
 
 func TestNobodyBecomesAnybodyUntilSuIsConfigured(t *testing.T) {
@@ -60,4 +73,56 @@ func TestNobodyBecomesAnybodyUntilSuIsConfigured(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	b.WantLog(t, "conversation refused.*not configured as a front end")
+}
+
+// TestSyslogHasTheLinesOfSu as util-linux writes them (log_syslog in su-common.c), for
+// programs read them.
+func TestSyslogHasTheLinesOfSu(t *testing.T) {
+	b := up(t)
+	daemon := b.Command(b.Self(t), "syslogd", "/run/log-test")
+	var lines lockedBuffer
+	daemon.Stdout = &lines
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer daemon.Wait()
+	defer daemon.Process.Kill()
+	b.Local(t, "Syslog /run/log-test")
+	for typed, want := range map[string]string{testbed.Password: `(to bob) alice on none`, "wrong": `FAILED SU (to bob) alice on none`} {
+		cmd := b.Command(testbed.AsPerson("alice", b.Bin("su"), "-c", "true", "bob")...)
+		cmd.Stdin = strings.NewReader(typed + "\n")
+		cmd.Run()
+		expr := regexp.MustCompile(`(?m)^<37>\w+ +\d+ [\d:]+ su\[\d+\]: ` + regexp.QuoteMeta(want) + `$`)
+		if !testbed.Eventually(func() bool { return expr.MatchString(lines.String()) }) {
+			t.Errorf("no line %s: %s", want, lines.String())
+		}
+	}
+}
+
+// syslogd prints what comes to a socket.
+func syslogd(args []string) {
+	c := must(net.ListenPacket("unixgram", args[0]))
+	for buf := make([]byte, 8192); ; {
+		n, _, err := c.ReadFrom(buf)
+		must(n, err)
+		fmt.Printf("%s\n", buf[:n])
+	}
+}
+
+// A lockedBuffer is output that a test reads meanwhile.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

@@ -3,9 +3,9 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,8 +74,7 @@ func (r row) play(t *testing.T, b *testbed.Bed, su string) string {
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
 	status := fmt.Sprint(err)
-	if exit := (*exec.ExitError)(nil); err != nil && cmd.ProcessState != nil {
-		_ = exit
+	if cmd.ProcessState != nil {
 		status = cmd.ProcessState.String()
 	}
 	text := "status: " + status + "\nout:\n" + out.String() + "err:\n" + errs.String()
@@ -86,9 +85,9 @@ func (r row) play(t *testing.T, b *testbed.Bed, su string) string {
 }
 
 func TestEachOptionDoesWhatUtilLinuxDoes(t *testing.T) {
+	t.Parallel()
 	b := up(t)
 	su := real(t, b)
-	b.Write(t, "/usr/local/bin/probe", "")
 	probePath := filepath.Join(b.Dir, "probe")
 	if err := os.WriteFile(probePath, []byte(probe), 0o755); err != nil {
 		t.Fatal(err)
@@ -178,12 +177,12 @@ func diff(want, got string) string {
 	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
 	var s strings.Builder
 	for _, l := range w {
-		if !contains(g, l) {
+		if !slices.Contains(g, l) {
 			fmt.Fprintf(&s, "  util-linux: %.300s\n", l)
 		}
 	}
 	for _, l := range g {
-		if !contains(w, l) {
+		if !slices.Contains(w, l) {
 			fmt.Fprintf(&s, "  ours:       %.300s\n", l)
 		}
 	}
@@ -191,13 +190,4 @@ func diff(want, got string) string {
 		return "the same lines in another order:\n" + want + "\n--\n" + got
 	}
 	return s.String()
-}
-
-func contains(list []string, l string) bool {
-	for _, x := range list {
-		if x == l {
-			return true
-		}
-	}
-	return false
 }

@@ -162,7 +162,7 @@ func TestAFrontEndForSSHThatIsTakenAwayMeanwhileHarmsNobody(t *testing.T) {
 	f.want("ok", msg("attr"))
 	without := host().gen.conf
 	without.FrontEnds = map[string]config.Binding{"_login": {Service: "login", Proto: "pam"}}
-	s.gen.Store(&generation{without, map[uint32]config.Binding{uidLogin: {Service: "login", Proto: "pam"}}, nil, nil})
+	s.gen.Store(&generation{without, map[uint32]config.Binding{uidLogin: {Service: "login", Proto: "pam"}}, nil, nil, nil})
 	f.want("ok", startMsg("ssh"), socket())
 	f.want("ok", f.signMsg())
 	f.want("done", keyMsg("alice", f.sid))

@@ -465,7 +465,7 @@ func newGen(sshdConfig string) *generation {
 	must(err)
 	nets, err := loadNetworks(conf, slog.New(slog.DiscardHandler))
 	must(err)
-	return &generation{conf, map[uint32]config.Binding{uidLogin: {Service: "login", Proto: "pam"}, uidSSH: {Service: "sshd", Proto: "ssh"}}, server, nets}
+	return &generation{conf, map[uint32]config.Binding{uidLogin: {Service: "login", Proto: "pam"}, uidSSH: {Service: "sshd", Proto: "ssh"}}, server, nets, nil}
 }
 
 // host is a generation, the keys of a host and a user, and a TCP connection.

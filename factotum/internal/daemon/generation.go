@@ -18,6 +18,7 @@ type generation struct {
 	fronts map[uint32]config.Binding // the front ends by uid
 	ssh    *sshServer                // nil: no front end is for ssh
 	nets   networks                  // of the connections that a front end for ssh may have
+	syslog *syslog                   // for su's lines; nil: nobody who is logged in has a program here
 }
 
 // newGeneration reads what a configuration refers to.
@@ -49,7 +50,11 @@ func newGeneration(c config.Config, log *slog.Logger) (*generation, error) {
 			return nil, err
 		}
 	}
-	return &generation{c, fronts, ssh, nets}, nil
+	var lines *syslog
+	if len(c.Local) > 0 {
+		lines = newSyslog(c.Syslog, log)
+	}
+	return &generation{c, fronts, ssh, nets, lines}, nil
 }
 
 // lookupFrontEnds finds the uids of the configuration's front ends. They are

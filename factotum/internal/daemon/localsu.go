@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -65,6 +66,18 @@ func (l *suProto) start(p capproto.Packet) (capproto.Msg, error) {
 	}
 	l.state = talking
 	return capproto.NewMsg(capproto.VerbOK), nil
+}
+
+// heard notes PAM's verdict in syslog too, in the words of su(1), which programs read.
+func (l *suProto) heard(e pamwire.Event) (*capproto.Msg, error) {
+	line := fmt.Sprintf("(to %s) %s on %s", l.userInLog, l.caller, cmp.Or(l.line, "none"))
+	switch e.(type) {
+	case pamwire.Refused:
+		l.gen.syslog.notice("su", int(l.sender.Pid), "FAILED SU "+line)
+	case pamwire.AccountValid:
+		l.gen.syslog.notice("su", int(l.sender.Pid), line)
+	}
+	return l.localProto.heard(e)
 }
 
 // run takes what is to be executed, or a part of it.

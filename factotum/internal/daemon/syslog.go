@@ -44,7 +44,18 @@ func (s *syslog) write(level slog.Level, f sshdconf.Facility, pid int, line stri
 	case level < slog.LevelInfo:
 		severity = 7
 	}
-	b := fmt.Appendf(nil, "<%d>%s sshd[%d]: %s", int(f)<<3|severity, time.Now().Format(time.Stamp), pid, line)
+	s.send(fmt.Appendf(nil, "<%d>%s sshd[%d]: %s", int(f)<<3|severity, time.Now().Format(time.Stamp), pid, line))
+}
+
+// notice sends one line as su(1) does: of LOG_AUTH and LOG_NOTICE.
+func (s *syslog) notice(program string, pid int, line string) {
+	const authNotice = 4<<3 | 5
+	if s != nil && s.path != "" {
+		s.send(fmt.Appendf(nil, "<%d>%s %s[%d]: %s", authNotice, time.Now().Format(time.Stamp), program, pid, line))
+	}
+}
+
+func (s *syslog) send(b []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range 2 { // again if the daemon has been restarted
