@@ -90,7 +90,7 @@ func parseArgs(args []string) (o options, err error) {
 		case "u":
 			o.user = g.Value
 		case "a":
-			return o, errors.New("-a: there are no authentication styles here; PAM decides, by the service doas")
+			return o, errors.New("-a: there are no authentication styles here; PAM decides")
 		}
 	}
 	switch {
@@ -147,13 +147,13 @@ func doas(o options) error {
 	if proof && o.quiet {
 		return errors.New("Authentication required")
 	}
-	if err := client.Converse(say); err != nil {
+	if err := client.Converse(o.say); err != nil {
 		return failed(err)
 	}
 	if err := client.Session(); err != nil {
 		return err
 	}
-	if err := client.Converse(say); err != nil {
+	if err := client.Converse(o.say); err != nil {
 		return err
 	}
 	a, err := client.AuthInfo()
@@ -169,9 +169,10 @@ func doas(o options) error {
 	return capuse.Redeem(capuse.DefaultPath, a.Cap)
 }
 
-// failed is what opendoas says of a proof that was wrong.
+// failed is what opendoas says where PAM says no to the proof or to the account.
 func failed(err error) error {
-	if capproto.CodeOf(err) == capproto.CodeDenied {
+	var e *capproto.Error
+	if errors.As(err, &e) && (e.Code == capproto.CodeDenied || e.Code == capproto.CodeAccount) && e.Text != "no passwd entry for target" {
 		return errors.New("Authentication failed")
 	}
 	return err
@@ -199,9 +200,12 @@ func terminal() *os.File {
 
 // say shows what PAM says, and asks what it asks: at the terminal, whatever the standard
 // descriptors are.
-func say(p capproto.Prompt) (string, error) {
-	if !p.Style.Question() {
+func (o options) say(p capproto.Prompt) (string, error) {
+	switch {
+	case !p.Style.Question():
 		return converse.Say(p)
+	case o.quiet:
+		return "", errors.New("Authentication required")
 	}
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {

@@ -179,6 +179,20 @@ printf '#!/bin/sh\necho hostile\n' >/tmp/id; chmod 755 /tmp/id; printf 'x' >/tmp
 			t.Errorf("%.200s:\n%s", name, diff(want, got))
 		}
 	}
+	for _, account := range []string{"usermod -e 1 alice", "usermod -e '' alice; chage -d 20000 -M 10 -I 5 alice"} {
+		b.Sh(t, account)
+		write(t, b, all)
+		for _, r := range []row{{args: []string{"id"}}, {args: []string{"-n", "id"}}} {
+			if want, got := r.play(t, b, doas), r.play(t, b, b.Bin("doas")); want != got {
+				t.Errorf("%s: %s", account, diff(want, got))
+			}
+		}
+	}
+	b.Sh(t, "chage -d 0 -M -1 -I -1 alice")
+	if got := (row{args: []string{"-n", "id"}}).play(t, b, b.Bin("doas")); !strings.Contains(got, "Authentication required") {
+		t.Errorf("-n with a password that has expired: %s", got)
+	}
+	b.Sh(t, "chage -d -1 alice")
 	for _, change := range []string{"chmod 664", "chmod 646", "chown alice", "rm -f"} {
 		write(t, b, all)
 		b.Sh(t, change+" /etc/doas.conf")
