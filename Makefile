@@ -169,6 +169,10 @@ many-sessions: all
 test-limits: all
 	P9AUTH_LIMITS=all $(GO) test -count=1 -timeout 60m -v -run 'LackOfTasks' ./test/daemon
 
+# The switch of port 22, cut before each of its commands.
+test-switch: all
+	P9AUTH_CUTS=all $(GO) test -count=1 -timeout 30m -v -run Port22 ./test/script
+
 # Timings, of which nothing is asserted: see tools/bench and scripts/bench-sftp.
 bench: all
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./login
@@ -192,11 +196,13 @@ install: all
 	install -m 711 $(BIN)/login $(BIN)/sshfront $(LIB)/
 	install -m 644 dist/systemd/getty.conf dist/systemd/serial-getty.conf $(LIB)/systemd/
 	install -m 644 dist/systemd/factotum.service dist/systemd/factotum.socket dist/systemd/p9auth-hostkeys.service dist/systemd/p9auth-ssh.service dist/systemd/p9auth-ssh.socket $(TOP)/lib/systemd/system/
+	install -m 644 dist/sshd_config $(LIB)/
 	install -m 644 dist/sysusers.conf $(TOP)/lib/sysusers.d/p9auth.conf
 	install -D -m 755 dist/p9auth-switch $(TOP)/sbin/p9auth-switch
 	for s in factotum p9auth-ssh p9auth-getty; do install -D -m 755 dist/runit/$$s/run $(LIB)/runit/$$s/run; done
 	install -d $(DESTDIR)/etc/p9auth
-	for f in factotum.conf sshd_config; do test -e $(DESTDIR)/etc/p9auth/$$f || install -m 644 dist/$$f $(DESTDIR)/etc/p9auth/; done
+	# Without a sshd_config here, sshd's own holds.
+	test -e $(DESTDIR)/etc/p9auth/factotum.conf || install -m 644 dist/factotum.conf $(DESTDIR)/etc/p9auth/
 	for p in man/*.[1-9]; do install -D -m 644 $$p $(TOP)/share/man/man$${p##*.}/$${p##*/}; done
 	test $(PREFIX) = /usr || sed -i 's,/usr/\(lib/p9auth\|lib/systemd/system\|lib/sysusers.d\|sbin/p9auth-switch\),$(PREFIX)/\1,g' $(TEXTS)
 
@@ -224,4 +230,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-site test-openssh test-clients check demo bench vm-test vm-boot kernel-grantid install deb clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-switch test-site test-openssh test-clients check demo bench vm-test vm-boot kernel-grantid install deb clean

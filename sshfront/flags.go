@@ -23,7 +23,7 @@ const defaultRPC = "/run/factotum/rpc"
 
 // options are the listener's command line.
 type options struct {
-	file      string
+	file      string   // empty: sshdconf.File()
 	overrides []string // lines for sshdconf.Parse, from -o and the like
 	user      string   // to become when started as root
 	rpc       string
@@ -54,7 +54,7 @@ const withValue = "CEbcfghkopu"
 
 // parseArgs reads the command line as getopt(3) does: "-tf file", "-p22".
 func parseArgs(args []string) (options, error) {
-	o := options{file: sshdconf.DefaultFile, user: "_sshfront", rpc: defaultRPC, capuse: capuse.DefaultPath}
+	o := options{user: "_sshfront", rpc: defaultRPC, capuse: capuse.DefaultPath}
 	long := map[string]*string{"--rpc": &o.rpc, "--capuse": &o.capuse}
 	for len(args) > 0 {
 		arg := args[0]
@@ -162,6 +162,9 @@ func (o *options) set(c byte, v string) error {
 // parse reads the configuration that the options name.
 func (o *options) parse() (*sshdconf.Config, error) {
 	file := o.file
+	if file == "" {
+		file = sshdconf.File()
+	}
 	if strings.EqualFold(file, "none") {
 		file = "/dev/null"
 	}

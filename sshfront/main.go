@@ -28,6 +28,7 @@ import (
 	"p9auth/internal/sshdconf"
 	_ "p9auth/internal/undumpable" // passwords, and what people do
 	"p9auth/internal/version"
+	"p9auth/sshfront/internal/compare"
 	"p9auth/sshfront/internal/connection"
 	"p9auth/sshfront/internal/listener"
 	"p9auth/sshfront/internal/session"
@@ -54,6 +55,12 @@ func main() {
 			return
 		case "sftp":
 			sftp.Main(os.Args[2:])
+			return
+		case "compare":
+			if err := compare.Main(os.Args[2:], os.Stdout); err != nil {
+				fmt.Fprintf(os.Stderr, "sshfront: %v\n", err)
+				os.Exit(1)
+			}
 			return
 		}
 	}

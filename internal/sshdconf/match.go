@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"p9auth/internal/match"
@@ -121,6 +122,22 @@ func ParseTestSpec(spec string) (ConnInfo, error) {
 		}
 	}
 	return ci, nil
+}
+
+// Criteria returns what the Match lines name: for each criterion in lower case
+// ("user", "group", "address", ...), its lists of patterns as they stand.
+func (c *Config) Criteria() map[string][]string {
+	lists := map[string][]string{}
+	for i := range c.lines {
+		for _, x := range c.lines[i].conds {
+			for _, k := range x.crit {
+				if !slices.Contains(lists[k.attr], k.arg) {
+					lists[k.attr] = append(lists[k.attr], k.arg)
+				}
+			}
+		}
+	}
+	return lists
 }
 
 // For returns the settings of one connection: the lines before any Match, with

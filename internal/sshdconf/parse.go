@@ -12,6 +12,8 @@ package sshdconf
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,8 +21,30 @@ import (
 	"p9auth/internal/sys"
 )
 
-// DefaultFile is the configuration both daemons read when not told otherwise.
-const DefaultFile = "/etc/p9auth/sshd_config"
+// Where the configuration is: see File.
+const (
+	DefaultFile = "/etc/p9auth/sshd_config"
+	SSHDFile    = "/etc/ssh/sshd_config"
+)
+
+// File is the configuration that both daemons read when not told otherwise: DefaultFile
+// where the machine has it, otherwise sshd's own, so that what holds for sshd holds
+// here. On a machine with neither it is the file sshd_config beside the program. A
+// file that is there and cannot be read is not passed over: nobody's rules are lost by that.
+func File() string { return firstFile(DefaultFile, SSHDFile) }
+
+func firstFile(names ...string) string {
+	for _, name := range names {
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			return name
+		}
+	}
+	dir := "/usr/lib/p9auth"
+	if exe, err := os.Executable(); err == nil {
+		dir = filepath.Dir(exe)
+	}
+	return filepath.Join(dir, "sshd_config")
+}
 
 const (
 	maxFile   = 1 << 20 // bytes in one file

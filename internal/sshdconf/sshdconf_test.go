@@ -549,3 +549,24 @@ func TestAPortMayBeTheNameOfAServiceOverTCP(t *testing.T) {
 		t.Error("a service without services(5)")
 	}
 }
+
+func TestSshdsOwnFileIsReadWhereThereIsNoneOfOurs(t *testing.T) {
+	dir := t.TempDir()
+	ours, sshds := filepath.Join(dir, "ours"), filepath.Join(dir, "sshds")
+	if got := filepath.Base(firstFile(ours, sshds)); got != "sshd_config" {
+		t.Errorf("with neither: %s, want the one beside the program", got)
+	}
+	if err := os.WriteFile(sshds, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := firstFile(ours, sshds); got != sshds {
+		t.Errorf("with sshd's alone: %s", got)
+	}
+	// A link to nothing is a mistake to complain about, not a file that is not there.
+	if err := os.Symlink("nowhere", ours); err != nil {
+		t.Fatal(err)
+	}
+	if got := firstFile(ours, sshds); got != ours {
+		t.Errorf("with a dead link: %s", got)
+	}
+}

@@ -71,7 +71,7 @@ func Default() Config {
 		PAMWorker:              filepath.Join(dir, "factotum-pam"),
 		Become:                 filepath.Join(dir, "become"),
 		UserProgram:            filepath.Join(dir, "sshfront"),
-		SSHDConfig:             sshdconf.DefaultFile,
+		SSHDConfig:             sshdconf.File(),
 		Syslog:                 "/dev/log",
 		StatusSocket:           "/run/factotum/status",
 		FrontEnds:              map[string]Binding{},

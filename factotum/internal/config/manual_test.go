@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"p9auth/internal/sshdconf"
 	"p9auth/test/manual"
 )
 
@@ -53,12 +54,16 @@ func defaultOf(t *testing.T, keyword string) string {
 }
 
 func TestTheManualHasEachKeywordWithItsDefaultAndRange(t *testing.T) {
+	sshdConfig := sshdconf.DefaultFile + " ; where the machine has no such file, " + sshdconf.SSHDFile
 	items, want := map[string]string{}, map[string][]string{}
 	for word, text := range manual.Items(manual.Section(t, "factotum.conf.5", "KEYWORDS"), "Cm") {
 		key := strings.ToLower(word)
 		items[key] = text
 		if keywords[key] != nil {
 			want[key] = []string{"Default: " + defaultOf(t, word)}
+			if word == "SSHDConfig" { // the first of two that is there
+				want[key] = []string{"Default: " + sshdConfig}
+			}
 		}
 	}
 	for key, set := range keywords {
