@@ -137,10 +137,15 @@ func (m *machine) login(user, prompt string) error {
 	m.expect(`Password: $`)
 	m.send(password + "\n")
 	m.expect(prompt)
-	// A plain prompt, no echo, nothing of the terminal's width.
+	m.plain()
+	return nil
+}
+
+// plain makes a shell one that sh can use: with a plain prompt, no echo, and nothing of
+// the terminal's width.
+func (m *machine) plain() {
 	m.send("stty -echo; export SYSTEMD_PAGER=cat; PS1=; PROMPT_COMMAND=; bind 'set enable-bracketed-paste off' 2>/dev/null\n")
 	m.sh("true")
-	return nil
 }
 
 // sh runs a command line at the console and returns what it prints.

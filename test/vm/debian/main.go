@@ -2,7 +2,7 @@
 // emulation, with systemd, a root file system that is mounted nosuid, and no
 // setuid file: `make vm-boot` runs it. It logs in by Debian's login and sshd,
 // switches the machine over, logs in at the serial console and through port 22
-// and compares, looks at what an administrator looks at, restarts and kills the
+// and compares, has a user become root and change a password with no set-id program, looks at what an administrator looks at, restarts and kills the
 // daemons, upgrades, reboots, and takes p9auth off.
 //
 // test/vm/debian/image makes the disk; it is changed here. The exit status is 0 only
@@ -80,6 +80,7 @@ var (
 
 func main() {
 	dir := flag.String("dir", "build/boot/trixie", "where test/vm/debian/image has put the disk")
+	only := flag.String("only", "", "local tries su, passwd and the like alone")
 	verbose := flag.Bool("v", false, "show the guest's console")
 	flag.Parse()
 	var err error
@@ -98,6 +99,18 @@ func main() {
 		fmt.Fprintf(os.Stderr, "vm-boot: %v\n", err)
 		os.Exit(1)
 	}
+	if *only == "local" {
+		must("Debian's login lets root in", func() error { return vm.login("root", `# $`) })
+		must("p9auth-switch moves the consoles over", func() error {
+			return want(vm.sh("p9auth-switch console on; echo status $?"), `status 0$`)
+		})
+		localPrograms()
+		claim("p9auth-switch local off gives the system its programs back", func() error {
+			return want(vm.sh("p9auth-switch local off; p9auth-switch local status; stat -c %F /usr/bin/su /usr/bin/passwd /usr/sbin/unix_chkpwd; ls /usr/bin/doas"),
+				`local is as it was before; open sessions go on\nlocal: off\nregular file\nregular file\nregular file\nls: `)
+		})
+		summary()
+	}
 	before := reference(signer)
 	switchOver()
 	console()
@@ -105,6 +118,7 @@ func main() {
 	overSSH(signer)
 	compare(before, observe(signer))
 	asRoot()
+	localPrograms()
 	upgrade(signer)
 	disturb(signer)
 	reboot(signer)
@@ -646,6 +660,10 @@ func remove() {
 	claim("removing the package gives the machine sshd and its consoles back", func() error {
 		return want(vm.sh("dpkg -r p9auth >/dev/null; echo status $?; ssh-keyscan -T 10 localhost 2>&1 | grep -c OpenSSH; ls /etc/systemd/system/*getty@.service.d 2>&1; ls /usr/lib/p9auth 2>&1"),
 			`status 0\n[1-9][\s\S]*No such file[\s\S]*/usr/lib/p9auth.*No such file`)
+	})
+	claim("and its su and passwd", func() error {
+		return want(vm.sh("for f in /usr/bin/su /usr/bin/passwd /usr/sbin/unix_chkpwd; do stat -c %F $f; done; ls /usr/bin/*.distrib; dpkg-divert --list '*.distrib'; dpkg-divert --list | grep -c distrib; grep -c '^FrontEnd \\*' /etc/p9auth/factotum.conf"),
+			`^regular file\nregular file\nregular file\nls: [^\n]*\n0\n0$`)
 	})
 	claim("purging it leaves nothing", func() error {
 		return want(vm.sh("ls /etc/p9auth/factotum.conf; dpkg -P p9auth >/dev/null 2>&1; echo status $?; getent passwd _login _sshfront; ls -d /etc/p9auth /var/lib/p9auth /run/factotum/cap 2>/dev/null; findmnt -n -t fuse.p9auth; ls /etc/systemd/system/*/ | grep -E 'factotum|p9auth'; echo end"), `^/etc/p9auth/factotum.conf\nstatus 0\nend$`)
