@@ -110,6 +110,8 @@ func ask(args []string) {
 		return
 	case "a relative path that a rule names":
 		_, err = permitted(capproto.Run{Args: []string{"bin/tool"}, Path: "/tmp/bin/tool"}).AuthInfo()
+	case "a long name":
+		_, err = permitted(capproto.Run{Args: []string{"/" + strings.Repeat("x", 300<<10)}, Dir: strings.Repeat("y", 8<<10)}).AuthInfo()
 	case "too much":
 		err = started(id).Run(capproto.Run{Args: []string{strings.Repeat("x", 600<<10)}})
 	case "su":
@@ -141,10 +143,11 @@ func TestWhatACallerMustNotAskIsRefused(t *testing.T) {
 		{"alice", "where a named program is", "runs /bin/id"},
 		{"alice", "a relative path that a rule names", "cannot permit a path that is relative"},
 		{"alice", "too much", "too large"},
+		{"bob", "a long name", "File name too long"},
 		{"alice", "su", "su is not configured"},
 	} {
 		out, _ := b.Command(testbed.AsPerson(c.user, b.Self(t), "ask", c.what)...).CombinedOutput()
-		if !strings.Contains(string(out), c.want) {
+		if !strings.Contains(string(out), c.want) || len(out) > 1000 {
 			t.Errorf("%s: %s, want %s", c.what, out, c.want)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/status"
@@ -188,10 +190,12 @@ func (l *doasProto) bound(o *pamwire.Opened, _ uint32, _ string) (*becomerecord.
 // nothing, so that the caller cannot put another in its place.
 func (l *doasProto) path() (string, error) {
 	cmd, theirs := l.asked.args[0], l.asked.path
-	notFound := &capproto.Error{Code: capproto.CodeAccount, Text: cmd + ": command not found"}
+	notFound := &capproto.Error{Code: capproto.CodeAccount, Text: words.Clip(cmd, unix.PathMax) + ": command not found"}
 	switch {
 	case cmd == "":
 		return "", notFound
+	case len(cmd) >= unix.PathMax:
+		return "", &capproto.Error{Code: capproto.CodeAccount, Text: words.Clip(cmd, 100) + "...: File name too long"}
 	case strings.HasPrefix(cmd, "/"):
 		return cmd, nil
 	case l.rule.HasCmd && strings.Contains(cmd, "/"):

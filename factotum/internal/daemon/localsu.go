@@ -8,12 +8,15 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/internal/becomerecord"
 	"p9auth/internal/logindefs"
 	"p9auth/internal/loginshell"
 	"p9auth/internal/sys"
+	"p9auth/internal/words"
 )
 
 // A suProto is su(1) of util-linux: PAM decides who may become whom, and the shell of
@@ -112,9 +115,12 @@ func (a *suAsked) take(at capproto.Attr) error {
 	case "shell":
 		a.shell = at.Value
 	case "path":
+		if len(at.Value) > unix.PathMax {
+			return violation("path= is too long")
+		}
 		a.path = at.Value
 	case "dir":
-		a.dir = at.Value
+		a.dir = words.Clip(at.Value, 1024)
 	case "preserve":
 		a.preserve = at.Value == "yes"
 	case "arg":
