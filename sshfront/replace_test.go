@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"p9auth/test/testbed"
 )
 
 // TestNoLoginIsLostWhileTheListenerIsReplaced over a socket that somebody else keeps, as
@@ -36,13 +39,21 @@ func TestNoLoginIsLostWhileTheListenerIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
+	begun := 0
 	// listen runs one listener, until it is told to end.
 	listen := func(end func()) {
 		c := s.Command("sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec "+s.Bin("sshfront")+" -D -e")
 		c.ExtraFiles = []*os.File{socket}
 		c.Stderr = log
+		begun++
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
+		}
+		if !testbed.Eventually(func() bool {
+			b, _ := os.ReadFile(log.Name())
+			return bytes.Count(b, []byte("Server listening")) >= begun
+		}) {
+			t.Error("the listener does not say that it listens")
 		}
 		end()
 		c.Process.Signal(syscall.SIGTERM)
