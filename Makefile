@@ -199,6 +199,7 @@ install: all
 	install -m 644 dist/sshd_config $(LIB)/
 	install -m 644 dist/sysusers.conf $(TOP)/lib/sysusers.d/p9auth.conf
 	install -D -m 755 dist/p9auth-switch $(TOP)/sbin/p9auth-switch
+	ln -sf ../lib/p9auth/factotum ../lib/p9auth/sshfront $(TOP)/sbin/
 	for s in factotum p9auth-ssh p9auth-getty; do install -D -m 755 dist/runit/$$s/run $(LIB)/runit/$$s/run; done
 	install -d $(DESTDIR)/etc/p9auth
 	# Without a sshd_config here, sshd's own holds.
@@ -225,6 +226,10 @@ deb: all
 	install -m 755 dist/debian/postinst dist/debian/prerm dist/debian/postrm $(OUT)/deb/root/DEBIAN/
 	install -m 644 dist/debian/conffiles $(OUT)/deb/root/DEBIAN/
 	sed 's/@VERSION@/$(DEBVERSION)/; s/@ARCH@/$(ARCH)/; s/@MAINTAINER@/$(MAINTAINER)/' dist/debian/control.in >$(OUT)/deb/root/DEBIAN/control
+	# Whatever the umask and the clock.
+	find $(OUT)/deb/root -type d -exec chmod 755 {} +
+	chmod 644 $(OUT)/deb/root/DEBIAN/control $(OUT)/deb/root/usr/share/doc/p9auth/*
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)} \
 	dpkg-deb --root-owner-group -b $(OUT)/deb/root $(OUT)/p9auth_$(DEBVERSION)_$(ARCH).deb
 
 clean:

@@ -34,9 +34,19 @@ func TestDebianPackage(t *testing.T) {
 	deb := run(t, "sh", "-c", "ls "+tmp+"/p9auth_0.test_*.deb")
 	deb = strings.TrimSpace(deb)
 
+	t.Run("it is the same whatever the umask and the clock", func(t *testing.T) {
+		again := t.TempDir()
+		run(t, "sh", "-c", "umask 077; make -C ../.. deb OUT="+again+" BIN="+tmp+"/bin VERSION=0.test")
+		if read(t, deb) != read(t, filepath.Join(again, filepath.Base(deb))) {
+			t.Errorf("it is not: %s", run(t, "sh", "-c", "dpkg-deb -c "+deb+" >"+again+"/a; dpkg-deb -c "+again+"/*.deb | diff "+again+"/a - || true"))
+		}
+	})
 	t.Run("no file has rights, and only root can change one", func(t *testing.T) {
 		n, hidden := 0, 0
 		for _, l := range lines(run(t, "dpkg-deb", "-c", deb)) {
+			if l[0] == 'l' { // the kernel asks for the mode of what a link names
+				continue
+			}
 			if strings.HasSuffix(l, "/p9auth/login") || strings.HasSuffix(l, "/p9auth/sshfront") {
 				hidden++
 				if !strings.HasPrefix(l, "-rwx--x--x ") {
@@ -73,6 +83,13 @@ func TestDebianPackage(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	t.Run("the programs that manual pages name are in /usr/sbin", func(t *testing.T) {
+		for _, name := range []string{"factotum", "sshfront", "p9auth-switch"} {
+			if st, err := os.Stat(root + "/usr/sbin/" + name); err != nil || st.Mode()&0o111 == 0 {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
 	t.Run("every file under /etc is a conffile", func(t *testing.T) {
 		conf := "\n" + read(t, root+"/DEBIAN/conffiles")
 		for _, f := range files {
