@@ -41,8 +41,11 @@ type exit struct {
 func (e *exit) Error() string { return e.text }
 
 func main() {
-	asked := len(os.Args) == 2 && os.Args[1] == "-V" // the system's own does not know it
-	if os.Getuid() == 0 && !asked {
+	if len(os.Args) == 2 && os.Args[1] == "-V" { // which the system's own does not know
+		fmt.Print(version.Text("passwd"))
+		return
+	}
+	if os.Getuid() == 0 {
 		if err := sys.ExecAnother(diverted, systems); !errors.Is(err, os.ErrNotExist) {
 			fail(&exit{exitFailure, "passwd: " + err.Error(), false})
 		}
