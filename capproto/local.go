@@ -104,8 +104,9 @@ func (c *Client) StartDoas(user string, tty *os.File) (shell string, err error) 
 		files = append(files, tty)
 	}
 	reply, err := c.start(NewMsg(VerbStart, "proto", "doas", "version", strconv.Itoa(Version), "user", user), files...)
-	defer reply.Close()
-	return reply.Get("shell"), err
+	shell = reply.Get("shell")
+	reply.Close()
+	return shell, err
 }
 
 // Permit has factotum decide by doas.conf(5). It returns whether the caller has to prove

@@ -145,6 +145,7 @@ func doas(o options) error {
 		return err
 	}
 	if proof && o.quiet {
+		//lint:ignore ST1005 opendoas says it so
 		return errors.New("Authentication required")
 	}
 	if err := client.Converse(o.say); err != nil {
@@ -173,6 +174,7 @@ func doas(o options) error {
 func failed(err error) error {
 	var e *capproto.Error
 	if errors.As(err, &e) && (e.Code == capproto.CodeDenied || e.Code == capproto.CodeAccount) && e.Text != "no passwd entry for target" {
+		//lint:ignore ST1005 opendoas says it so
 		return errors.New("Authentication failed")
 	}
 	return err
@@ -205,6 +207,7 @@ func (o options) say(p capproto.Prompt) (string, error) {
 	case !p.Style.Question():
 		return converse.Say(p)
 	case o.quiet:
+		//lint:ignore ST1005 opendoas says it so
 		return "", errors.New("Authentication required")
 	}
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
