@@ -44,7 +44,7 @@ func literals(t *testing.T) []string {
 		}
 		return err
 	}
-	for _, dir := range []string{"capproto", "factotum", "login", "su", "passwd", "chkpwd", "sshfront", "internal", "kernel/p9auth", "dist"} {
+	for _, dir := range []string{"capproto", "factotum", "login", "su", "doas", "passwd", "chkpwd", "sshfront", "internal", "kernel/p9auth", "dist"} {
 		before := len(all)
 		err := filepath.WalkDir(filepath.Join(Top(), dir), func(name string, d fs.DirEntry, err error) error {
 			switch {
