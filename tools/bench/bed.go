@@ -56,7 +56,7 @@ func up() (*bed, error) {
 	const bounds = "MaxStartups 2000\nMaxSessions 300\nPerSourcePenalties no\nLoginGraceTime 600\n"
 	if err := b.run("sh", "-ec", `
 		printf '`+bounds+`PrintMotd no\nSubsystem sftp internal-sftp\n' >/etc/p9auth/sshd_config
-		printf 'FrontEnd * su su\nFrontEnd * doas doas\n' >>/etc/p9auth/factotum.conf
+		printf 'FrontEnd * su su\nFrontEnd * doas doas\nMaxConversations 4096\nMaxConversationsPerUID 2048\n' >>/etc/p9auth/factotum.conf
 		mkdir -p /run/sshd /etc/dropbear
 		printf '`+strings.Replace(bounds, "PerSourcePenalties no\n", "", 1)+`UsePAM yes\nPrintMotd no\nHostKey /etc/ssh/ssh_host_ed25519_key\nPidFile none\nSubsystem sftp internal-sftp\n' >/etc/ssh/sshd_bench
 		! command -v dropbearconvert >/dev/null || dropbearconvert openssh dropbear /etc/ssh/ssh_host_ed25519_key /etc/dropbear/bench`); err != nil {
