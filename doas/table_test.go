@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -201,7 +200,7 @@ printf '#!/bin/sh\necho hostile\n' >/tmp/id; chmod 755 /tmp/id; printf 'x' >/tmp
 		name := strings.ReplaceAll(fmt.Sprintf("%q %s: %s", r.rules, r.who, strings.Join(r.args, " ")+r.sh), p, "probe")
 		want, got := r.play(t, b, doas), r.play(t, b, b.Bin("doas"))
 		if want != got {
-			t.Errorf("%.200s:\n%s", name, diff(want, got))
+			t.Errorf("%.200s:\n%s", name, testbed.Diff("opendoas", want, got))
 		}
 	}
 	for _, account := range []string{"usermod -e 1 alice", "usermod -e '' alice; chage -d 20000 -M 10 -I 5 alice"} {
@@ -209,7 +208,7 @@ printf '#!/bin/sh\necho hostile\n' >/tmp/id; chmod 755 /tmp/id; printf 'x' >/tmp
 		write(t, b, all)
 		for _, r := range []row{{args: []string{"id"}}, {args: []string{"-n", "id"}}} {
 			if want, got := r.play(t, b, doas), r.play(t, b, b.Bin("doas")); want != got {
-				t.Errorf("%s: %s", account, diff(want, got))
+				t.Errorf("%s: %s", account, testbed.Diff("opendoas", want, got))
 			}
 		}
 	}
@@ -224,27 +223,7 @@ printf '#!/bin/sh\necho hostile\n' >/tmp/id; chmod 755 /tmp/id; printf 'x' >/tmp
 		r := row{args: []string{"id"}}
 		want, got := r.play(t, b, doas), r.play(t, b, b.Bin("doas"))
 		if want != got || strings.Contains(got, "uid=0") {
-			t.Errorf("%s: %s", change, diff(want, got))
+			t.Errorf("%s: %s", change, testbed.Diff("opendoas", want, got))
 		}
 	}
-}
-
-// diff shows the lines that differ.
-func diff(want, got string) string {
-	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
-	var s strings.Builder
-	for _, l := range w {
-		if !slices.Contains(g, l) {
-			fmt.Fprintf(&s, "  opendoas: %.300s\n", l)
-		}
-	}
-	for _, l := range g {
-		if !slices.Contains(w, l) {
-			fmt.Fprintf(&s, "  ours:     %.300s\n", l)
-		}
-	}
-	if s.Len() == 0 {
-		return "the same lines in another order:\n" + want + "\n--\n" + got
-	}
-	return s.String()
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -111,7 +110,7 @@ func TestGrantsAreBounded(t *testing.T) {
 	}
 	cmd := b.Command(testbed.As("_login", helper, "-test.run=^TestGreedyHelper$")...)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", greedyEnv, asked))
-	var out lockedBuffer
+	var out testbed.Log
 	cmd.Stdout, cmd.Stderr = &out, &out
 	hold, err := cmd.StdinPipe()
 	if err != nil {
@@ -136,21 +135,4 @@ func TestGrantsAreBounded(t *testing.T) {
 	if got := term.Run("id -un"); got != "bob" {
 		t.Errorf("bob is %q", got)
 	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

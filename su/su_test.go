@@ -5,7 +5,6 @@ import (
 	"net"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"p9auth/test/testbed"
@@ -80,7 +79,7 @@ func TestNobodyBecomesAnybodyUntilSuIsConfigured(t *testing.T) {
 func TestSyslogHasTheLinesOfSu(t *testing.T) {
 	b := up(t)
 	daemon := b.Command(b.Self(t), "syslogd", "/run/log-test")
-	var lines lockedBuffer
+	var lines testbed.Log
 	daemon.Stdout = &lines
 	if err := daemon.Start(); err != nil {
 		t.Fatal(err)
@@ -107,22 +106,4 @@ func syslogd(args []string) {
 		must(n, err)
 		fmt.Printf("%s\n", buf[:n])
 	}
-}
-
-// A lockedBuffer is output that a test reads meanwhile.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

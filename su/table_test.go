@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -167,27 +166,7 @@ END
 		name := r.who + ": " + strings.ReplaceAll(strings.Join(r.args, " ")+r.sh, probePath, "probe")
 		want, got := r.play(t, b, su), r.play(t, b, b.Bin("su"))
 		if want != got {
-			t.Errorf("%.200s:\n%s", name, diff(want, got))
+			t.Errorf("%.200s:\n%s", name, testbed.Diff("util-linux", want, got))
 		}
 	}
-}
-
-// diff shows the lines that differ.
-func diff(want, got string) string {
-	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
-	var s strings.Builder
-	for _, l := range w {
-		if !slices.Contains(g, l) {
-			fmt.Fprintf(&s, "  util-linux: %.300s\n", l)
-		}
-	}
-	for _, l := range g {
-		if !slices.Contains(w, l) {
-			fmt.Fprintf(&s, "  ours:       %.300s\n", l)
-		}
-	}
-	if s.Len() == 0 {
-		return "the same lines in another order:\n" + want + "\n--\n" + got
-	}
-	return s.String()
 }

@@ -1,7 +1,6 @@
 package capfs
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
@@ -106,29 +105,12 @@ func redeemArgs() {
 	os.Exit(1)
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 type served struct {
 	t    *testing.T
 	fs   *FS
 	dir  string
 	hash *os.File
-	log  *lockedBuffer
+	log  *testbed.Log
 	self string
 	mu   sync.Mutex
 	skew time.Duration // how far the server's clock is ahead
@@ -162,7 +144,7 @@ func serve(t *testing.T, opt Options) *served {
 	}
 	os.Chmod(dir, 0o755)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &served{t: t, dir: dir + "/cap", log: &lockedBuffer{}, self: dir + "/redeem"}
+	s := &served{t: t, dir: dir + "/cap", log: &testbed.Log{}, self: dir + "/redeem"}
 	opt.Log = slog.New(slog.NewTextHandler(s.log, nil))
 	opt.now = func() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return time.Now().Add(s.skew) }
 	fs, err := Mount(s.dir, opt)

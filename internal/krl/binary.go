@@ -29,22 +29,22 @@ const (
 
 // binary parses a KRL after its magic number.
 func (l *List) binary(r *reader) error {
-	if v := r.u32(); r.bad || v != 1 {
+	if v := r.U32(); r.Bad || v != 1 {
 		return fmt.Errorf("unsupported format version %d", v)
 	}
-	l.Version = r.u64()
-	generated := r.u64()
-	r.u64() // flags, of which there are none
-	r.str() // reserved
-	l.Comment = string(r.str())
-	if r.bad {
+	l.Version = r.U64()
+	generated := r.U64()
+	r.U64() // flags, of which there are none
+	r.Str() // reserved
+	l.Comment = string(r.Str())
+	if r.Bad {
 		return errShort
 	}
 	l.Generated = time.Unix(int64(min(generated, 1<<40)), 0)
-	for len(r.b) > 0 {
-		typ := r.u8()
-		s := &reader{b: r.str()}
-		if r.bad {
+	for len(r.Rest) > 0 {
+		typ := r.U8()
+		s := newReader(r.Str())
+		if r.Bad {
 			return errShort
 		}
 		var err error
@@ -68,7 +68,7 @@ func (l *List) binary(r *reader) error {
 		default:
 			err = errors.New("unknown section")
 		}
-		if err == nil && len(s.b) > 0 {
+		if err == nil && len(s.Rest) > 0 {
 			err = errors.New("data left over")
 		}
 		if err != nil {
@@ -89,9 +89,9 @@ func (l *List) addHashes(r *reader, size int) error {
 }
 
 func (l *List) certificates(r *reader) error {
-	ca := r.str()
-	r.str() // reserved
-	if r.bad {
+	ca := r.Str()
+	r.Str() // reserved
+	if r.Bad {
 		return errShort
 	}
 	if len(ca) > 0 {
@@ -106,27 +106,27 @@ func (l *List) certificates(r *reader) error {
 		c = &certs{ids: map[string]bool{}}
 		l.certs[string(ca)] = c
 	}
-	for len(r.b) > 0 {
-		typ := r.u8()
-		s := &reader{b: r.str()}
-		if r.bad {
+	for len(r.Rest) > 0 {
+		typ := r.U8()
+		s := newReader(r.Str())
+		if r.Bad {
 			return errShort
 		}
 		var err error
 		switch typ {
 		case certSerialList:
-			for len(s.b) > 0 && !s.bad {
-				n := s.u64()
+			for len(s.Rest) > 0 && !s.Bad {
+				n := s.U64()
 				c.ranges = append(c.ranges, serials{n, n})
 			}
 		case certSerialRange:
-			x := serials{s.u64(), s.u64()}
+			x := serials{s.U64(), s.U64()}
 			if x.lo > x.hi {
 				err = errors.New("range ends before it begins")
 			}
 			c.ranges = append(c.ranges, x)
 		case certSerialBitmap:
-			m := bitmap{s.u64(), s.str()}
+			m := bitmap{s.U64(), s.Str()}
 			if len(m.big) > 0 && m.big[0]&0x80 != 0 {
 				err = errors.New("bitmap is negative")
 			}
@@ -148,10 +148,10 @@ func (l *List) certificates(r *reader) error {
 		default:
 			err = errors.New("unknown section")
 		}
-		if err == nil && s.bad {
+		if err == nil && s.Bad {
 			err = errShort
 		}
-		if err == nil && len(s.b) > 0 {
+		if err == nil && len(s.Rest) > 0 {
 			err = errors.New("data left over")
 		}
 		if err != nil {

@@ -37,7 +37,7 @@ func Parse(b []byte) (*List, error) {
 	if !bytes.HasPrefix(b, []byte(magic)) {
 		return l, l.plain(b)
 	}
-	r := &reader{b: bytes.Clone(b[len(magic):])}
+	r := newReader(bytes.Clone(b[len(magic):]))
 	if err := l.binary(r); err != nil {
 		return nil, fmt.Errorf("KRL: %w", err)
 	}

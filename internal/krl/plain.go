@@ -33,8 +33,8 @@ func (l *List) plain(b []byte) error {
 		if err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
-		r := &reader{b: blob}
-		if typ := r.str(); r.bad || string(typ) != f[0] {
+		r := newReader(blob)
+		if typ := r.Str(); r.Bad || string(typ) != f[0] {
 			return fmt.Errorf("line %d: the key is not of type %q", n, words.Clip(f[0], 64))
 		}
 		if blob, err = canonical(blob); err != nil {

@@ -91,17 +91,17 @@ var certificates = map[string]string{
 // Parse reads a key or a certificate in its encoding. The error is ErrUnknownType,
 // or says that the key is damaged.
 func Parse(blob []byte) (Key, error) {
-	r := reader{b: blob}
-	typ := string(r.str())
-	if plain, ok := certificates[typ]; ok && !r.bad {
+	r := Reader{Rest: blob}
+	typ := string(r.Str())
+	if plain, ok := certificates[typ]; ok && !r.Bad {
 		c, err := r.certificate(plain)
 		return Key{Type: typ, Blob: blob, Cert: c}, err
 	}
-	if r.bad {
+	if r.Bad {
 		return Key{}, errDamaged
 	}
 	k, err := r.key(typ)
-	if err == nil && len(r.b) > 0 {
+	if err == nil && len(r.Rest) > 0 {
 		err = errDamaged
 	}
 	if err != nil {
@@ -134,15 +134,15 @@ func (k Key) Fingerprint(hash string) string {
 }
 
 // key reads a plain key that follows its type.
-func (r *reader) key(typ string) (Key, error) {
+func (r *Reader) key(typ string) (Key, error) {
 	fields, ok := types[typ]
 	if !ok {
 		return Key{}, ErrUnknownType
 	}
 	blob := appendString(nil, []byte(typ))
 	for _, f := range fields {
-		b, err := f(r.str())
-		if r.bad || err != nil {
+		b, err := f(r.Str())
+		if r.Bad || err != nil {
 			return Key{}, errDamaged
 		}
 		blob = appendString(blob, b)
@@ -151,23 +151,23 @@ func (r *reader) key(typ string) (Key, error) {
 }
 
 // certificate reads what follows the type of a certificate for a type of keys.
-func (r *reader) certificate(plain string) (*Certificate, error) {
-	r.str() // nonce
+func (r *Reader) certificate(plain string) (*Certificate, error) {
+	r.Str() // nonce
 	key, err := r.key(plain)
 	if err != nil {
 		return nil, err
 	}
-	c := &Certificate{Key: key, Serial: r.u64(), Type: r.u32(), ID: string(r.str())}
-	principals := reader{b: r.str()}
-	c.ValidAfter, c.ValidBefore = r.u64(), r.u64()
-	critical, extensions := reader{b: r.str()}, reader{b: r.str()}
-	r.str() // reserved
-	authority, signature := r.str(), reader{b: r.str()}
-	if r.bad || len(r.b) > 0 {
+	c := &Certificate{Key: key, Serial: r.U64(), Type: r.U32(), ID: string(r.Str())}
+	principals := Reader{Rest: r.Str()}
+	c.ValidAfter, c.ValidBefore = r.U64(), r.U64()
+	critical, extensions := Reader{Rest: r.Str()}, Reader{Rest: r.Str()}
+	r.Str() // reserved
+	authority, signature := r.Str(), Reader{Rest: r.Str()}
+	if r.Bad || len(r.Rest) > 0 {
 		return nil, errDamaged
 	}
-	for len(principals.b) > 0 {
-		c.Principals = append(c.Principals, string(principals.str()))
+	for len(principals.Rest) > 0 {
+		c.Principals = append(c.Principals, string(principals.Str()))
 	}
 	if c.CriticalOptions, err = critical.options(); err != nil {
 		return nil, err
@@ -175,14 +175,14 @@ func (r *reader) certificate(plain string) (*Certificate, error) {
 	if c.Extensions, err = extensions.options(); err != nil {
 		return nil, err
 	}
-	c.SignatureFormat = string(signature.str())
-	signature.str()
-	if principals.bad || signature.bad {
+	c.SignatureFormat = string(signature.Str())
+	signature.Str()
+	if principals.Bad || signature.Bad {
 		return nil, errDamaged
 	}
 	// Only a plain key may follow: certificates are not signed by certificates.
-	a := reader{b: authority}
-	if c.Authority, err = a.key(string(a.str())); err == nil && len(a.b) > 0 {
+	a := Reader{Rest: authority}
+	if c.Authority, err = a.key(string(a.Str())); err == nil && len(a.Rest) > 0 {
 		err = errDamaged
 	}
 	return c, err
@@ -190,18 +190,18 @@ func (r *reader) certificate(plain string) (*Certificate, error) {
 
 // options reads critical options or extensions: names in order, each with a value in
 // a string of its own, if it has one.
-func (r *reader) options() (map[string]string, error) {
+func (r *Reader) options() (map[string]string, error) {
 	m := map[string]string{}
 	last := ""
-	for len(r.b) > 0 {
-		name, value := string(r.str()), reader{b: r.str()}
-		if r.bad || len(m) > 0 && name <= last {
+	for len(r.Rest) > 0 {
+		name, value := string(r.Str()), Reader{Rest: r.Str()}
+		if r.Bad || len(m) > 0 && name <= last {
 			return nil, errDamaged
 		}
 		last, m[name] = name, ""
-		if len(value.b) > 0 {
-			m[name] = string(value.str())
-			if value.bad || len(value.b) > 0 {
+		if len(value.Rest) > 0 {
+			m[name] = string(value.Str())
+			if value.Bad || len(value.Rest) > 0 {
 				return nil, errDamaged
 			}
 		}
@@ -261,35 +261,46 @@ func appendString(b, s []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
 }
 
-// A reader reads the encodings of RFC 4251 section 5. What it reads is zero once bad
-// is set.
-type reader struct {
-	b   []byte
-	bad bool
+// A Reader reads the encodings of RFC 4251 section 5 off Rest. After a short read Bad is
+// set, and all that it reads is zero.
+type Reader struct {
+	Rest []byte
+	Bad  bool
 }
 
-func (r *reader) take(n uint64) []byte {
-	if r.bad || n > uint64(len(r.b)) {
-		r.bad, r.b = true, nil
+func (r *Reader) take(n uint64) []byte {
+	if r.Bad || n > uint64(len(r.Rest)) {
+		r.Bad, r.Rest = true, nil
 		return nil
 	}
-	v := r.b[:n]
-	r.b = r.b[n:]
+	v := r.Rest[:n]
+	r.Rest = r.Rest[n:]
 	return v
 }
 
-func (r *reader) u32() uint32 {
+// U8 reads a byte.
+func (r *Reader) U8() byte {
+	if v := r.take(1); v != nil {
+		return v[0]
+	}
+	return 0
+}
+
+// U32 reads a uint32.
+func (r *Reader) U32() uint32 {
 	if v := r.take(4); v != nil {
 		return binary.BigEndian.Uint32(v)
 	}
 	return 0
 }
 
-func (r *reader) u64() uint64 {
+// U64 reads a uint64.
+func (r *Reader) U64() uint64 {
 	if v := r.take(8); v != nil {
 		return binary.BigEndian.Uint64(v)
 	}
 	return 0
 }
 
-func (r *reader) str() []byte { return r.take(uint64(r.u32())) }
+// Str reads a string, which shares its bytes with Rest.
+func (r *Reader) Str() []byte { return r.take(uint64(r.U32())) }

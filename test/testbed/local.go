@@ -1,6 +1,8 @@
 package testbed
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,4 +26,25 @@ func (b *Bed) Local(tb testing.TB, lines ...string) {
 // has the user's groups, and no capability in any set but the bounding set.
 func AsPerson(user string, argv ...string) []string {
 	return append([]string{"setpriv", "--reuid", user, "--regid", user, "--init-groups", "--inh-caps=-all", "--ambient-caps=-all", "--"}, argv...)
+}
+
+// Diff shows which lines of what another program printed, and of what ours did, the other
+// has not.
+func Diff(other, want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	var s strings.Builder
+	for _, l := range w {
+		if !slices.Contains(g, l) {
+			fmt.Fprintf(&s, "  %-12s%.300s\n", other+":", l)
+		}
+	}
+	for _, l := range g {
+		if !slices.Contains(w, l) {
+			fmt.Fprintf(&s, "  %-12s%.300s\n", "ours:", l)
+		}
+	}
+	if s.Len() == 0 {
+		return "the same lines in another order:\n" + want + "\n--\n" + got
+	}
+	return s.String()
 }

@@ -25,6 +25,7 @@ import (
 	"p9auth/factotum/internal/status"
 	"p9auth/internal/authkeys"
 	"p9auth/internal/proc"
+	"p9auth/test/testbed"
 )
 
 // The conversation runs here without root, without FUSE and without libpam: a
@@ -234,30 +235,12 @@ type bench struct {
 	gen     *generation
 	hash    fakeHash
 	stats   status.Stats
-	log     lockedBuffer
+	log     testbed.Log
 	mu      sync.Mutex
 	workers []*fakeWorker
 	// What a worker says.
 	reply func(w *fakeWorker, r pamwire.Request) []pamwire.Event
 	more  func(w *fakeWorker) pamwire.Event
-}
-
-// A lockedBuffer is a log that a test can read meanwhile.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func newBench(gen *generation) *bench {

@@ -181,12 +181,7 @@ func (l *localProto) heard(e pamwire.Event) (*capproto.Msg, error) {
 		if !l.accountAsked {
 			return nil, l.unexpected(e)
 		}
-		l.user = &person{name: e.User, uid: e.UID}
-		l.startup.leave()
-		l.state = proven
-		l.log.Event(status.Authenticated, "user", l.user.name, "tty", l.line)
-		m := capproto.NewMsg(capproto.VerbDone)
-		return &m, nil
+		return l.accepted(e, "tty", l.line), nil
 	case pamwire.Refused:
 		l.log.Event(status.Refused, "user", l.userInLog, "reason", e.Text, "code", e.Code, "tty", l.line)
 		return nil, &fatal{&capproto.Error{Code: e.Code, Text: e.Text}}

@@ -107,12 +107,7 @@ func (l *pamProto) heard(e pamwire.Event) (*capproto.Msg, error) {
 		if !l.accountAsked {
 			return nil, l.unexpected(e)
 		}
-		l.user = &person{name: e.User, uid: e.UID}
-		l.startup.leave()
-		l.state = proven
-		l.log.Event(status.Authenticated, "user", l.user.name, "rhost", l.rhost, "tty", l.ttyName())
-		m := capproto.NewMsg(capproto.VerbDone)
-		return &m, nil
+		return l.accepted(e, "rhost", l.rhost, "tty", l.ttyName()), nil
 	case pamwire.Refused:
 		if e.Code == capproto.CodeDenied {
 			l.guessedWrong()
@@ -177,3 +172,14 @@ func (l *pamProto) bound(o *pamwire.Opened, _ uint32, _ string) (*becomerecord.B
 }
 
 func (l *pamProto) end() {}
+
+// accepted is the end of a proof: PAM has nothing against the account. from are the
+// attributes of the log line that say where the person is.
+func (c *conversation) accepted(e pamwire.AccountValid, from ...any) *capproto.Msg {
+	c.user = &person{name: e.User, uid: e.UID}
+	c.startup.leave()
+	c.state = proven
+	c.log.Event(status.Authenticated, append([]any{"user", c.user.name}, from...)...)
+	m := capproto.NewMsg(capproto.VerbDone)
+	return &m
+}
