@@ -37,9 +37,9 @@ func Say(p capproto.Prompt) (string, error) {
 	return "", nil
 }
 
-// Ask asks a question, in or out being the terminal or what is in its place. What was typed before the question counts for nothing. A signal
-// that ends the program does so when the terminal shows again what is typed; it does not
-// stop the program meanwhile.
+// Ask asks a question, in or out being the terminal or what is in its place. What was
+// typed before the question counts for nothing. A signal that ends the program does so
+// when the terminal shows again what is typed; it does not stop the program meanwhile.
 func Ask(in *os.File, out io.Writer, question string, hide bool) (string, error) {
 	fd := int(in.Fd())
 	shown, err := unix.IoctlGetTermios(fd, unix.TCGETS)

@@ -28,6 +28,13 @@ func KeepThreads(n int) error {
 	if room, what := room(); room < n {
 		return fmt.Errorf("there is room for %d threads more, by %s, and %d are needed: raise it", max(room, 0), what, n)
 	}
+	MakeThreads(n)
+	return nil
+}
+
+// MakeThreads makes n threads. Go keeps those that have nothing to do, and makes others
+// only where none is.
+func MakeThreads(n int) {
 	var all, done sync.WaitGroup
 	all.Add(n)
 	for range n {
@@ -39,7 +46,6 @@ func KeepThreads(n int) error {
 		})
 	}
 	done.Wait()
-	return nil
 }
 
 // room is how many tasks more there may be in this process's cgroup and those around

@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
@@ -100,24 +99,11 @@ func loadFilter(debug bool) error {
 // to it, to the log, the link, the listener, and factotum, and one in reserve.
 const spareThreads = 9
 
-// makeThreads has the runtime make the threads that it will need: it keeps those
-// that are idle, and makes others only where none is. It cannot make one later.
+// makeThreads has the runtime make the threads that it will need: it cannot make one
+// later.
 func makeThreads() {
 	runtime.GOMAXPROCS(1) // whatever the environment says
-	var made, left sync.WaitGroup
-	made.Add(1 + spareThreads)
-	leave := make(chan struct{})
-	for range 1 + spareThreads {
-		left.Go(func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			made.Done()
-			<-leave
-		})
-	}
-	made.Wait()
-	close(leave)
-	left.Wait()
+	sys.MakeThreads(1 + spareThreads)
 }
 
 // Limits of a connection process.
