@@ -112,10 +112,25 @@ func talk(t *testing.T, config ssh.Config) {
 	}
 }
 
-func TestAServerBringsAMACOfItsOwn(t *testing.T) {
-	for name, newMAC := range map[string]func([]byte) hash.Hash{"umac-64": umac.New64, "umac-128": umac.New128} {
+// sntrup is the hybrid key exchange that the tests register.
+const sntrup = "sntrup761x25519-sha512@openssh.com"
+
+// umacs are the MACs that the tests register, without their domain and in their form
+// before encryption.
+var umacs = map[string]func([]byte) hash.Hash{"umac-64": umac.New64, "umac-128": umac.New128}
+
+// What a program registers is there before its first connection, as connections read the
+// tables without a lock.
+func init() {
+	for name, newMAC := range umacs {
 		ssh.RegisterMAC(name+"@openssh.com", umac.KeySize, false, newMAC)
 		ssh.RegisterMAC(name+"-etm@openssh.com", umac.KeySize, true, newMAC)
+	}
+	ssh.RegisterHybridKeyExchange(sntrup, ssh.KEM{PublicKeySize: sntrup761.PublicKeySize, CiphertextSize: sntrup761.CiphertextSize, Encapsulate: sntrup761.Encapsulate}, crypto.SHA512)
+}
+
+func TestAServerBringsAMACOfItsOwn(t *testing.T) {
+	for name := range umacs {
 		talk(t, ssh.Config{Ciphers: []string{"aes128-ctr"}, MACs: []string{name + "@openssh.com"}})
 		talk(t, ssh.Config{Ciphers: []string{"aes256-ctr"}, MACs: []string{name + "-etm@openssh.com"}})
 	}
@@ -123,10 +138,8 @@ func TestAServerBringsAMACOfItsOwn(t *testing.T) {
 
 // The exchange is made several times, as all in it is random.
 func TestAServerBringsAKeyExchangeOfItsOwn(t *testing.T) {
-	const name = "sntrup761x25519-sha512@openssh.com"
-	ssh.RegisterHybridKeyExchange(name, ssh.KEM{PublicKeySize: sntrup761.PublicKeySize, CiphertextSize: sntrup761.CiphertextSize, Encapsulate: sntrup761.Encapsulate}, crypto.SHA512)
 	for range 5 {
-		talk(t, ssh.Config{KeyExchanges: []string{name}})
+		talk(t, ssh.Config{KeyExchanges: []string{sntrup}})
 	}
 }
 
