@@ -187,14 +187,14 @@ MAINTAINER ?= p9auth developers <p9auth@localhost>
 TOP      = $(DESTDIR)$(PREFIX)
 LIB      = $(TOP)/lib/p9auth
 # What names places: programs find each other by themselves.
-TEXTS    = $(LIB)/systemd/* $(LIB)/runit/*/run $(TOP)/lib/systemd/system/*factotum* $(TOP)/lib/systemd/system/p9auth* $(TOP)/sbin/p9auth-switch $$(for p in man/*.[1-9]; do echo $(TOP)/share/man/man$${p\#\#*.}/$${p\#\#*/}; done)
+TEXTS    = $(LIB)/console-dropin $(LIB)/runit/*/run $(TOP)/lib/systemd/system/*factotum* $(TOP)/lib/systemd/system/p9auth* $(TOP)/sbin/p9auth-switch $$(for p in man/*.[1-9]; do echo $(TOP)/share/man/man$${p\#\#*.}/$${p\#\#*/}; done)
 
 install: all
-	install -d $(LIB)/systemd $(TOP)/lib/systemd/system $(TOP)/lib/sysusers.d
+	install -d $(LIB) $(TOP)/lib/systemd/system $(TOP)/lib/sysusers.d
 	install -m 755 $(BIN)/factotum $(BIN)/factotum-pam $(BIN)/become $(BIN)/su $(BIN)/doas $(BIN)/passwd $(BIN)/unix_chkpwd $(LIB)/
 	# Who runs them cannot read them: so the kernel keeps others of that user away.
 	install -m 711 $(BIN)/login $(BIN)/sshfront $(LIB)/
-	install -m 644 dist/systemd/getty.conf dist/systemd/serial-getty.conf $(LIB)/systemd/
+	install -m 755 dist/console-dropin $(LIB)/
 	install -m 644 dist/systemd/factotum.service dist/systemd/factotum.socket dist/systemd/p9auth-hostkeys.service dist/systemd/p9auth-ssh.service dist/systemd/p9auth-ssh.socket $(TOP)/lib/systemd/system/
 	install -m 644 dist/sshd_config $(LIB)/
 	install -m 644 dist/sysusers.conf $(TOP)/lib/sysusers.d/p9auth.conf

@@ -173,7 +173,10 @@ static long change_root(const struct plan *p)
 /*
  * Gives the user a session keyring of their own, linked to their user keyring
  * as pam_keyinit(8) does, so that none of the front end's keys go along. A
- * kernel may lack key management. A user who has no room for another key
+ * kernel may lack key management, or a container's filter of system calls keep
+ * everybody in it from keys (EPERM); a redeemer cannot have such a filter made,
+ * as no_new_privs, which that takes, would have kept this from being privileged.
+ * A user who has no room for another key
  * (keyrings(7)) is let in all the same, with a line that says so; then the
  * user keyring must not be linked, as the old session keyring is others' too.
  * Failing to link costs convenience, not safety.
@@ -182,7 +185,7 @@ static void new_keyring(void)
 {
 	long r = SYS(keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0);
 
-	if (r == -ENOSYS || r == -EOPNOTSUPP)
+	if (r == -ENOSYS || r == -EOPNOTSUPP || r == -EPERM)
 		return;
 	if (r == -EDQUOT) {
 		say("no new session keyring: you have too many keys", "", EDQUOT);

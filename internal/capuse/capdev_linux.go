@@ -154,7 +154,8 @@ func chdir(dir string) error {
 
 // newKeyring gives the user a session keyring of their own, linked to their
 // user keyring as pam_keyinit(8) does, so that none of the front end's keys
-// go along. A kernel may lack key management.
+// go along. A kernel may lack key management, and a container's filter may keep
+// everybody in it from keys (EPERM).
 func newKeyring() {
 	const (
 		joinSession    = 1 // KEYCTL_JOIN_SESSION_KEYRING
@@ -164,7 +165,7 @@ func newKeyring() {
 	)
 	ses, usr := int32(sessionKeyring), int32(userKeyring)
 	_, _, e := unix.RawSyscall(unix.SYS_KEYCTL, joinSession, 0, 0)
-	if e == unix.ENOSYS || e == unix.EOPNOTSUPP {
+	if e == unix.ENOSYS || e == unix.EOPNOTSUPP || e == unix.EPERM {
 		return
 	}
 	if e == unix.EDQUOT {

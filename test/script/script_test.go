@@ -30,6 +30,12 @@ func TestSessions(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", strings.Join([]string{filepath.Join(env.WorkDir, "bin"), bin, os.Getenv("PATH")}, ":"))
 			env.Setenv("TOP", top)
+			if err := os.MkdirAll(filepath.Join(env.WorkDir, "usr/lib/p9auth"), 0o755); err != nil {
+				return err
+			}
+			if err := os.Symlink(filepath.Join(top, "dist", "console-dropin"), filepath.Join(env.WorkDir, "usr/lib/p9auth/console-dropin")); err != nil {
+				return err
+			}
 			return relocate(filepath.Join(top, "dist", "p9auth-switch"), env.WorkDir)
 		},
 		Condition: func(cond string) (bool, error) {
