@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"p9auth/internal/match"
 	"p9auth/internal/sshkey"
@@ -95,15 +94,4 @@ func Merge(first, second Options) (Options, error) {
 		o.HasCommand, o.Command = true, second.Command
 	}
 	return o, nil
-}
-
-// HasPrincipal reports whether a certificate has one of the line's Principals,
-// or, where the line names none, the user's name. A certificate without
-// principals has none.
-func (o *Options) HasPrincipal(c *sshkey.Certificate, user string) bool {
-	want := o.Principals
-	if want == nil {
-		want = []string{user}
-	}
-	return slices.ContainsFunc(c.Principals, func(p string) bool { return slices.Contains(want, p) })
 }

@@ -68,6 +68,7 @@ const (
 var inPart = map[string]part{
 	"agent":              {noDSA, "without DSA keys"},
 	"cert-hostkey":       {noHostSK, "without DSA and security keys as host keys"},
+	"cert-userkey":       {noDSA, "without DSA keys"},
 	"hostkey-rotate":     {noHostSK, "without DSA and security keys as host keys"},
 	"knownhosts-command": {noHostSK, "without DSA and security keys as host keys"},
 	"limit-keytype":      {noDSA + " ssh-rsa", "without DSA and RSA: clients before OpenSSH 9.6 are not told what a Match block accepts"},
@@ -77,7 +78,6 @@ var inPart = map[string]part{
 // differences are the scripts that do not pass with sshfront, and why. Each has its row
 // in the table of differences of p9auth_sshd_config(5).
 var differences = map[string]string{
-	"cert-userkey":  "wants a certificate without principals to be accepted by authorized_keys; with DSA keys, too",
 	"hostkey-agent": "keeps host keys in an agent",
 	"keyscan":       "asks for host keys of DSA and of security keys",
 	"proxy-connect": "wants to be told that a connection by a pipe has no address",
@@ -85,7 +85,7 @@ var differences = map[string]string{
 
 // onlyOf12 are those of both tables that pass with the suite of Debian 13, whose OpenSSH
 // has no DSA and asks for algorithms again when the user is known.
-var onlyOf12 = map[string]bool{"agent": true, "limit-keytype": true}
+var onlyOf12 = map[string]bool{"agent": true, "cert-userkey": true, "limit-keytype": true}
 
 // TestTheManualNamesTheScriptsThatDoNotPass holds p9auth_sshd_config(5) to the tables
 // of this file.

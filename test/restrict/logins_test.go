@@ -36,7 +36,7 @@ func TestTheOptionsOfAllKeysOfALoginHold(t *testing.T) {
 	ca, line := newKey(`cert-authority,no-port-forwarding`)
 	fmt.Fprintln(&keys, line)
 	plain, _ := newKey("")
-	certificate, err := ssh.NewCertSigner(certify(ca, plain, "alice", map[string]string{"force-command": "echo CERT"}), plain)
+	certificate, err := ssh.NewCertSigner(certify(ca, plain, []string{"alice"}, map[string]string{"force-command": "echo CERT"}), plain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,9 +84,9 @@ func TestTheOptionsOfAllKeysOfALoginHold(t *testing.T) {
 }
 
 // certify is a user certificate.
-func certify(ca, key ssh.Signer, principal string, critical map[string]string) *ssh.Certificate {
+func certify(ca, key ssh.Signer, principals []string, critical map[string]string) *ssh.Certificate {
 	c := &ssh.Certificate{
-		Key: key.PublicKey(), CertType: ssh.UserCert, KeyId: "id", ValidPrincipals: []string{principal}, ValidBefore: ssh.CertTimeInfinity,
+		Key: key.PublicKey(), CertType: ssh.UserCert, KeyId: "id", ValidPrincipals: principals, ValidBefore: ssh.CertTimeInfinity,
 		Permissions: ssh.Permissions{CriticalOptions: critical, Extensions: map[string]string{
 			"permit-pty": "", "permit-port-forwarding": "", "permit-agent-forwarding": "", "permit-X11-forwarding": "", "permit-user-rc": "",
 		}},
@@ -149,7 +149,7 @@ func TestALoginShellThatIsNoneKeepsTheUserOut(t *testing.T) {
 func TestTheFirstLineOfAPrincipalCounts(t *testing.T) {
 	ca, line := newKey("")
 	plain, _ := newKey("")
-	certificate, err := ssh.NewCertSigner(certify(ca, plain, "alice", nil), plain)
+	certificate, err := ssh.NewCertSigner(certify(ca, plain, []string{"alice"}, nil), plain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,6 +164,38 @@ func TestTheFirstLineOfAPrincipalCounts(t *testing.T) {
 		do := func(port string) string { return said(port, "127.0.0.1", "alice", ssh.PublicKeys(certificate)) }
 		if want, got := do(p.theirs), do(p.ours); got != want {
 			t.Errorf("%q: sshd %q, ours %q", lines, want, got)
+		}
+	}
+}
+
+// TestACertificateIsForWhomItsPrincipalsAndTheLineSay logs in by certificates with and
+// without principals, which authorized_keys and TrustedUserCAKeys take differently.
+func TestACertificateIsForWhomItsPrincipalsAndTheLineSay(t *testing.T) {
+	ca, line := newKey("")
+	plain, _ := newKey("")
+	p := up(t, "TrustedUserCAKeys /etc/p9/ca.pub\n", "")
+	for _, place := range []string{"/etc/p9/ca.pub", "authorized_keys", `authorized_keys principals="staff"`, `authorized_keys principals=""`} {
+		p.Write(t, "/etc/p9/ca.pub", "")
+		keys := ""
+		if place == "/etc/p9/ca.pub" {
+			p.Write(t, place, line)
+		} else {
+			_, option, named := strings.Cut(place, " ")
+			if named {
+				option = "," + option
+			}
+			keys = "cert-authority" + option + " " + strings.TrimSpace(line) + "\n"
+		}
+		p.Write(t, "/etc/p9/keys/alice", keys)
+		for _, principals := range [][]string{nil, {""}, {"alice"}, {"bob"}, {"staff"}, {"bob", "staff"}} {
+			certificate, err := ssh.NewCertSigner(certify(ca, plain, principals, nil), plain)
+			if err != nil {
+				t.Fatal(err)
+			}
+			do := func(port string) string { return said(port, "127.0.0.1", "alice", ssh.PublicKeys(certificate)) }
+			if want, got := do(p.theirs), do(p.ours); got != want {
+				t.Errorf("%s, principals %q: sshd %q, ours %q", place, principals, want, got)
+			}
 		}
 	}
 }

@@ -109,7 +109,7 @@ func TestProgramsThatLookUpKeys(t *testing.T) {
 		{principals(`/bin/echo %i`), trial{"a key id is no command", "", cert("night"), "", "denied", "authorized principal"}},
 		{trust + keysCommand + "/etc/p9/keys", trial{"a certificate of a trusted authority", "", cert("alice"), "", "done", ""}},
 		{keysCommand + "/bin/echo cert-authority " + strings.TrimSpace(ca.line("")), trial{"an authority is printed", "", cert("alice"), "", "done", ""}},
-		{keysCommand + "/bin/echo cert-authority " + strings.TrimSpace(ca.line("")), trial{"an authority is printed, for another", "", cert("bob"), "", "denied", "authorized principal"}},
+		{keysCommand + "/bin/echo cert-authority " + strings.TrimSpace(ca.line("")), trial{"an authority is printed, for another", "", cert("bob"), "", "denied", "listed principal"}},
 	} {
 		b.configure(t, c.conf)
 		b.install(t, "alice", c.keys)

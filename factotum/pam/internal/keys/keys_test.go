@@ -222,7 +222,8 @@ func certify(t *testing.T, ca, k ssh.Signer, change func(*ssh.Certificate)) *ssh
 
 func TestCertificates(t *testing.T) {
 	ca, rogue, mine := newKey(t), newKey(t), newKey(t)
-	const accepted, unauthorized = "Accepted certificate ID", "Certificate does not contain an authorized principal"
+	const accepted, unauthorized, unlisted = "Accepted certificate ID", "Certificate does not contain an authorized principal", "not a listed principal"
+	nobody := func(c *ssh.Certificate) { c.ValidPrincipals = nil }
 	for name, c := range map[string]struct {
 		ca      ssh.Signer
 		change  func(*ssh.Certificate)
@@ -235,10 +236,13 @@ func TestCertificates(t *testing.T) {
 		"no authority":                       {ca, nil, "", false, "", false, ""},
 		"a line with its principal":          {ca, nil, `cert-authority,principals="staff,x" ` + line(ca), false, "", true, accepted},
 		"a line with another principal":      {ca, nil, `cert-authority,principals="x" ` + line(ca), false, "", false, unauthorized},
-		"a line without principals":          {ca, nil, "cert-authority " + line(ca), false, "", false, unauthorized},
+		"a line without principals":          {ca, nil, "cert-authority " + line(ca), false, "", false, unlisted},
+		"for nobody, a line with principals": {ca, nobody, `cert-authority,principals="staff" ` + line(ca), false, "", false, unauthorized},
+		"for nobody, a line without":         {ca, nobody, "cert-authority " + line(ca), false, "", true, accepted},
+		"for nobody, trusted":                {ca, nobody, "", true, "", false, "lacks principal list"},
 		"a line that is not of an authority": {ca, nil, line(ca), false, "", false, ""},
 		"another authority's line":           {rogue, nil, `cert-authority,principals="staff" ` + line(ca), false, "", false, ""},
-		"trusted, for the user's name":       {ca, nil, "", true, "", false, "not in the set of valid principals"},
+		"trusted, for the user's name":       {ca, nil, "", true, "", false, unlisted},
 		"trusted, a principal of the file":   {ca, nil, "", true, "staff\n", true, accepted},
 		"trusted, none of the file":          {ca, nil, "", true, "others # staff\n", false, unauthorized},
 		"trusted, from elsewhere":            {ca, nil, "", true, "from=\"198.51.100.1\" staff\n", false, "not from a permitted host"},
@@ -246,7 +250,7 @@ func TestCertificates(t *testing.T) {
 		"a host's certificate":               {ca, func(c *ssh.Certificate) { c.CertType = ssh.HostCert }, "", true, "staff\n", false, "not for users"},
 		"expired":                            {ca, func(c *ssh.Certificate) { c.ValidBefore = uint64(time.Now().Unix() - 10) }, "", true, "staff\n", false, "certificate has expired"},
 		"not yet valid":                      {ca, func(c *ssh.Certificate) { c.ValidAfter = uint64(time.Now().Unix() + 1000) }, "", true, "staff\n", false, "not yet valid"},
-		"for nobody":                         {ca, func(c *ssh.Certificate) { c.ValidPrincipals = nil }, "", true, "staff\n", false, unauthorized},
+		"for nobody":                         {ca, nobody, "", true, "staff\n", false, unauthorized},
 		"an unknown critical option":         {ca, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"x@y": ""} }, "", true, "staff\n", false, "is not supported"},
 		"from a source address":              {ca, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"source-address": "192.0.2.0/24"} }, "", true, "staff\n", true, accepted},
 		"from another source address":        {ca, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"source-address": "198.51.100.0/24"} }, "", true, "staff\n", false, "not from a permitted source address"},

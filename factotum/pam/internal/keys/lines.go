@@ -34,17 +34,17 @@ func (c *check) keysFile(path string, r io.Reader, cert *sshkey.Certificate) (au
 		if cert == nil {
 			return e.Options, true
 		}
-		if !e.Options.HasPrincipal(cert, c.account.Name) {
+		// Either the line names principals, or the certificate the user, unless it has
+		// no principals: OpenSSH 10.0 takes that for everybody.
+		name := ""
+		switch want := e.Options.Principals; {
+		case want == nil && len(cert.Principals) > 0:
+			name = c.account.Name
+		case want != nil && !slices.ContainsFunc(cert.Principals, func(p string) bool { return slices.Contains(want, p) }):
 			c.note("%s:%d: Certificate does not contain an authorized principal", path, e.Line)
 			continue
 		}
-		principal := c.account.Name
-		for _, p := range e.Options.Principals {
-			if slices.Contains(cert.Principals, p) {
-				principal = p
-			}
-		}
-		if o, ok := c.certificate(cert, principal, e.Options); ok {
+		if o, ok := c.certificate(cert, name, e.Options); ok {
 			return o, true
 		}
 	}
@@ -84,18 +84,17 @@ func (c *check) principalsFile(path string, r io.Reader, cert *sshkey.Certificat
 
 // certificate checks all of a certificate but who its authority is and the signature,
 // which factotum has verified, and merges its options with those of the line that
-// trusts it.
-func (c *check) certificate(cert *sshkey.Certificate, principal string, line authkeys.Options) (authkeys.Options, bool) {
+// trusts it. name is the user that it must name; "" is none.
+func (c *check) certificate(cert *sshkey.Certificate, name string, line authkeys.Options) (authkeys.Options, bool) {
 	refuse := func(err error) (authkeys.Options, bool) {
 		c.note("Refusing certificate ID %q serial=%d: %v", cert.ID, cert.Serial, err)
 		return authkeys.Options{}, false
 	}
-	if len(cert.Principals) == 0 {
-		return refuse(errors.New("certificate lacks principal list"))
-	}
 	switch now := uint64(time.Now().Unix()); {
-	case !slices.Contains(cert.Principals, principal):
-		return refuse(fmt.Errorf("%q is not in the set of valid principals", principal))
+	case name != "" && len(cert.Principals) == 0:
+		return refuse(errors.New("certificate lacks principal list"))
+	case name != "" && !slices.Contains(cert.Principals, name):
+		return refuse(errors.New("certificate invalid: name is not a listed principal"))
 	case now < cert.ValidAfter:
 		return refuse(errors.New("certificate is not yet valid"))
 	case now >= cert.ValidBefore:
