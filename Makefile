@@ -40,6 +40,9 @@ RACE     = ./capproto ./factotum/... ./internal/... ./sshfront/internal/... ./to
 CRYPTO   = build/made-by-make/crypto/go.mod
 SSHPATCH = $(GO) run -modfile=tools/sshpatch/pin/go.mod ./tools/sshpatch
 LINT     = $(GO) tool -modfile=tools/lint/go.mod
+# Who runs these cannot read them: so the kernel keeps others of that user away from
+# their processes, from the first instruction on (execve(2)).
+UNREADABLE = $(addprefix $(BIN)/,login sshfront su doas passwd unix_chkpwd)
 
 all: $(CRYPTO)
 	mkdir -p $(BIN)
@@ -52,7 +55,7 @@ all: $(CRYPTO)
 	$(STATIC) -o $(BIN)/unix_chkpwd ./chkpwd
 	$(STATIC) -o $(BIN)/sshfront ./sshfront
 	CGO_ENABLED=1 $(BUILD) -buildmode=pie -o $(BIN)/factotum-pam ./factotum/pam
-	chmod 711 $(BIN)/login $(BIN)/sshfront
+	chmod 711 $(UNREADABLE)
 
 crypto: $(CRYPTO)
 
@@ -191,9 +194,8 @@ TEXTS    = $(LIB)/console-dropin $(LIB)/runit/*/run $(TOP)/lib/systemd/system/*f
 
 install: all
 	install -d $(LIB) $(TOP)/lib/systemd/system $(TOP)/lib/sysusers.d
-	install -m 755 $(BIN)/factotum $(BIN)/factotum-pam $(BIN)/become $(BIN)/su $(BIN)/doas $(BIN)/passwd $(BIN)/unix_chkpwd $(LIB)/
-	# Who runs them cannot read them: so the kernel keeps others of that user away.
-	install -m 711 $(BIN)/login $(BIN)/sshfront $(LIB)/
+	install -m 755 $(BIN)/factotum $(BIN)/factotum-pam $(BIN)/become $(LIB)/
+	install -m 711 $(UNREADABLE) $(LIB)/
 	install -m 755 dist/console-dropin $(LIB)/
 	install -m 644 dist/systemd/factotum.service dist/systemd/factotum.socket dist/systemd/p9auth-hostkeys.service dist/systemd/p9auth-ssh.service dist/systemd/p9auth-ssh.socket $(TOP)/lib/systemd/system/
 	install -m 644 dist/sshd_config $(LIB)/

@@ -7,13 +7,14 @@ import (
 	"testing"
 
 	"p9auth/capproto"
+	"p9auth/internal/capuse"
 	"p9auth/test/testbed"
 )
 
 // The caller is hostile here: the program that speaks to factotum is alice's own.
 
 func TestMain(m *testing.M) {
-	testbed.Main(m, testbed.Programs{"ask": ask})
+	testbed.Main(m, testbed.Programs{"ask": ask, "leave": leave, "speak": speak})
 }
 
 // nobody answers no question.
@@ -112,6 +113,10 @@ func ask(args []string) {
 		_, err = permitted(capproto.Run{Args: []string{"bin/tool"}, Path: "/tmp/bin/tool"}).AuthInfo()
 	case "a long name":
 		_, err = permitted(capproto.Run{Args: []string{"/" + strings.Repeat("x", 300<<10)}, Dir: strings.Repeat("y", 8<<10)}).AuthInfo()
+	case "redeem":
+		a, aerr := permitted(id).AuthInfo()
+		fail(aerr)
+		err = capuse.Redeem(capuse.DefaultPath, a.Cap)
 	case "too much":
 		err = started(id).Run(capproto.Run{Args: []string{strings.Repeat("x", 600<<10)}})
 	case "su":
@@ -144,6 +149,7 @@ func TestWhatACallerMustNotAskIsRefused(t *testing.T) {
 		{"alice", "a relative path that a rule names", "cannot permit a path that is relative"},
 		{"alice", "too much", "too large"},
 		{"bob", "a long name", "File name too long"},
+		{"alice", "redeem", "uid=0(root)"}, // which is what the rule permits
 		{"alice", "su", "su is not configured"},
 	} {
 		out, _ := b.Command(testbed.AsPerson(c.user, b.Self(t), "ask", c.what)...).CombinedOutput()
@@ -269,5 +275,67 @@ func TestNobodyRunsAnythingUntilDoasIsConfigured(t *testing.T) {
 	out, err := b.Command(testbed.AsPerson("alice", b.Bin("doas"), "id")...).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "not configured") {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestANamespaceOfTheCallersOwnGivesNothing, neither another program in the place of the
+// one that a rule names, nor other ids.
+func TestANamespaceOfTheCallersOwnGivesNothing(t *testing.T) {
+	b := up(t, "permit nopass alice cmd id\npermit nopass alice as bob cmd id\n")
+	b.Sh(t, "printf '#!/bin/sh\\necho it is mine\\n' >/home/alice/id; chmod 755 /home/alice/id")
+	for _, c := range []struct{ flags, before string }{
+		{"-U", ""}, {"-Ur", ""}, {"-Urp --fork", ""}, {"-Urm", "mount --bind /home/alice/id /bin/id; mount --bind /home/alice/id /usr/bin/id;"},
+	} {
+		for _, user := range []string{"root", "bob"} {
+			script := c.before + " exec " + b.Bin("doas") + " -u " + user + " id"
+			out, err := b.Command(testbed.AsPerson("alice", append(append([]string{"unshare"}, strings.Fields(c.flags)...), "sh", "-c", script)...)...).CombinedOutput()
+			if err == nil || strings.Contains(string(out), "uid=") || strings.Contains(string(out), "it is mine") {
+				t.Errorf("unshare %s, %s: %v: %s", c.flags, user, err, out)
+			}
+			// Her own program has no such line, and gets no more.
+			if !strings.Contains(string(out), "user namespace of its own") {
+				t.Errorf("unshare %s, %s: %s", c.flags, user, out)
+			}
+			out, err = b.Command(testbed.AsPerson("alice", append(append([]string{"unshare"}, strings.Fields(c.flags)...), "sh", "-c", c.before+" exec "+b.Self(t)+" ask 'redeem'")...)...).CombinedOutput()
+			if strings.Contains(string(out), "uid=") || strings.Contains(string(out), "it is mine") {
+				t.Errorf("unshare %s, without doas: %v: %s", c.flags, err, out)
+			}
+		}
+	}
+}
+
+// TestWhateverACallerRunsDoasWithTheCommandIsThePermittedOne or none.
+func TestWhateverACallerRunsDoasWithTheCommandIsThePermittedOne(t *testing.T) {
+	b := up(t, "permit nopass keepenv alice cmd id args -u\n")
+	b.Sh(t, "mkdir -m 755 /tmp/evil; printf '#!/bin/sh\\necho it is mine\\n' >/tmp/evil/id; chmod 755 /tmp/evil/id")
+	t.Cleanup(func() { b.Sh(t, "rm -rf /tmp/evil") })
+	works := 0
+	for name, script := range map[string]string{
+		"no file may grow":         "ulimit -f 0; exec %s",
+		"a small stack":            "ulimit -s 256; exec %s",
+		"hardly a descriptor":      "ulimit -n 4; exec %s",
+		"no time":                  "ulimit -t 0; exec %s",
+		"no process":               "ulimit -u 1; exec %s",
+		"no mode":                  "umask 777; exec %s",
+		"a directory that is gone": "d=$(mktemp -d); cd $d; rmdir $d; exec %s",
+		"signals ignored":          "trap '' HUP INT QUIT PIPE TERM CHLD XFSZ XCPU; exec %s",
+		"no standard descriptor":   "exec %s <&- >&- 2>&-",
+		"a name that is none":      "exec -a '' %s",
+		"an empty environment":     "exec env -i %s",
+		"the linker's variables":   "export LD_PRELOAD=/tmp/x.so LD_AUDIT=/tmp/x.so BASH_ENV=/tmp/x ENV=/tmp/x GODEBUG=x GOTRACEBACK=crash; exec %s",
+		"a path of its own":        "export PATH=/tmp/evil; hash -r; exec %s",
+		"a directory of its own":   "cd /tmp/evil; export PATH=:; exec %s",
+	} {
+		cmd := b.Command(testbed.AsPerson("alice", "/bin/bash", "-c", "exec 2>&1; "+fmt.Sprintf(script, b.Bin("doas")+" id -u"))...)
+		out, err := cmd.CombinedOutput()
+		switch s := strings.TrimSpace(string(out)); {
+		case err == nil && s == "0":
+			works++
+		case err == nil && s != "" || strings.Contains(s, "it is mine"):
+			t.Errorf("%s: %v: %s", name, err, s)
+		}
+	}
+	if works < 8 {
+		t.Errorf("doas works in %d of these surroundings", works)
 	}
 }

@@ -112,8 +112,8 @@ func forget() error {
 
 // doas becomes the command. It returns only on failure.
 func doas(o options) error {
-	if n, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && n != 0 {
-		return errors.New("this process has no_new_privs set, so that it cannot become another user; start it outside of the service or container that sets it (NoNewPrivileges=)")
+	if err := capuse.Possible(); err != nil {
+		return err
 	}
 	client, err := capproto.Dial(socket)
 	if err != nil {

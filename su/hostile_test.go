@@ -22,7 +22,8 @@ import (
 // The caller is hostile here: the program that speaks to factotum is alice's own.
 
 func TestMain(m *testing.M) {
-	testbed.Main(m, testbed.Programs{"flood": flood, "guess": guess, "ask": ask, "redeem": redeemText, "hold": hold, "syslogd": syslogd})
+	testbed.Main(m, testbed.Programs{"flood": flood, "guess": guess, "ask": ask, "redeem": redeemText, "hold": hold, "syslogd": syslogd,
+		"look-into": lookInto, "trace-from-the-start": traceFromTheStart, "type-into": typeInto, "guess-many": guessMany, "nothing": func([]string) {}})
 }
 
 // begin is su's conversation up to the question.
@@ -163,6 +164,10 @@ func ask(args []string) {
 		must(0, err)
 		fmt.Println(a.Cap)
 		time.Sleep(time.Minute)
+	case "redeem":
+		_, a, err := openedFor("bob", capproto.Run{Args: []string{"-c", "echo I am $(id -u)"}})
+		must(0, err)
+		fmt.Println("error:", capuse.Redeem(capuse.DefaultPath, a.Cap))
 	case "pam":
 		_, err := must(capproto.Dial(testbed.RPC)).Start(capproto.Start{User: "bob"})
 		fmt.Println("error:", err)
@@ -264,9 +269,18 @@ func TestANamespaceOfTheCallersOwnGivesNothing(t *testing.T) {
 		cmd.Stdin = strings.NewReader(testbed.Password + "\n")
 		out, err := cmd.CombinedOutput()
 		t.Logf("unshare %s: %s", flags, out)
-		if err == nil || strings.Contains(string(out), "I am") {
+		if err == nil || !strings.Contains(string(out), "user namespace of its own") {
 			t.Errorf("unshare %s: %v: %s", flags, err, out)
 		}
+		// A program of her own does not stop there.
+		out, _ = b.Command(testbed.AsPerson("alice", append(argv, b.Self(t), "ask", "redeem")...)...).CombinedOutput()
+		t.Logf("unshare %s: %s", flags, out)
+		if strings.Contains(string(out), "I am") {
+			t.Errorf("unshare %s, without su: %s", flags, out)
+		}
+	}
+	if out := as(t, b, "alice", "ask", "redeem"); !strings.Contains(out, "I am") {
+		t.Errorf("without a namespace: %s", out)
 	}
 	if n := b.Logged("panic"); n > 0 {
 		t.Error("factotum has failed")

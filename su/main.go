@@ -51,8 +51,8 @@ func main() {
 
 // su becomes the user, and ends with the shell's status. It returns only on failure.
 func su(o options) error {
-	if n, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && n != 0 {
-		return errors.New("this process has no_new_privs set, so that it cannot become another user; start it outside of the service or container that sets it (NoNewPrivileges=)")
+	if err := capuse.Possible(); err != nil {
+		return err
 	}
 	if (o.group != "" || len(o.groups) > 0) && unix.Getuid() != 0 {
 		return errors.New("only root can specify alternative groups")

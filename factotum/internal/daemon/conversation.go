@@ -337,7 +337,7 @@ func (c *conversation) end() {
 		c.dropWorker()
 	}
 	c.stays.end()
-	c.turn.end(unjudged)
+	c.hangUp()
 	c.setTTY(nil)
 }
 

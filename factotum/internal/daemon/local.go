@@ -40,9 +40,27 @@ type localCore struct {
 
 // A localCall is what a conversation has where it is one of them.
 type localCall struct {
-	local bool   // the peer is somebody who is logged in
-	turn  *turn  // whose proof is being judged, or nil
-	line  string // the caller's terminal without /dev/, or ""
+	local   bool         // the peer is somebody who is logged in
+	process *proc.Handle // of the sender
+	turn    *turn        // whose proof is being judged, or nil
+	line    string       // the caller's terminal without /dev/, or ""
+}
+
+// senderLives says of a local caller that what the kernel said of the sender's pid until
+// this moment was of the sender: while it lives, nobody else gets the pid.
+func (c *conversation) senderLives() error {
+	if c.process == nil || !c.process.Alive() {
+		return errSenderEnded
+	}
+	return nil
+}
+
+// hangUp frees what a local caller's conversation has.
+func (l *localCall) hangUp() {
+	l.turn.end(unjudged)
+	if l.process != nil {
+		l.process.Close()
+	}
 }
 
 // localCaller is the key of what one calling uid has of these.

@@ -31,12 +31,11 @@ type doasProto struct {
 
 // start begins PAM's transaction for the caller, or takes back their ticket.
 func (l *doasProto) start(p capproto.Packet) (capproto.Msg, error) {
-	pid, uid := int(p.Cred.Pid), p.Cred.Uid
 	if l.worker != nil {
 		return capproto.Msg{}, violation("start for the second time")
 	}
 	if p.Get("forget") == "yes" {
-		l.tickets.drop(pid, uid)
+		l.tickets.drop(l.process, p.Cred.Uid)
 		return capproto.NewMsg(capproto.VerbOK), nil
 	}
 	if l.target = p.Get("user"); l.target == "" || !possibleName(l.target) {
@@ -56,7 +55,7 @@ func (l *doasProto) start(p capproto.Packet) (capproto.Msg, error) {
 // permit reads the rules, and decides. What it decides holds to the end of the
 // conversation.
 func (l *doasProto) permit(p capproto.Packet) (capproto.Msg, error) {
-	pid, uid := int(p.Cred.Pid), p.Cred.Uid
+	uid := p.Cred.Uid
 	if l.asked == nil || len(l.asked.args) == 0 {
 		return capproto.Msg{}, violation("permit before run")
 	}
@@ -64,7 +63,7 @@ func (l *doasProto) permit(p capproto.Packet) (capproto.Msg, error) {
 	if err != nil {
 		return capproto.Msg{}, l.refuse(capproto.CodeAccount, err.Error())
 	}
-	if err := l.decide(rules, pid, uid); err != nil {
+	if err := l.decide(rules, uid); err != nil {
 		return capproto.Msg{}, err
 	}
 	if l.rule == nil || !l.rule.Permit {
@@ -72,7 +71,7 @@ func (l *doasProto) permit(p capproto.Packet) (capproto.Msg, error) {
 	}
 	m := capproto.NewMsg(capproto.VerbOK)
 	l.state = talking
-	if l.rule.NoPass || l.rule.Persist && l.tickets.valid(pid, uid) {
+	if l.rule.NoPass || l.rule.Persist && l.tickets.valid(l.process, uid) {
 		m.Add("proof", "no")
 		l.accountAsked = true
 		return m, l.tell(pamwire.CheckAccount{})
@@ -82,7 +81,7 @@ func (l *doasProto) permit(p capproto.Packet) (capproto.Msg, error) {
 }
 
 // decide finds the rule.
-func (l *doasProto) decide(rules []doasconf.Rule, pid int, uid uint32) error {
+func (l *doasProto) decide(rules []doasconf.Rule, uid uint32) error {
 	users, groups := doasconf.Mentioned(rules)
 	n, err := l.resolve(append(users, l.target), groups)
 	if err != nil {
@@ -95,25 +94,20 @@ func (l *doasProto) decide(rules []doasconf.Rule, pid int, uid uint32) error {
 		}
 	}
 	q := doasconf.Request{UID: uid, Target: l.to, Argv: l.asked.args}
-	if q.Groups, err = groupsOf(pid, uid); err != nil {
+	if q.Groups, err = l.groups(); err != nil {
 		return violation("%v", err)
 	}
 	l.rule = doasconf.Decide(rules, q, n)
 	return nil
 }
 
-// groupsOf are the groups of the process that sends, its real one too.
-func groupsOf(pid int, uid uint32) ([]uint32, error) {
-	h, err := openLeader(pid, uid)
+// groups are the groups of the process that sends, its real one too.
+func (l *doasProto) groups() ([]uint32, error) {
+	groups, err := proc.ReadGroups(l.process.PID)
 	if err != nil {
-		return nil, err
-	}
-	defer h.Close()
-	groups, err := proc.ReadGroups(h.PID)
-	if err != nil || !h.Alive() {
 		return nil, errSenderEnded
 	}
-	return groups, nil
+	return groups, l.senderLives()
 }
 
 // refuse logs a command that is not executed, and ends the conversation.
@@ -143,7 +137,7 @@ func (l *doasProto) heard(e pamwire.Event) (*capproto.Msg, error) {
 		return nil, l.workerFailed(fmt.Errorf("it looked up uid %d as uid %d", l.to, v.UID))
 	}
 	if l.rule.Persist {
-		l.tickets.give(int(l.sender.Pid), l.sender.Uid)
+		l.tickets.give(l.process, l.sender.Uid)
 	}
 	return l.localProto.heard(e)
 }

@@ -38,7 +38,7 @@ func (l *localProto) fit(b *becomerecord.Bound, o *pamwire.Opened) error {
 	for n, want := range b.Limits {
 		_, hard, err := proc.ReadLimit(int(l.sender.Pid), limitNames[n])
 		if err != nil {
-			return violation("the sender has ended")
+			return violation("%v", errSenderEnded)
 		}
 		want.Hard = min(want.Hard, hard)
 		want.Soft = min(want.Soft, want.Hard)

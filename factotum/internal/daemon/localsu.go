@@ -182,8 +182,11 @@ func (l *suProto) describe() []capproto.Attr {
 	return []capproto.Attr{{Name: "runs", Value: l.shell(l.user.opened)}}
 }
 
-// environment is the shell's, as su(1) makes it.
-func (l *suProto) environment(o *pamwire.Opened) []string {
+// environment is nothing that the front end needs to know.
+func (l *suProto) environment(*pamwire.Opened) []string { return nil }
+
+// shellsEnvironment is the shell's, as su(1) makes it.
+func (l *suProto) shellsEnvironment(o *pamwire.Opened) []string {
 	var passed []string
 	preserve := false
 	if l.asked != nil {
@@ -233,7 +236,7 @@ func (l *suProto) bound(o *pamwire.Opened, _ uint32, _ string) (*becomerecord.Bo
 	b := &becomerecord.Bound{Umask: l.asked.umask}
 	sanitize(b)
 	addSession(b, o)
-	b.Path, b.Argv, b.Env, b.FDs = path, append([]string{argv0}, l.asked.args...), l.environment(o), l.asked.fds
+	b.Path, b.Argv, b.Env, b.FDs = path, append([]string{argv0}, l.asked.args...), l.shellsEnvironment(o), l.asked.fds
 	if l.login && o.NoHome == "" && strings.HasPrefix(o.Home, "/") {
 		b.Dir = o.Home
 	}

@@ -39,12 +39,12 @@ type tickets struct {
 	of map[ticketKey]*ticket
 }
 
-// sessionOf finds out in which session and at which terminal a process is, from the
+// sessionOf finds out in which session and at which terminal a caller is, from the
 // kernel. It says false where there is no such thing to bind a ticket to: no terminal,
 // or a leader that has ended or is in no pid namespace of ours. The handle is of the
 // leader, and the caller's to close.
-func sessionOf(pid int, uid uint32) (ticketKey, *proc.Handle, bool) {
-	before, err := proc.ReadStat(pid)
+func sessionOf(caller *proc.Handle, uid uint32) (ticketKey, *proc.Handle, bool) {
+	before, err := proc.ReadStat(caller.PID)
 	if err != nil || before.Session <= 0 || before.TTY == 0 {
 		return ticketKey{}, nil, false
 	}
@@ -53,17 +53,17 @@ func sessionOf(pid int, uid uint32) (ticketKey, *proc.Handle, bool) {
 		return ticketKey{}, nil, false
 	}
 	leader, err := proc.ReadStat(h.PID)
-	after, err2 := proc.ReadStat(pid)
-	if err != nil || err2 != nil || leader.Session != h.PID || leader.TTY != before.TTY || after != before || !h.Alive() {
+	after, err2 := proc.ReadStat(caller.PID)
+	if err != nil || err2 != nil || leader.Session != h.PID || leader.TTY != before.TTY || after != before || !h.Alive() || !caller.Alive() {
 		h.Close()
 		return ticketKey{}, nil, false
 	}
 	return ticketKey{uid, h.PID, leader.Start, before.TTY}, h, true
 }
 
-// valid says whether a process has a ticket, and which key it has or would have.
-func (t *tickets) valid(pid int, uid uint32) bool {
-	key, h, ok := sessionOf(pid, uid)
+// valid says whether a caller has a ticket.
+func (t *tickets) valid(caller *proc.Handle, uid uint32) bool {
+	key, h, ok := sessionOf(caller, uid)
 	if !ok {
 		return false
 	}
@@ -74,10 +74,10 @@ func (t *tickets) valid(pid int, uid uint32) bool {
 	return x != nil && x.leader.Alive() && sinceBoot() < x.expires
 }
 
-// give gives a process's session a ticket, or makes its ticket last longer. Where there
+// give gives a caller's session a ticket, or makes its ticket last longer. Where there
 // are too many, there is none.
-func (t *tickets) give(pid int, uid uint32) {
-	key, h, ok := sessionOf(pid, uid)
+func (t *tickets) give(caller *proc.Handle, uid uint32) {
+	key, h, ok := sessionOf(caller, uid)
 	if !ok {
 		return
 	}
@@ -108,9 +108,9 @@ func (t *tickets) give(pid int, uid uint32) {
 	t.of[key] = x
 }
 
-// drop takes the ticket of a process's session back (doas -L).
-func (t *tickets) drop(pid int, uid uint32) {
-	key, h, ok := sessionOf(pid, uid)
+// drop takes the ticket of a caller's session back (doas -L).
+func (t *tickets) drop(caller *proc.Handle, uid uint32) {
+	key, h, ok := sessionOf(caller, uid)
 	if !ok {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
+	"p9auth/internal/proc"
 )
 
 // verbs is everything that a front end can ask for: in which states, only by
@@ -149,7 +150,8 @@ func (c *conversation) checkSender(cred *unix.Ucred) error {
 		}
 		if !ok && c.gen.isLocal(cred.Uid) && c.peer.Uid == cred.Uid && c.peer.Pid == cred.Pid {
 			c.sender, c.local = cred, true // the protocol is that of start
-			return nil
+			c.process, _ = proc.Open(int(cred.Pid))
+			return c.senderLives()
 		}
 		if !ok {
 			return fmt.Errorf("uid %d is not a front end", cred.Uid)
@@ -171,6 +173,8 @@ func (c *conversation) checkSender(cred *unix.Ucred) error {
 		c.grace.Stop()
 	case c.sender.Uid != cred.Uid || c.sender.Pid != cred.Pid:
 		return fmt.Errorf("packet from pid %d uid %d in the conversation of pid %d uid %d", cred.Pid, cred.Uid, c.sender.Pid, c.sender.Uid)
+	case c.local:
+		return c.senderLives()
 	}
 	return nil
 }
