@@ -36,22 +36,28 @@ type Socket interface {
 // receives.
 type Conn struct {
 	c      Socket
-	buf    []byte
-	oob    []byte
+	max    int  // of a packet, in bytes
 	raw    bool // as StrangerConn has it
 	closed atomic.Bool
 
 	discarded sync.WaitGroup // descriptors that are being closed
 }
 
-// NewConn wraps a socket whose peer sends packets of at most max bytes.
-func NewConn(c Socket, max int) *Conn {
-	return &Conn{
-		c:   c,
-		buf: make([]byte, max+1),
-		oob: make([]byte, unix.CmsgSpace(4*scmMaxFD)+unix.CmsgSpace(unix.SizeofUcred)),
-	}
+// NewConn wraps a socket whose peer sends packets of at most max bytes, MaxReply or
+// fewer.
+func NewConn(c Socket, max int) *Conn { return &Conn{c: c, max: max} }
+
+// A buffer is what a packet is received into. A Conn has one from the moment that there
+// is a packet until it is read: most Conns wait for most of their life. What was in it is
+// cleared before another Conn gets it.
+type buffer struct {
+	data [MaxReply + 1]byte // one byte more tells a packet that is too large
+	oob  []byte
 }
+
+var buffers = sync.Pool{New: func() any {
+	return &buffer{oob: make([]byte, unix.CmsgSpace(4*scmMaxFD)+unix.CmsgSpace(unix.SizeofUcred))}
+}}
 
 // StrangerConn is NewConn for a peer who may pass any descriptor at all. Its
 // packets have FDs in place of Files, and only of the kinds that factotum can be
@@ -222,58 +228,70 @@ func (p *Packet) Close() {
 // are not a message.
 func (c *Conn) Recv() (Packet, error) {
 	var p Packet
-	n, flags, err := c.receive(&p)
+	err := c.receive(&p)
 	if errors.Is(err, unix.ECONNRESET) {
 		// The peer has closed and not read all of ours. The kernel says so
 		// once, before it hands out what the peer said last.
-		n, flags, err = c.receive(&p)
+		err = c.receive(&p)
+	}
+	if errors.Is(err, unix.ECONNRESET) {
+		err = io.EOF
 	}
 	if err != nil {
-		p.Close()
-		if errors.Is(err, unix.ECONNRESET) {
-			err = io.EOF
-		}
-		return p, err
-	}
-	if n == 0 {
 		p.Close() // an empty packet may carry some, too
-		return p, io.EOF
-	}
-	defer clear(c.buf[:n])
-	if n == len(c.buf) || flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
-		p.Close()
-		return p, fmt.Errorf("%w: too large", ErrPacket)
-	}
-	if p.Msg, err = DecodeMsg(c.buf[:n]); err != nil {
-		p.Close()
 	}
 	return p, err
 }
 
-// receive receives the bytes of a packet, and its control messages. Meanwhile no
-// child is made: when it is executed it would have to close the descriptors that
-// controls refuses, too.
-func (c *Conn) receive(p *Packet) (n, flags int, err error) {
+// receive receives a packet. Meanwhile no child is made: when it is executed it would
+// have to close the descriptors that controls refuses, too.
+func (c *Conn) receive(p *Packet) error {
 	raw, err := c.c.SyscallConn()
 	if err != nil {
-		return 0, 0, c.failed(err)
+		return c.failed(err)
 	}
 	e := raw.Read(func(fd uintptr) bool {
-		syscall.ForkLock.RLock()
-		defer syscall.ForkLock.RUnlock()
-		var oobn int
-		for {
-			if n, oobn, flags, _, err = unix.Recvmsg(int(fd), c.buf, c.oob, unix.MSG_CMSG_CLOEXEC); err != unix.EINTR {
-				break
-			}
-		}
-		if err == nil {
-			err = c.controls(p, c.oob[:oobn])
-		}
+		b := buffers.Get().(*buffer)
+		defer buffers.Put(b)
+		err = c.receiveInto(b, int(fd), p)
 		return err != unix.EAGAIN
 	})
 	if e != nil {
-		err = c.failed(e)
+		return c.failed(e)
+	}
+	return err
+}
+
+// receiveInto receives a packet by b, and leaves nothing of it there.
+func (c *Conn) receiveInto(b *buffer, fd int, p *Packet) error {
+	data := b.data[:c.max+1]
+	n, flags, err := c.receiveFrom(fd, data, b.oob, p)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return io.EOF
+	}
+	defer clear(data[:n])
+	if n == len(data) || flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		return fmt.Errorf("%w: too large", ErrPacket)
+	}
+	p.Msg, err = DecodeMsg(data[:n])
+	return err
+}
+
+// receiveFrom is recvmsg(2), and what becomes of the descriptors that come by it.
+func (c *Conn) receiveFrom(fd int, data, oob []byte, p *Packet) (n, flags int, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	var oobn int
+	for {
+		if n, oobn, flags, _, err = unix.Recvmsg(fd, data, oob, unix.MSG_CMSG_CLOEXEC); err != unix.EINTR {
+			break
+		}
+	}
+	if err == nil {
+		err = c.controls(p, oob[:oobn])
 	}
 	return n, flags, err
 }

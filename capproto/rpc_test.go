@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +111,44 @@ func pair(t *testing.T) (a, b *Conn) {
 		t.Cleanup(func() { cs[i].Close() })
 	}
 	return cs[0], cs[1]
+}
+
+// A daemon has some Conns for each session, which nearly always wait.
+func TestAConnThatWaitsHoldsNoBuffer(t *testing.T) {
+	const n = 200
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	var ends []*Conn
+	received := make(chan Packet)
+	before := heap()
+	for range n {
+		a, b := pair(t)
+		ends = append(ends, a)
+		go func() {
+			for {
+				p, err := b.Recv()
+				if err != nil {
+					return
+				}
+				received <- p
+			}
+		}()
+	}
+	for range 2 { // each has received something, and waits again
+		for _, a := range ends {
+			if err := a.Send(NewMsg("write", "data", "x")); err != nil {
+				t.Fatal(err)
+			}
+			<-received
+		}
+	}
+	if each := (heap() - before) / n; each > 8<<10 {
+		t.Errorf("%d bytes for each Conn", each)
+	}
 }
 
 // sendRaw sends bytes and descriptors as they are.

@@ -92,6 +92,9 @@ func setChroot(s *Settings, a *args) error {
 	return nil
 }
 
+// inQuotes quotes what means something between double quotes of a configuration.
+var inQuotes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, `'`, `\'`)
+
 // setSubsystem takes the first line for each name. The command goes to a
 // shell, so its words are quoted again as OpenSSH does.
 func setSubsystem(s *Settings, a *args) error {
@@ -108,7 +111,7 @@ func setSubsystem(s *Settings, a *args) error {
 	}
 	quoted := make([]string, len(words))
 	for i, w := range words {
-		w = strings.NewReplacer(`\`, `\\`, `"`, `\"`, `'`, `\'`).Replace(w)
+		w = inQuotes.Replace(w)
 		if strings.ContainsAny(w, " \t") {
 			w = `"` + w + `"`
 		}
