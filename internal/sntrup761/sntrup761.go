@@ -113,13 +113,36 @@ func exchange(a, b *uint32) {
 
 // multiply is the product of h and r in the ring, each coefficient rounded to the nearest
 // multiple of 3. h has coefficients of -(q-1)/2 to (q-1)/2.
+//
+// Two coefficients of the product are in a word each, so that one multiplication serves
+// both: what is summed is (r+1)*(h+bias), which is not negative and at most 2*q*p in all,
+// below 2^32.
 func multiply(h *[p]int16, r *[p]int8) *[p]int16 {
-	var product [2*p - 1]int32
+	const bias = (q - 1) / 2
+	var words [p]uint64          // of the product's coefficients 2k and 2k+1
+	var pairs [2][p/2 + 1]uint64 // of h's, from an even index and from an odd one on
+	for j, hj := range h {
+		c := uint64(int64(hj) + bias)
+		pairs[0][j/2] |= c << (32 * (j % 2))
+		pairs[1][(j+1)/2] |= c << (32 * ((j + 1) % 2))
+	}
 	for i, ri := range r {
-		to := product[i : i+p]
-		for j, hj := range h {
-			to[j] += int32(ri) * int32(hj)
+		c, from := uint64(ri+1), &pairs[i%2]
+		to := words[i/2:][:len(from)]
+		for k, pair := range from {
+			to[k] += c * pair
 		}
+	}
+	// What is too much of coefficient n: the sum of h + bias*r + bias over all i+j = n.
+	var product [2*p - 1]int32
+	var excess int32
+	for n := range product {
+		if n < p {
+			excess += int32(h[n]) + bias*int32(r[n]) + bias
+		} else {
+			excess -= int32(h[n-p]) + bias*int32(r[n-p]) + bias
+		}
+		product[n] = int32(uint32(words[n/2]>>(32*(n%2)))) - excess
 	}
 	for i := 2*p - 2; i >= p; i-- { // x^p is x + 1
 		product[i-p] += product[i]

@@ -150,6 +150,46 @@ func TestWhatIsEncodedIsDecoded(t *testing.T) {
 	}
 }
 
+// The product is that of the definition, for the greatest coefficients of each sign, too.
+func TestTheProductIsThatOfTheDefinition(t *testing.T) {
+	random := mathrand.New(mathrand.NewPCG(3, 4))
+	const edge = (q - 1) / 2
+	for round := range 20 {
+		var h [p]int16
+		var r [p]int8
+		for i := range h {
+			h[i], r[i] = int16(random.IntN(q)-edge), int8(random.IntN(3)-1)
+			switch round { // the sums are greatest where all signs are the same
+			case 0:
+				h[i], r[i] = edge, 1
+			case 1:
+				h[i], r[i] = edge, -1
+			case 2:
+				h[i], r[i] = -edge, 1
+			case 3:
+				h[i], r[i] = -edge, -1
+			}
+		}
+		var product [2*p - 1]int
+		for i := range r {
+			for j := range h {
+				product[i+j] += int(r[i]) * int(h[j])
+			}
+		}
+		for i := 2*p - 2; i >= p; i-- {
+			product[i-p] += product[i]
+			product[i-p+1] += product[i]
+		}
+		for i, got := range multiply(&h, &r) {
+			want := ((product[i]+edge)%q+q)%q - edge
+			want -= (want+1+3*q)%3 - 1
+			if int(got) != want {
+				t.Fatalf("round %d: coefficient %d is %d, not %d", round, i, got, want)
+			}
+		}
+	}
+}
+
 func BenchmarkEncapsulate(b *testing.B) {
 	key := make([]byte, PublicKeySize)
 	for b.Loop() {

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"regexp"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -76,15 +74,29 @@ func invalidFormat(format string, a ...any) *identError {
 		"banner exchange: Connection from", ": invalid format"}
 }
 
-// identification has the protocol's version and the software's.
-var identification = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^SSH-(-?[0-9]{1,9})\.([0-9]{1,9})-(.+)$`)
-})
+// versions takes an identification apart: "SSH-", the protocol's major version, ".", its
+// minor one, "-", the software's version, with whatever is behind it (RFC 4253, section
+// 4.2). sshd's scanf(3) takes a sign before the major version.
+func versions(text string) (major, minor, software string, ok bool) {
+	protocol, software, ok := strings.Cut(strings.TrimPrefix(text, "SSH-"), "-")
+	if ok && protocol == "" { // before the sign
+		protocol, software, ok = strings.Cut(software, "-")
+		protocol = "-" + protocol
+	}
+	major, minor, dot := strings.Cut(protocol, ".")
+	ok = ok && dot && isNumber(strings.TrimPrefix(major, "-")) && isNumber(minor) && software != ""
+	return major, minor, software, ok
+}
+
+// isNumber says whether a word is a decimal number that fits an int.
+func isNumber(s string) bool {
+	return 0 < len(s) && len(s) < 10 && strings.Trim(s, "0123456789") == ""
+}
 
 // readIdentification reads the client's first line, to its end and no further.
 func readIdentification(r io.Reader) ([]byte, error) {
 	line := make([]byte, 0, maxIdentification)
-	text, cr := "", false
+	cr := false
 	for b := make([]byte, 1); ; {
 		if _, err := io.ReadFull(r, b); errors.Is(err, io.EOF) {
 			return nil, &identError{"", "kex_exchange_identification: Connection closed by remote host", sshdconf.LogError, "Connection closed by", ""}
@@ -103,18 +115,16 @@ func readIdentification(r io.Reader) ([]byte, error) {
 		if len(line) == maxIdentification {
 			return nil, invalidFormat("kex_exchange_identification: banner line too long")
 		}
-		if cr = b[0] == '\r'; !cr {
-			text += string(b)
-		}
+		cr = b[0] == '\r'
 	}
+	text := strings.TrimSuffix(string(line[:len(line)-1]), "\r")
 	if !strings.HasPrefix(text, "SSH-") || text == "SSH-" {
 		return nil, invalidFormat("kex_exchange_identification: client sent invalid protocol identifier \"%s\"", text)
 	}
-	m := identification().FindStringSubmatch(text)
-	if m == nil {
+	major, minor, software, ok := versions(text)
+	if !ok {
 		return nil, invalidFormat("Bad remote protocol version identification: '%.100s'", text)
 	}
-	major, minor, software := m[1], m[2], m[3]
 	if major != "2" && (major != "1" || minor != "99") {
 		return nil, &identError{"Protocol major versions differ.", "Protocol major versions differ: 2 vs. " + major, sshdconf.LogError,
 			"banner exchange: Connection from", ": could not read protocol version"}
