@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -110,27 +108,23 @@ func (c *connection) left(conn *ssh.ServerConn, err error) {
 	}
 }
 
-// disconnect is the error that the SSH library makes of an SSH_MSG_DISCONNECT
-// (RFC 4253, section 11.1). It does not export the type.
-var disconnect = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^ssh: disconnect, reason ([0-9]{1,10}): (".*")$`)
-})
-
 // disconnected reports whether an error is the client's SSH_MSG_DISCONNECT, and
-// what that says.
+// what that says (RFC 4253, section 11.1). The SSH library does not export the type of
+// the error that it makes of it, "ssh: disconnect, reason 11: \"text\"".
 func disconnected(err error) (reason uint32, text string, ok bool) {
 	if err == nil {
 		return 0, "", false
 	}
-	m := disconnect().FindStringSubmatch(err.Error())
-	if m == nil {
+	rest, ok := strings.CutPrefix(err.Error(), "ssh: disconnect, reason ")
+	number, quoted, colon := strings.Cut(rest, ": ")
+	if !ok || !colon || !strings.HasPrefix(quoted, `"`) {
 		return 0, "", false
 	}
-	n, err := strconv.ParseUint(m[1], 10, 32)
+	n, err := strconv.ParseUint(number, 10, 32)
 	if err != nil {
 		return 0, "", false
 	}
-	text, err = strconv.Unquote(m[2])
+	text, err = strconv.Unquote(quoted)
 	return uint32(n), text, err == nil
 }
 
