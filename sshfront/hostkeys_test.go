@@ -81,3 +81,85 @@ func TestAClientLearnsTheHostKeysAsWithSSHD(t *testing.T) {
 	}
 	s.noneLeft(t)
 }
+
+// Host keys whose private halves an ssh-agent has, of each type and certified, and what
+// becomes of those that it has not.
+func TestAnAgentSignsWithHostKeysAsWithSSHD(t *testing.T) {
+	need(t, "ssh", "ssh-agent", "ssh-add", "ssh-keygen")
+	s := newSite(t)
+	dummy := filepath.Join(s.Top, "build/openssh-tests/usr/lib/openssh/regress/misc/sk-dummy/sk-dummy.so")
+	types := "ed25519 ecdsa rsa"
+	if _, err := os.Stat(dummy); err == nil {
+		types += " ed25519-sk ecdsa-sk"
+	} else {
+		t.Log("no security keys: scripts/deps has not unpacked openssh-tests, which has one in software")
+	}
+	agent := s.Command("ssh-agent", "-D", "-a", "/etc/ssh/agent", "-P", dummy)
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { agent.Process.Kill(); agent.Wait() })
+	s.Sh(t, `cd /etc/ssh; export SSH_SK_PROVIDER=`+dummy+` SSH_AUTH_SOCK=/etc/ssh/agent
+		until [ -S agent ]; do sleep 0.02; done
+		ssh-keygen -q -t ed25519 -N '' -f ca; ssh-keygen -q -t ed25519 -N '' -f unknown; rm unknown
+		for k in `+types+`; do
+			ssh-keygen -q -t $k -N '' -f a_$k; ssh-keygen -q -h -s ca -I host -n 127.0.0.1 a_$k.pub; ssh-add -q a_$k; rm a_$k
+		done`)
+	key := func(k string) string { return "HostKey /etc/ssh/a_" + k + "\n" }
+	const file = "HostKey /etc/ssh/ssh_host_ed25519_key\n"
+	every := ""
+	for k := range strings.FieldsSeq(types) {
+		every += key(k)
+	}
+	type trial struct{ what, conf, algorithm, want string }
+	trials := []trial{
+		{"RSA with SHA-256", key("rsa"), "rsa-sha2-256", "in"},
+		{"a certificate", key("rsa") + "HostCertificate /etc/ssh/a_rsa-cert.pub\n", "rsa-sha2-512-cert-v01@openssh.com", "in"},
+		{"the file of a public key", "HostKey /etc/ssh/a_rsa.pub\n", "rsa-sha2-512", "in"},
+		{"a file and the agent", file + key("rsa"), "rsa-sha2-512", "in"},
+		{"a file and the agent, by the file", file + key("rsa"), "ssh-ed25519", "in"},
+		{"a key that the agent has not", "HostKey /etc/ssh/unknown\n" + key("rsa"), "ssh-ed25519", "out"},
+		{"the next one", "HostKey /etc/ssh/unknown\n" + key("rsa"), "rsa-sha2-512", "in"},
+		{"nobody listens at the socket", file + key("rsa") + "HostKeyAgent /etc/ssh/nobody\n", "rsa-sha2-512", "out"},
+		{"nobody listens, by the file", file + key("rsa") + "HostKeyAgent /etc/ssh/nobody\n", "ssh-ed25519", "in"},
+	}
+	for k, algorithm := range map[string]string{
+		"ed25519": "ssh-ed25519", "ecdsa": "ecdsa-sha2-nistp256", "rsa": "rsa-sha2-512",
+		"ed25519-sk": "sk-ssh-ed25519@openssh.com", "ecdsa-sk": "sk-ecdsa-sha2-nistp256@openssh.com",
+	} {
+		if slices.Contains(strings.Fields(types), k) {
+			trials = append(trials, trial{"all, by " + k, every, algorithm, "in"})
+		}
+	}
+	if strings.Contains(types, "-sk") {
+		trials = append(trials, trial{"a security key's certificate", key("ed25519-sk") + "HostCertificate /etc/ssh/a_ed25519-sk-cert.pub\n", "sk-ssh-ed25519-cert-v01@openssh.com", "in"})
+	}
+	known := filepath.Join(s.tmp, "known")
+	hosts := "@cert-authority * " + s.Sh(t, "cat /etc/ssh/ca.pub") + "\n"
+	for k := range strings.FieldsSeq(s.Sh(t, "ls /etc/ssh/a_*.pub /etc/ssh/unknown.pub /etc/ssh/ssh_host_ed25519_key.pub | grep -v cert")) {
+		hosts += "* " + s.Sh(t, "cat "+k) + "\n"
+	}
+	if err := os.WriteFile(known, []byte(hosts), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range trials {
+		conf := c.conf
+		if !strings.Contains(conf, "HostKeyAgent") {
+			conf += "HostKeyAgent /etc/ssh/agent\n"
+		}
+		s.configure(t, conf)
+		port, end := s.sshd(t, conf)
+		for i, p := range []string{s.port, port} {
+			out, err := s.run(t, "ssh -n -p "+p+" -F none -o BatchMode=yes -o ControlPath=none -o StrictHostKeyChecking=yes -o GlobalKnownHostsFile=none -o UserKnownHostsFile="+known+
+				" -o HostKeyAlgorithms="+c.algorithm+" -i $keys/alice alice@127.0.0.1 true")
+			if (err == nil) != (c.want == "in") {
+				t.Errorf("%s, server %d: %v: %s", c.what, i, err, out)
+			}
+		}
+		end()
+	}
+	if log := s.Log(); !strings.Contains(log, "HostKeyAgent /etc/ssh/agent: it does not sign with this key") || !strings.Contains(log, "HostKeyAgent /etc/ssh/nobody: dial unix") {
+		t.Errorf("the log does not say what agents did not do: %s", log)
+	}
+	s.noneLeft(t)
+}

@@ -21,14 +21,11 @@ const curve25519LibSSH = "curve25519-sha256@libssh.org" // RFC 8731: the older n
 var (
 	// What the SSH library offers, in its order. A program that only reads settings
 	// does not link it, so the lists are here; a test holds them to the library's.
-	supported = struct{ Ciphers, MACs, KeyExchanges, HostKeys []string }{
+	supported = struct{ Ciphers, MACs, KeyExchanges []string }{
 		Ciphers: []string{"aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr"},
 		MACs:    []string{"hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha1-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512", "hmac-sha1"},
 		KeyExchanges: []string{"mlkem768x25519-sha256", "curve25519-sha256", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521",
 			"diffie-hellman-group14-sha256", "diffie-hellman-group16-sha512", "diffie-hellman-group18-sha512", "diffie-hellman-group-exchange-sha256"},
-		HostKeys: []string{"rsa-sha2-256-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com",
-			"ecdsa-sha2-nistp384-cert-v01@openssh.com", "ecdsa-sha2-nistp521-cert-v01@openssh.com", "ssh-ed25519-cert-v01@openssh.com",
-			"rsa-sha2-256", "rsa-sha2-512", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-ed25519"},
 	}
 	// What it has and calls insecure.
 	insecure = struct{ Ciphers, MACs, KeyExchanges []string }{
@@ -86,16 +83,7 @@ func kexAlgos() algos {
 	}
 }
 
-func hostKeyAlgos() algos {
-	return algos{
-		known:   inOrder(slices.Concat(supported.HostKeys, rsaSHA1)),
-		missing: slices.Concat(dsa, []string{"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "sk-ssh-ed25519-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", webauthn}),
-		defaults: only(supported.HostKeys, "ssh-ed25519-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com", "ecdsa-sha2-nistp384-cert-v01@openssh.com",
-			"ecdsa-sha2-nistp521-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com", "ssh-ed25519",
-			"ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256"),
-	}
-}
-
+// Of host keys and of users' keys.
 func pubkeyAlgos() algos {
 	return algos{known: inOrder(slices.Concat(certKeys, plainKeys, rsaSHA1)), missing: slices.Concat(dsa, []string{webauthn}), defaults: slices.Concat(certKeys, plainKeys)}
 }

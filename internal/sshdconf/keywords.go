@@ -94,8 +94,9 @@ func newTable() []keyword {
 
 		// The protocol.
 		{"HostKey", true, kind{set: setHostKey, each: true, show: list(func(s *Settings) []string { return s.HostKeys })}},
+		{"HostKeyAgent", true, kind{set: setHostKeyAgent, show: text(func(s *Settings) *string { return &s.HostKeyAgent })}},
 		{"HostCertificate", true, kind{set: setHostCert, each: true, show: list(func(s *Settings) []string { return s.HostCertificates })}},
-		{"HostKeyAlgorithms", true, algorithms(hostKeyAlgos(), func(s *Settings) *[]string { return &s.HostKeyAlgorithms })},
+		{"HostKeyAlgorithms", true, algorithms(pubkeyAlgos(), func(s *Settings) *[]string { return &s.HostKeyAlgorithms })},
 		{"KexAlgorithms", true, algorithms(kexAlgos(), func(s *Settings) *[]string { return &s.KexAlgorithms })},
 		{"Ciphers", true, algorithms(cipherAlgos(), func(s *Settings) *[]string { return &s.Ciphers })},
 		{"MACs", true, algorithms(macAlgos(), func(s *Settings) *[]string { return &s.MACs })},
@@ -188,7 +189,6 @@ func newTable() []keyword {
 		{"UsePAM", true, accepted("PAM decides about every login", "yes")},
 		{"PAMServiceName", false, accepted("factotum fixes the service of each front end", "sshd")},
 		{"PermitTunnel", false, accepted("tun devices are not forwarded", "no")},
-		{"HostKeyAgent", true, accepted("factotum holds the host keys itself", "none")},
 		{"SecurityKeyProvider", true, accepted("a server verifies with its own code and loads no library", "internal")},
 		{"HostbasedAuthentication", false, accepted("host-based authentication takes the client host's word", "no")},
 		{"GSSAPIAuthentication", false, accepted("GSSAPI authentication is not implemented", "no")},

@@ -2,6 +2,8 @@ package sshdconf
 
 import (
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"p9auth/capproto"
@@ -150,6 +152,9 @@ func (s *Settings) Listen() *Listen { return part[Listen](s) }
 func (s *Settings) Transport() *Transport {
 	t := part[Transport](s)
 	t.PubkeyAcceptedAlgorithms = SignatureAlgorithms(t.PubkeyAcceptedAlgorithms)
+	if s.HostKeyAgent == "" { // then no host key is a security key, and no list need have them
+		t.HostKeyAlgorithms = slices.DeleteFunc(slices.Clone(t.HostKeyAlgorithms), func(a string) bool { return strings.HasPrefix(a, "sk-") })
+	}
 	return t
 }
 

@@ -238,6 +238,15 @@ func setHostKey(s *Settings, a *args) error {
 	return appendFile(&s.HostKeys, a)
 }
 
+func setHostKeyAgent(s *Settings, a *args) error {
+	v, err := a.next()
+	if err == nil && v != "SSH_AUTH_SOCK" {
+		v, err = absolute(v)
+	}
+	s.HostKeyAgent = v
+	return err
+}
+
 func setHostCert(s *Settings, a *args) error {
 	if a.first {
 		s.HostCertificates = nil

@@ -39,6 +39,7 @@ type Settings struct {
 	HostKeys []string
 	// HostKeysGiven: the configuration names them, so a missing one is an error.
 	HostKeysGiven           bool
+	HostKeyAgent            string // the socket, or SSH_AUTH_SOCK for what that variable says; empty: none
 	HostCertificates        []string
 	HostKeyAlgorithms       []string
 	KexAlgorithms           []string
@@ -128,7 +129,7 @@ func defaults() *Settings {
 
 		HostKeys: []string{"/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ecdsa_key",
 			"/etc/ssh/ssh_host_ed25519_key"},
-		HostKeyAlgorithms:   hostKeyAlgos().defaults,
+		HostKeyAlgorithms:   pubkeyAlgos().defaults,
 		KexAlgorithms:       kexAlgos().defaults,
 		Ciphers:             cipherAlgos().defaults,
 		MACs:                macAlgos().defaults,

@@ -59,7 +59,7 @@ var fields = []field{
 		words(`/etc/ssh/ssh_host_rsa_key /x | ""`)},
 	{"HostDSAKey", nil, words(`/etc/ssh/ssh_host_ed25519_key`)},
 	{"HostCertificate", nil, words(`"" | none none`)},
-	{"HostKeyAgent", nil, words(`none | SSH_AUTH_SOCK | /run/agent | None`)},
+	{"HostKeyAgent", words(`none | SSH_AUTH_SOCK | /run/agent | None | run/agent`), words(`/a /b | "" | ~/x`)},
 	{"SecurityKeyProvider", nil, words(`internal | /usr/lib/x.so | none`)},
 	{"PAMServiceName", nil, words(`sshd | other | ""`)},
 	{"RDomain", nil, words(`none | %D | 1`)},

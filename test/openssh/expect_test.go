@@ -78,7 +78,7 @@ var inPart = map[string]part{
 // differences are the scripts that do not pass with sshfront, and why. Each has its row
 // in the table of differences of p9auth_sshd_config(5).
 var differences = map[string]string{
-	"hostkey-agent": "keeps host keys in an agent",
+	"hostkey-agent": "wants to be told that a connection by a pipe has no address",
 	"keyscan":       "asks for host keys of DSA and of security keys",
 	"proxy-connect": "wants to be told that a connection by a pipe has no address",
 }

@@ -36,7 +36,7 @@ const regress = "/usr/lib/openssh/regress"
 // limit is how long a script may take, and shorter of one that is not to pass: conch waits
 // for ever for a server with which it has no algorithm in common.
 const (
-	limit   = 10 * time.Minute
+	limit   = 20 * time.Minute
 	shorter = 3 * time.Minute
 )
 

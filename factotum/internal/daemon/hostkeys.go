@@ -42,8 +42,14 @@ func loadSSH(c config.Config, log *slog.Logger) (*sshServer, error) {
 	}
 	s := &sshServer{conf: conf, syslog: newSyslog(c.Syslog, log)}
 	g := conf.Global()
+	agent := ""
+	if g.HostKeyAgent != "" {
+		if agent, err = agentSocket(g.HostKeyAgent); err != nil {
+			log.Error("there is no agent for host keys", "why", err)
+		}
+	}
 	for _, path := range g.HostKeys {
-		k, err := readHostKey(path)
+		k, err := loadHostKey(path, agent)
 		switch {
 		case err == nil:
 			s.keys = append(s.keys, k)
@@ -79,6 +85,15 @@ func loadSSH(c config.Config, log *slog.Logger) (*sshServer, error) {
 
 // maxKeyFile bounds the file of a host key, in bytes.
 const maxKeyFile = 64 << 10
+
+// loadHostKey reads a private key, or a public one if there is an agent.
+func loadHostKey(path, agent string) (ssh.AlgorithmSigner, error) {
+	k, err := readHostKey(path)
+	if err != nil && agent != "" {
+		return readAgentKey(path, agent)
+	}
+	return k, err
+}
 
 // readHostKey reads a private key that nobody but its owner may read.
 func readHostKey(path string) (ssh.AlgorithmSigner, error) {

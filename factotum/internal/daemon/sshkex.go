@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -67,13 +68,23 @@ func (l *sshProto) sign(p capproto.Packet) (capproto.Msg, error) {
 	hash := exchange.Hash()
 	sig, err := l.gen.ssh.sign(hostKey, p.Get("alg"), l.conf.HostKeyAlgorithms, hash)
 	if err != nil {
-		return capproto.Msg{}, violation("sign: %v", err)
+		return capproto.Msg{}, l.unsigned("sign", err)
 	}
 	if l.sessionID == nil {
 		l.sessionID, l.hostKey = hash, hostKey
 	}
 	l.algorithm = sig.Format
 	return capproto.NewMsg(capproto.VerbOK, "sig", capproto.B64(ssh.Marshal(sig))), nil
+}
+
+// unsigned is the error of a signature that was not made: the front end's fault, or
+// that of HostKeyAgent.
+func (l *sshProto) unsigned(verb string, err error) error {
+	if errors.As(err, new(*agentError)) {
+		l.log.Error("a host key does not sign", "why", err)
+		return &fatal{&capproto.Error{Code: capproto.CodeInternal, Text: "the host key does not sign: see factotum's log"}}
+	}
+	return violation("%s: %v", verb, err)
 }
 
 // prove has a host key prove to the client that this server has it, so that the
@@ -89,7 +100,7 @@ func (l *sshProto) prove(p capproto.Packet) (capproto.Msg, error) {
 	if sig == nil {
 		s, err := l.gen.ssh.prove(hostKey, l.algorithm, l.conf.HostKeyAlgorithms, l.sessionID)
 		if err != nil {
-			return capproto.Msg{}, violation("prove: %v", err)
+			return capproto.Msg{}, l.unsigned("prove", err)
 		}
 		if l.proved == nil {
 			l.proved = map[string][]byte{}

@@ -76,17 +76,28 @@ func (k Key) Verify(sessionID []byte, user string, boundTo, signature []byte, f 
 func verifyCertificate(c *ssh.Certificate, blob []byte) error {
 	sig := ssh.Marshal(c.Signature)
 	signed := blob[:len(blob)-4-len(sig)] // 4 bytes are the signature's length
-	var err error
-	switch c.SignatureKey.Type() {
-	case ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256:
-		err = verifySK(c.SignatureKey, signed, c.Signature)
-	default:
-		err = c.SignatureKey.Verify(signed, c.Signature)
-	}
-	if err != nil {
+	if err := verify(c.SignatureKey, signed, c.Signature); err != nil {
 		return errors.New("the signature of the certificate's authority does not verify")
 	}
 	return nil
+}
+
+// VerifyHostKey checks a signature that somebody else has made with one of our host
+// keys. What a security key attests does not count, as with clients.
+func VerifyHostKey(key ssh.PublicKey, signed []byte, sig *ssh.Signature) error {
+	if err := verify(key, signed, sig); err != nil {
+		return errDoesNotVerify
+	}
+	return nil
+}
+
+// verify checks a signature, whatever a security key attests.
+func verify(key ssh.PublicKey, signed []byte, sig *ssh.Signature) error {
+	switch key.Type() {
+	case ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256:
+		return verifySK(key, signed, sig)
+	}
+	return key.Verify(signed, sig)
 }
 
 // SignatureFormat is the format in which an algorithm signs: that of a

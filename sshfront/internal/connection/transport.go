@@ -116,14 +116,18 @@ func (h *hostKey) PublicKey() ssh.PublicKey { return h.key }
 
 // Algorithms are those in which the key signs for what is to be offered.
 func (h *hostKey) Algorithms() []string {
-	plain, isCert := strings.CutSuffix(h.key.Type(), certSuffix)
+	cert, isCert := h.key.(*ssh.Certificate)
+	plain := h.key.Type()
+	if isCert {
+		plain = cert.Key.Type()
+	}
 	can := []string{plain}
 	if plain == ssh.KeyAlgoRSA {
 		can = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSA}
 	}
 	return slices.DeleteFunc(can, func(a string) bool {
 		if isCert {
-			a += certSuffix
+			a = strings.TrimSuffix(a, "@openssh.com") + certSuffix
 		}
 		return !slices.Contains(h.offered, a)
 	})

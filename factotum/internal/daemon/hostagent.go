@@ -1,0 +1,147 @@
+package daemon
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"p9auth/factotum/internal/sshauth"
+	"p9auth/internal/sys"
+)
+
+// An agentKey is a host key whose private half an ssh-agent has (HostKeyAgent), such
+// as one that is in a TPM. Each signature is a connection of its own, so an agent may
+// be started again at any time.
+type agentKey struct {
+	socket string
+	pub    ssh.PublicKey
+}
+
+// An agentError is why an agent has not signed.
+type agentError struct {
+	socket string
+	err    error
+}
+
+func (e *agentError) Error() string { return fmt.Sprintf("HostKeyAgent %s: %v", e.socket, e.err) }
+
+const (
+	agentTime  = 10 * time.Second // for the whole of a signature; a TPM takes a second
+	maxAgentIn = 16 << 10         // bytes of an answer; an RSA signature has at most 2 KiB
+)
+
+// Of the agent's protocol (draft-ietf-sshm-ssh-agent, section 6).
+const (
+	agentSignRequest  = 13
+	agentSignResponse = 14
+	agentRSASHA256    = 2
+	agentRSASHA512    = 4
+)
+
+// agentSocket is the socket that HostKeyAgent names, if somebody listens there.
+func agentSocket(named string) (string, error) {
+	if named == "SSH_AUTH_SOCK" {
+		named = os.Getenv(named)
+	}
+	c, err := net.DialTimeout("unix", named, agentTime)
+	if err != nil {
+		return "", &agentError{named, err}
+	}
+	return named, c.Close()
+}
+
+// readAgentKey reads the public key in the file that HostKey names, or beside it.
+func readAgentKey(path, socket string) (*agentKey, error) {
+	for _, p := range []string{path, path + ".pub"} {
+		b, err := sys.ReadFile(p, maxKeyFile)
+		if err != nil {
+			continue
+		}
+		pub, _, _, _, err := ssh.ParseAuthorizedKey(b)
+		if _, isCert := pub.(*ssh.Certificate); err == nil && !isCert {
+			return &agentKey{socket, pub}, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: neither it nor %s.pub is a public key", path, path)
+}
+
+func (k *agentKey) PublicKey() ssh.PublicKey { return k.pub }
+
+// Sign implements [ssh.Signer].
+func (k *agentKey) Sign(_ io.Reader, data []byte) (*ssh.Signature, error) {
+	return k.SignWithAlgorithm(nil, data, k.pub.Type())
+}
+
+// SignWithAlgorithm has the agent sign. Nobody sees a signature that does not verify:
+// the agent may be anybody's.
+func (k *agentKey) SignWithAlgorithm(_ io.Reader, data []byte, alg string) (*ssh.Signature, error) {
+	sig, err := k.ask(data, alg)
+	if err != nil {
+		return nil, &agentError{k.socket, err}
+	}
+	return sig, nil
+}
+
+func (k *agentKey) ask(data []byte, alg string) (*ssh.Signature, error) {
+	c, err := net.DialTimeout("unix", k.socket, agentTime)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(agentTime))
+	flags := map[string]uint32{ssh.KeyAlgoRSASHA256: agentRSASHA256, ssh.KeyAlgoRSASHA512: agentRSASHA512}[alg]
+	request := ssh.Marshal(struct {
+		Type      byte
+		Key, Data []byte
+		Flags     uint32
+	}{agentSignRequest, k.pub.Marshal(), data, flags})
+	if _, err := c.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(request))), request...)); err != nil {
+		return nil, err
+	}
+	answer, err := readAgent(c)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := agentSignature(answer)
+	if err != nil {
+		return nil, err
+	}
+	if sig.Format != alg {
+		return nil, fmt.Errorf("it signs in format %.60q, and not %s", sig.Format, alg)
+	}
+	return sig, sshauth.VerifyHostKey(k.pub, data, sig)
+}
+
+// readAgent reads a message of an agent, without its length.
+func readAgent(r io.Reader) ([]byte, error) {
+	var length [4]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(length[:])
+	if n > maxAgentIn {
+		return nil, fmt.Errorf("an answer of %d bytes", n)
+	}
+	answer := make([]byte, n)
+	_, err := io.ReadFull(r, answer)
+	return answer, err
+}
+
+// agentSignature is the signature in the answer of an agent.
+func agentSignature(answer []byte) (*ssh.Signature, error) {
+	if len(answer) == 0 || answer[0] != agentSignResponse {
+		return nil, errors.New("it does not sign with this key")
+	}
+	var m struct{ Signature []byte }
+	sig := new(ssh.Signature)
+	if err := ssh.Unmarshal(answer[1:], &m); err != nil {
+		return nil, err
+	}
+	return sig, ssh.Unmarshal(m.Signature, sig)
+}
