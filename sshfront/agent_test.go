@@ -8,7 +8,7 @@ import (
 // $first; from there, by the forwarded agent, to $second. The agent signs only what
 // names a server's host key. Then it has the key for other servers.
 const restricted = `
-export SSH_AUTH_SOCK=$tmp/agent; rm -f agent; eval $(ssh-agent -a $SSH_AUTH_SOCK) >/dev/null
+export SSH_AUTH_SOCK=$tmp/agent.$first; eval $(ssh-agent -a $SSH_AUTH_SOCK) >/dev/null
 trap 'kill $SSH_AGENT_PID' EXIT
 ssh-keyscan -p $first 127.0.0.1 2>/dev/null >known; ssh-keyscan -p $second 127.0.0.1 2>/dev/null >>known
 own="-F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o BatchMode=yes -o PreferredAuthentications=publickey"

@@ -69,9 +69,9 @@ func TestAConnectionThatIsNotUsedIsCutOff(t *testing.T) {
 
 func TestAChannelThatIsIdleIsClosed(t *testing.T) {
 	t.Parallel()
-	for _, conf := range []string{"ChannelTimeout session:command=1", "ChannelTimeout global=1"} {
+	for _, conf := range []string{"ChannelTimeout session:command=2", "ChannelTimeout global=2"} {
 		h := newHost(t, conf+"\n")
-		h.want(strings.Repeat("x\n", 3), "", wren, "for i in 1 2 3; do sleep 0.5; echo x; done")
+		h.want(strings.Repeat("x\n", 5), "", wren, "for i in 1 2 3 4 5; do sleep 0.5; echo x; done")
 		if _, _, status := h.ssh("", wren, "sleep 600"); status == 0 {
 			t.Errorf("%s: status %d", conf, status)
 		}
