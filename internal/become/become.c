@@ -8,8 +8,9 @@
  * of the section .record, as a one-time executable in the capuse file system:
  * see capuse(4) and internal/capfs. The kernel starts that in the redeemer's own
  * process with the capabilities cap_setuid and cap_setgid, with
- * cap_audit_control where the redeemer's bounding set has it, and with
- * cap_sys_chroot where the record names a root directory.
+ * cap_audit_control where the redeemer's bounding set has it, and with more
+ * where the record names a root directory, a mount namespace or capabilities:
+ * see needed().
  *
  * It trusts the kernel and its own file, which nobody but factotum writes. Of
  * the rest of the process (arguments, environment, descriptors, limits, signals,
@@ -26,16 +27,20 @@
  * which can be read from top to bottom, and man/capuse.4 lists them.
  */
 
+#include <linux/audit.h>
 #include <linux/auxvec.h>
 #include <linux/capability.h>
 #include <linux/fcntl.h>
 #include <linux/keyctl.h>
+#include <linux/netlink.h>
 #include <linux/prctl.h>
 #include <linux/resource.h>
+#include <linux/sched.h>
 
 #include "record.h"
 #include "syscall.h"
 #include "report.h"
+#include "session.h"
 
 /* Takes a decimal number at *s and the byte stop after it. */
 static int number(const char **s, char stop, u64 *n)
@@ -125,14 +130,11 @@ static void forget_redeemer(const struct plan *p)
  */
 static void check_terminal(const struct plan *p)
 {
-	u64 stat[32];	/* st_dev and st_ino are the first two */
 	u32 i;
 
-	for (i = 0; i < 3; i++) {
-		must(SYS(fstat, i, stat, 0, 0, 0), "the terminal's descriptors");
-		if (stat[0] != p->r->ttydev || stat[1] != p->r->ttyino)
+	for (i = 0; i < 3; i++)
+		if (!is_inode(i, p->r->ttydev, p->r->ttyino))
 			fail("standard input, output and error are not the terminal of this login", "", 0);
-	}
 }
 
 /*
@@ -146,7 +148,6 @@ static void check_terminal(const struct plan *p)
  */
 static long change_root(const struct plan *p)
 {
-	u64 stat[32];	/* st_dev and st_ino are the first two */
 	long program, fd;
 	u32 i;
 
@@ -160,39 +161,13 @@ static long change_root(const struct plan *p)
 	fd = SYS(openat, AT_FDCWD, p->root, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0, 0);
 	if (fd < 0)
 		fail("cannot open the root directory ", p->root, -fd);
-	must(SYS(fstat, fd, stat, 0, 0, 0), "fstat");
-	if (stat[0] != p->r->rootdev || stat[1] != p->r->rootino)
+	if (!is_inode(fd, p->r->rootdev, p->r->rootino))
 		fail("another directory has taken the place of ", p->root, 0);
 	must(SYS(fchdir, fd, 0, 0, 0, 0), "enter the root directory");
 	must(SYS(chroot, ".", 0, 0, 0, 0), "chroot");
 	SYS(close, fd, 0, 0, 0, 0);
 	SYS(setfsuid, p->r->from, 0, 0, 0, 0);
 	return program;
-}
-
-/*
- * Gives the user a session keyring of their own, linked to their user keyring
- * as pam_keyinit(8) does, so that none of the front end's keys go along. A
- * kernel may lack key management, or a container's filter of system calls keep
- * everybody in it from keys (EPERM); a redeemer cannot have such a filter made,
- * as no_new_privs, which that takes, would have kept this from being privileged.
- * A user who has no room for another key
- * (keyrings(7)) is let in all the same, with a line that says so; then the
- * user keyring must not be linked, as the old session keyring is others' too.
- * Failing to link costs convenience, not safety.
- */
-static void new_keyring(void)
-{
-	long r = SYS(keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0);
-
-	if (r == -ENOSYS || r == -EOPNOTSUPP || r == -EPERM)
-		return;
-	if (r == -EDQUOT) {
-		say("no new session keyring: you have too many keys", "", EDQUOT);
-		return;
-	}
-	must(r, "join a new session keyring");
-	SYS(keyctl, KEYCTL_LINK, KEY_SPEC_USER_KEYRING, KEY_SPEC_SESSION_KEYRING, 0, 0);
 }
 
 /* Whether this process is that user's, by what the kernel says of it. */
@@ -207,6 +182,20 @@ static int is_user(const u64 *aux, u32 uid)
 			n++;
 		}
 	return n == 2 && SYS(getuid, 0, 0, 0, 0, 0) == uid && SYS(geteuid, 0, 0, 0, 0, 0) == uid;
+}
+
+/* The capabilities without which the record cannot be obeyed. */
+static u64 needed(const struct plan *p)
+{
+	u64 need = 1 << CAP_SETUID | 1 << CAP_SETGID | p->r->inheritable;
+
+	if (p->r->flags & LOGINUID || p->r->ttyaudit)
+		need |= 1 << CAP_AUDIT_CONTROL;
+	if (p->r->flags & ROOT)
+		need |= 1 << CAP_SYS_CHROOT;
+	if (*p->mounts)	/* to see the worker's, and to enter it: setns(2) */
+		need |= 1 << CAP_SYS_PTRACE | 1 << CAP_SYS_ADMIN | 1 << CAP_SYS_CHROOT;
+	return need;
 }
 
 /* The file as it is installed has no grant, and can only say its version. */
@@ -231,7 +220,8 @@ void start(u64 *sp)
 	struct plan p;
 	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
 	struct __user_cap_data_struct caps[2];
-	u64 need, nproc[2], stack[2], *aux;
+	char dir[MAXPATH];
+	u64 nproc[2], stack[2], *aux;
 	int has_nproc = 0, has_stack = 0;
 	long program = -1, e;
 	u32 i;
@@ -274,27 +264,29 @@ void start(u64 *sp)
 	if (SYS(prctl, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 0)
 		fail("no_new_privs is set, so the kernel gives no capabilities", "", 0);
 	must(SYS(capget, &header, caps, 0, 0, 0), "capget");
-	need = 1 << CAP_SETUID | 1 << CAP_SETGID;
-	if (record.flags & LOGINUID)
-		need |= 1 << CAP_AUDIT_CONTROL;
-	if (record.flags & ROOT)
-		need |= 1 << CAP_SYS_CHROOT;
-	if ((caps[0].effective & need) != need)
+	if (needed(&p) & ~(caps[0].effective | (u64)caps[1].effective << 32))
 		fail("the kernel gave no capabilities; is this process traced?", "", 0);
 
 	/*
 	 * The order matters. The login uid needs cap_audit_control if it was set
-	 * before. The limit of processes comes before the uids: when they change,
-	 * the kernel compares it with what the new user has. Groups and gids come
-	 * before them too, as after them they could not be given up if capabilities
-	 * went along, and so does the root, whose path root's fsuid follows, with the
-	 * new groups: a terminal gets its group by them. The session keyring is made when the ids are those of its
-	 * owner, and the capabilities go last.
+	 * before. The context is written where there is still a /proc. The limit of
+	 * processes comes before the uids: when they change, the kernel compares it
+	 * with what the new user has. Groups and gids come before them too, as after
+	 * them they could not be given up if capabilities went along, and so does the
+	 * root, whose path root's fsuid follows, with the new groups: a terminal gets
+	 * its group by them. The session keyring is made when the ids are those of
+	 * its owner, and the capabilities go last.
 	 */
 	if (record.flags & BOUND)
 		forget_redeemer(&p);
 	if (record.flags & LOGINUID)
 		set_login_uid(record.from, record.uid);
+	if (record.ttyaudit)
+		set_tty_audit(record.ttyaudit);
+	if (*p.context)
+		set_context(p.context);
+	if (*p.mounts)
+		join_mounts(&p, dir);
 	for (i = 0; i < 16; i++)
 		if (record.limits >> i & 1)
 			set_limit(i, &record.limit[i]);
@@ -304,13 +296,13 @@ void start(u64 *sp)
 	must(SYS(setresgid, p.groups[0], p.groups[0], p.groups[0], 0, 0), "setresgid");
 	if (record.flags & ROOT)
 		program = change_root(&p);
+	if (record.inheritable)	/* they go when root becomes another: capabilities(7) */
+		must(SYS(prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl");
 	must(SYS(setresuid, record.uid, record.uid, record.uid, 0, 0), "setresuid");
-	new_keyring();
-	for (i = 0; i < 2; i++)
-		caps[i].effective = caps[i].permitted = caps[i].inheritable = 0;
-	must(SYS(capset, &header, caps, 0, 0, 0), "capset");
+	join_keyring(p.keyring);
+	set_capabilities(&record);
 
-	/* This is the user, with no rights. */
+	/* This is the user, with no rights but those of the grant. */
 	if (has_stack)
 		set_limit(RLIMIT_STACK, stack);
 	if (*p.dir) {

@@ -11,8 +11,8 @@ _Static_assert(sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof(void *) == 8, "thi
 /*
  * The record, little endian. internal/becomerecord writes it and has the same
  * layout. After the header come the groups, the descriptors, and the strings,
- * each with a NUL: root, dir, path, argv, environment. An unbound record has
- * groups only, and zeros for the rest.
+ * each with a NUL: root, dir, path, context, keyring, mounts, argv, environment.
+ * An unbound record has groups only, and zeros for the rest.
  */
 struct record {
 	u64 magic;
@@ -26,14 +26,17 @@ struct record {
 	u32 limits;		/* bit n: limit[n] is to be set */
 	u32 argc, envc;
 	u32 ptys;		/* terminals that are opened before the change of root */
-	u32 zero;
+	u32 ttyaudit;		/* bit 0: the terminal is audited, bit 1: passwords too */
 	u64 rootdev, rootino;	/* what fstat(2) must say of the root directory */
 	struct { u64 soft, hard; } limit[16];
 	u64 ttydev, ttyino;	/* what fstat(2) must say of descriptors 0, 1 and 2 */
+	u64 mountsdev, mountsino;	/* what fstat(2) must say of the mount namespace */
+	u64 inheritable;	/* capabilities, of capabilities(7): bit n is number n */
+	u64 ambient;		/* some of the inheritable ones */
 	u32 rest[];
 };
 
-_Static_assert(sizeof(struct record) == 344, "the layout is becomerecord's");
+_Static_assert(sizeof(struct record) == 376, "the layout is becomerecord's");
 
 enum {
 	BOUND = 1,
@@ -48,16 +51,18 @@ enum {
 	MAXPTYS = 16,
 	MAXSTRINGS = 32768,	/* in argv and environment together */
 	MAXPATH = 4096,		/* with its NUL, as the kernel's PATH_MAX */
+	MAXCONTEXT = 4096,	/* with its NUL, of a security context */
+	MAXKEYRING = 64,	/* with its NUL, of a keyring's name */
 };
 
-#define MAGIC 0x32746e6172673970	/* "p9grant2" */
+#define MAGIC 0x33746e6172673970	/* "p9grant3" */
 #define NOID (~(u32)0)
 
 /* What is to be done, be it from the record or, if unbound, the arguments. */
 struct plan {
 	const struct record *r;
 	const u32 *groups, *fds;
-	const char *root, *dir, *path;
+	const char *root, *dir, *path, *context, *keyring, *mounts;
 	const char *const *argv, *const *env;
 	const char *strings[MAXSTRINGS + 2];
 };
@@ -76,6 +81,17 @@ static const char *string(const char **at, const char *end)
 static int is_path(const char *s, const char *next)
 {
 	return s && s[0] == '/' && next - s <= MAXPATH;
+}
+
+/* Whether it is printable ASCII without blanks, or empty, and shorter than max. */
+static int is_word(const char *s, const char *next, u32 max)
+{
+	if (!s || next - s > max)
+		return 0;
+	for (; *s; s++)
+		if (*s <= ' ' || *s > '~')
+			return 0;
+	return 1;
 }
 
 static int is_assignment(const char *s)
@@ -100,13 +116,13 @@ static int check(const void *b, u64 len, struct plan *p)
 
 	if (len < sizeof(*r) || len > MAXSIZE)
 		return 0;
-	if (r->magic != MAGIC || r->size != len || r->flags & ~FLAGS || r->zero)
+	if (r->magic != MAGIC || r->size != len || r->flags & ~FLAGS || r->ttyaudit > 3)
 		return 0;
 	if (r->from == NOID || r->uid == NOID)
 		return 0;
 	if (r->ngroups < 1 || r->ngroups > MAXGROUPS || r->nfds > MAXFDS)
 		return 0;
-	if (r->umask > 0777 || r->limits > 0xffff)
+	if (r->umask > 0777 || r->limits > 0xffff || r->ambient & ~r->inheritable)
 		return 0;
 	for (i = 0; i < 16; i++) {
 		if (r->limit[i].soft > r->limit[i].hard)
@@ -117,6 +133,7 @@ static int check(const void *b, u64 len, struct plan *p)
 	if (sizeof(*r) + 4 * ((u64)r->ngroups + r->nfds) > len)
 		return 0;
 	p->r = r;
+	p->context = p->keyring = p->mounts = "";
 	p->groups = r->rest;
 	p->fds = p->groups + r->ngroups;
 	at = (const char *)(p->fds + r->nfds);
@@ -129,7 +146,8 @@ static int check(const void *b, u64 len, struct plan *p)
 		return 0;
 
 	if (!(r->flags & BOUND))
-		return !(r->flags & ~LOGINUID) && !r->nfds && !r->umask && !r->limits && !r->argc && !r->envc && at == end;
+		return !(r->flags & ~LOGINUID) && !r->nfds && !r->umask && !r->limits && !r->argc && !r->envc &&
+			!r->ttyaudit && !r->mountsdev && !r->mountsino && !r->inheritable && at == end;
 
 	/* Without the standard ones, what is opened would take their places. */
 	if (r->nfds < 3 || p->fds[0] != 0 || p->fds[1] != 1 || p->fds[2] != 2)
@@ -152,6 +170,15 @@ static int check(const void *b, u64 len, struct plan *p)
 		return 0;
 	p->path = string(&at, end);
 	if (!is_path(p->path, at))
+		return 0;
+	p->context = string(&at, end);
+	if (!is_word(p->context, at, MAXCONTEXT))
+		return 0;
+	p->keyring = string(&at, end);
+	if (!is_word(p->keyring, at, MAXKEYRING))
+		return 0;
+	p->mounts = string(&at, end);
+	if (!p->mounts || (*p->mounts ? !is_path(p->mounts, at) : r->mountsdev || r->mountsino))
 		return 0;
 	p->argv = p->strings;
 	for (i = 0; i < r->argc; i++)

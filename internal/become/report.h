@@ -66,8 +66,9 @@ __attribute__((noreturn)) static void fail(const char *what, const char *name, l
 		SYS(exit_group, e == ENOENT ? 127 : 126, 0, 0, 0, 0);
 }
 
-static void must(long r, const char *what)
+static long must(long r, const char *what)
 {
 	if (r < 0)
 		fail(what, "", -r);
+	return r;
 }

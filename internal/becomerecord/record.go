@@ -42,6 +42,8 @@ type Bound struct {
 	// TTY is the terminal that descriptors 0, 1 and 2 must be, nil for anything.
 	TTY *TTY
 
+	Process
+
 	// KeepLoginUID leaves the audit login uid as it is. The server obeys it; it is
 	// no part of the binary form, which says what become does.
 	KeepLoginUID bool
@@ -49,6 +51,35 @@ type Bound struct {
 	// FDs are the descriptors that stay open, ascending. The first three are
 	// 0, 1 and 2; those of the three that are closed are opened to /dev/null.
 	FDs []uint32
+}
+
+// A Process is what PAM's session modules set of the process that they run in, and
+// nobody but the user's own process can take on. Its zero value sets nothing.
+type Process struct {
+	// Context is the security context of the program and of the session keyring, "" for
+	// the kernel's choice: see setexeccon(3).
+	Context string
+
+	// Keyring is the name of the session keyring to join, "" for a new one.
+	Keyring string
+
+	// Mounts is the mount namespace to enter, nil for the redeemer's. All paths are
+	// those of that namespace.
+	Mounts *Mounts
+
+	// Inheritable and Ambient are capabilities by their numbers, see
+	// capabilities(7). Those that are ambient are inheritable, too.
+	Inheritable, Ambient uint64
+
+	// TTYAudit has bit 0 if what is typed at terminals is audited, and bit 1 if
+	// passwords are, too: see pam_tty_audit(8).
+	TTYAudit uint32
+}
+
+// Mounts is a mount namespace: its file in /proc, and what fstat(2) says of it.
+type Mounts struct {
+	Path     string
+	Dev, Ino uint64
 }
 
 // Root is a root directory. The caller has checked who can write where the path
@@ -79,14 +110,16 @@ const (
 	MaxPTYs    = 16
 	MaxStrings = 32768 // in Argv and Env together
 	MaxPath    = 4096  // bytes of a path with its NUL, PATH_MAX
+	MaxContext = 4096  // bytes of a security context with its NUL
+	MaxKeyring = 64    // bytes of a keyring's name with its NUL
 	NumLimits  = 16    // the kernel's RLIM_NLIMITS
 )
 
 // The binary form is that of struct record in become.c: a header of fixed size,
 // little endian, then the groups, the descriptors and the strings.
 const (
-	headerSize = 344
-	magic      = "p9grant2"
+	headerSize = 376
+	magic      = "p9grant3"
 
 	flagBound    = 1
 	flagLoginUID = 2
@@ -105,10 +138,13 @@ type header struct {
 	NGroups, NFDs    uint32
 	Umask, Limits    uint32
 	Argc, Envc       uint32
-	PTYs, Zero       uint32
+	PTYs, TTYAudit   uint32
 	RootDev, RootIno uint64
 	Limit            [NumLimits]Limit
 	TTYDev, TTYIno   uint64
+
+	MountsDev, MountsIno uint64
+	Inheritable, Ambient uint64
 }
 
 var errRecord = errors.New("not the record of a grant")
@@ -134,6 +170,14 @@ func (r Record) Encode() ([]byte, error) {
 			h.Flags |= flagTTY
 			h.TTYDev, h.TTYIno = t.Dev, t.Ino
 		}
+		mounts := ""
+		if m := b.Mounts; m != nil {
+			if m.Path == "" {
+				return nil, errors.New("a mount namespace without a path")
+			}
+			mounts, h.MountsDev, h.MountsIno = m.Path, m.Dev, m.Ino
+		}
+		h.TTYAudit, h.Inheritable, h.Ambient = b.TTYAudit, b.Inheritable, b.Ambient
 		h.NFDs, h.Umask = uint32(len(b.FDs)), b.Umask
 		h.Argc, h.Envc = uint32(len(b.Argv)), uint32(len(b.Env))
 		for n, l := range b.Limits {
@@ -144,7 +188,7 @@ func (r Record) Encode() ([]byte, error) {
 			h.Limit[n] = l
 		}
 		words = append(words, b.FDs...)
-		for _, s := range slices.Concat([]string{root, b.Dir, b.Path}, b.Argv, b.Env) {
+		for _, s := range slices.Concat([]string{root, b.Dir, b.Path, b.Context, b.Keyring, mounts}, b.Argv, b.Env) {
 			if strings.IndexByte(s, 0) >= 0 {
 				return nil, fmt.Errorf("%q: has a NUL", s)
 			}
@@ -169,152 +213,4 @@ func (r Record) Encode() ([]byte, error) {
 		return nil, err
 	}
 	return out, nil
-}
-
-// Parse reads the binary form. It accepts just what become does.
-func Parse(b []byte) (Record, error) {
-	var h header
-	if len(b) < headerSize || len(b) > MaxSize {
-		return Record{}, errRecord
-	}
-	if _, err := binary.Decode(b, binary.LittleEndian, &h); err != nil {
-		return Record{}, err
-	}
-	switch {
-	case string(h.Magic[:]) != magic, int(h.Size) != len(b), h.Flags&^flags != 0, h.Zero != 0:
-		return Record{}, errRecord
-	case h.From == noID, h.UID == noID:
-		return Record{}, fmt.Errorf("uid %d is nobody's", uint32(noID))
-	case h.NGroups < 1, h.NGroups > MaxGroups:
-		return Record{}, fmt.Errorf("%d groups: want 1 to %d", h.NGroups, MaxGroups)
-	case h.NFDs > MaxFDs:
-		return Record{}, fmt.Errorf("%d descriptors, at most %d", h.NFDs, MaxFDs)
-	case h.Umask > 0o777:
-		return Record{}, fmt.Errorf("umask %#o", h.Umask)
-	case h.Limits>>NumLimits != 0:
-		return Record{}, errRecord
-	}
-	for n, l := range h.Limit {
-		if l.Soft > l.Hard {
-			return Record{}, fmt.Errorf("resource limit %d is above its hard limit", n)
-		}
-		if h.Limits>>n&1 == 0 && l.Hard != 0 {
-			return Record{}, errRecord
-		}
-	}
-	if headerSize+4*(uint64(h.NGroups)+uint64(h.NFDs)) > uint64(len(b)) {
-		return Record{}, errRecord
-	}
-	word := func(i uint32) uint32 { return binary.LittleEndian.Uint32(b[headerSize+4*i:]) }
-	r := Record{From: h.From, UID: h.UID, LoginUID: h.Flags&flagLoginUID != 0}
-	for i := range h.NGroups {
-		if word(i) == noID {
-			return Record{}, fmt.Errorf("gid %d is nobody's", uint32(noID))
-		}
-		r.Groups = append(r.Groups, word(i))
-	}
-	if h.Flags&flagRoot == 0 && (h.PTYs != 0 || h.RootDev != 0 || h.RootIno != 0) {
-		return Record{}, errRecord
-	}
-	if h.Flags&flagTTY == 0 && (h.TTYDev != 0 || h.TTYIno != 0) {
-		return Record{}, errRecord
-	}
-	text := b[headerSize+4*(h.NGroups+h.NFDs):]
-	if h.Flags&flagBound == 0 {
-		if h.Flags&^flagLoginUID != 0 || h.NFDs != 0 || h.Umask != 0 || h.Limits != 0 || h.Argc != 0 || h.Envc != 0 || len(text) != 0 {
-			return Record{}, errRecord
-		}
-		return r, nil
-	}
-	bound := &Bound{Umask: h.Umask}
-	for i := range h.NFDs {
-		bound.FDs = append(bound.FDs, word(h.NGroups+i))
-	}
-	for n, l := range h.Limit {
-		if h.Limits>>n&1 != 0 {
-			if bound.Limits == nil {
-				bound.Limits = map[int]Limit{}
-			}
-			bound.Limits[n] = l
-		}
-	}
-	if h.Flags&flagTTY != 0 {
-		bound.TTY = &TTY{h.TTYDev, h.TTYIno}
-	}
-	if h.Flags&flagRoot != 0 {
-		bound.Root = &Root{Dev: h.RootDev, Ino: h.RootIno, PTYs: h.PTYs}
-	}
-	if err := bound.parseText(&h, text); err != nil {
-		return Record{}, err
-	}
-	if err := bound.check(); err != nil {
-		return Record{}, err
-	}
-	r.Bound = bound
-	return r, nil
-}
-
-// parseText reads the strings.
-func (b *Bound) parseText(h *header, text []byte) error {
-	if h.Argc < 1 || h.Argc > MaxStrings || h.Envc > MaxStrings-h.Argc {
-		return fmt.Errorf("%d arguments and %d variables: want at least argv[0], and at most %d", h.Argc, h.Envc, MaxStrings)
-	}
-	rest := string(text)
-	missing := false
-	next := func() string {
-		s, after, ok := strings.Cut(rest, "\x00")
-		rest, missing = after, missing || !ok
-		return s
-	}
-	root := next()
-	b.Dir, b.Path = next(), next()
-	for range h.Argc {
-		b.Argv = append(b.Argv, next())
-	}
-	for range h.Envc {
-		b.Env = append(b.Env, next())
-	}
-	if missing || rest != "" || b.Root == nil && root != "" {
-		return errRecord
-	}
-	if b.Root != nil {
-		b.Root.Path = root
-	}
-	return nil
-}
-
-// check holds the parts of a bound record to each other.
-func (b *Bound) check() error {
-	if len(b.FDs) < 3 || b.FDs[0] != 0 || b.FDs[1] != 1 || b.FDs[2] != 2 {
-		return errors.New("the descriptors 0, 1 and 2 are not the first to stay open")
-	}
-	for i := 3; i < len(b.FDs); i++ {
-		if b.FDs[i] <= b.FDs[i-1] || b.FDs[i] > 1<<31-1 {
-			return fmt.Errorf("descriptor %d: out of order", b.FDs[i])
-		}
-	}
-	paths := []string{b.Path}
-	if b.Dir != "" || b.Root != nil {
-		paths = append(paths, b.Dir)
-	}
-	if r := b.Root; r != nil {
-		paths = append(paths, r.Path)
-		if r.PTYs > MaxPTYs {
-			return fmt.Errorf("%d terminals, at most %d", r.PTYs, MaxPTYs)
-		}
-		if n := len(b.FDs); b.FDs[n-1] != uint32(n-1) {
-			return errors.New("with a root directory, the descriptors that stay open have no gaps")
-		}
-	}
-	for _, p := range paths {
-		if !strings.HasPrefix(p, "/") || len(p) >= MaxPath {
-			return fmt.Errorf("%q: want an absolute path of at most %d bytes", p, MaxPath-1)
-		}
-	}
-	for _, kv := range b.Env {
-		if strings.IndexByte(kv, '=') < 1 {
-			return fmt.Errorf("%q: want NAME=VALUE", kv)
-		}
-	}
-	return nil
 }

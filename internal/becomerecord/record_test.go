@@ -27,6 +27,11 @@ func samples() []Record {
 	rooted.FDs = []uint32{0, 1, 2, 3, 4}
 	passed.FDs = []uint32{0, 1, 2, 3, 7, 1<<31 - 1}
 	limited.TTY = &TTY{1<<63 + 7, 3}
+	modules := shell
+	modules.Process = Process{
+		Context: "unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023", Keyring: "_ses.1", Mounts: &Mounts{"/proc/12/ns/mnt", 4, 4026531841},
+		Inheritable: 1<<40 | 1<<13, Ambient: 1 << 13, TTYAudit: 3,
+	}
 	return []Record{
 		{From: 990, UID: 1000, Groups: []uint32{1000, 27}, LoginUID: true},
 		{From: 0, UID: 0, Groups: []uint32{0}},
@@ -35,6 +40,7 @@ func samples() []Record {
 		{From: 990, UID: 1000, Groups: []uint32{1000, 27}, LoginUID: true, Bound: &limited},
 		{From: 990, UID: 1000, Groups: []uint32{1000}, Bound: &rooted},
 		{From: 990, UID: 1000, Groups: make([]uint32, MaxGroups), Bound: &passed},
+		{From: 990, UID: 1000, Groups: []uint32{1000}, Bound: &modules},
 	}
 }
 
@@ -107,6 +113,15 @@ func bad() map[string]Record {
 			b.FDs = append(b.FDs, 1<<31-1-MaxFDs+i)
 		}
 	})
+	bound("a context of two words", func(b *Bound) { b.Context = "unconfined (enforce)" })
+	bound("a context that is not ASCII", func(b *Bound) { b.Context = "a:b:c\xff" })
+	bound("a context that is too long", func(b *Bound) { b.Context = strings.Repeat("x", MaxContext) })
+	bound("a keyring of two words", func(b *Bound) { b.Keyring = "_ses 1" })
+	bound("a keyring with a long name", func(b *Bound) { b.Keyring = strings.Repeat("x", MaxKeyring) })
+	bound("a mount namespace at a relative path", func(b *Bound) { b.Mounts = &Mounts{Path: "proc/1/ns/mnt"} })
+	bound("a mount namespace without a path", func(b *Bound) { b.Mounts = &Mounts{} })
+	bound("an ambient capability that is not inheritable", func(b *Bound) { b.Inheritable, b.Ambient = 1, 2 })
+	bound("more of the audit than there is", func(b *Bound) { b.TTYAudit = 4 })
 	bound("more than fits", func(b *Bound) { b.Env = []string{"A=" + strings.Repeat("x", MaxSize)} })
 	return m
 }
@@ -128,7 +143,7 @@ func TestParseRefusesBytesThatNoRecordEncodesTo(t *testing.T) {
 	}
 	for _, b := range [][]byte{
 		nil, good[1:], good[:len(good)-1], good[:headerSize], append(slices.Clone(good), 0),
-		change(0, 0), change(8, 0), change(12, 1<<4|1), change(52, 1), change(48, 7), change(56, 1), change(72+16, 1), change(72+24, 1), change(12, 1|2),
+		change(0, 0), change(8, 0), change(12, 1<<4|1), change(52, 4), change(344, 1), change(352, 1), change(368, 1), change(48, 7), change(56, 1), change(72+16, 1), change(72+24, 1), change(12, 1|2),
 	} {
 		if r, err := Parse(b); err == nil {
 			t.Errorf("%x is %+v", b, r)

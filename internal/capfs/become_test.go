@@ -210,7 +210,7 @@ func TestADamagedRecordDoesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := bytes.Index(b, []byte("/bin/sh\x00sh"))
+	i := bytes.Index(b, []byte("/bin/sh\x00\x00\x00\x00sh"))
 	b[i] = 'b'
 	if err := os.WriteFile(file, b, 0o755); err != nil {
 		t.Fatal(err)
@@ -348,9 +348,12 @@ func rootAt(t *testing.T, dir string) *becomerecord.Root {
 // steps are the system calls of a run of become, each with how often in a row.
 func steps(t *testing.T, r becomerecord.Record, args ...string) []string {
 	t.Helper()
-	command := image(t, runnable()[0], r)
 	log := filepath.Join(t.TempDir(), "strace")
-	cmd := exec.Command("strace", append([]string{"-f", "-o", log, command[0]}, args...)...)
+	command := append([]string{"strace", "-f", "-o", log}, append(image(t, runnable()[0], r), args...)...)
+	if r.Bound != nil && r.Bound.Context != "" {
+		command = append([]string{"unshare", "-m", "sh", "-c", contexts + `exec "$@"`, "-"}, command...)
+	}
+	cmd := exec.Command(command[0], command[1:]...)
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -408,26 +411,28 @@ func TestTheSystemCallsAreThoseOfCapuse4(t *testing.T) {
 		t.Fatal("capuse.4 has no list of system calls")
 	}
 	// A line has a call, and what it is for: nothing means always.
-	var always, unbound, bound, rooted []string
+	var always, unbound, bound, rooted, modules []string
 	for _, l := range strings.Split(strings.TrimSuffix(displays[0], "\n"), "\n") {
 		call, when, _ := strings.Cut(l, "\t")
 		call = strings.Join(strings.Fields(strings.ReplaceAll(call, `\(mu`, "x")), " ")
 		switch {
 		case when == "":
 			always = append(always, call)
-			unbound, bound, rooted = append(unbound, call), append(bound, call), append(rooted, call)
+			unbound, bound, rooted, modules = append(unbound, call), append(bound, call), append(rooted, call), append(modules, call)
 		case strings.HasPrefix(when, "unbound"):
 			unbound = append(unbound, call)
 		case strings.HasPrefix(when, "bound"):
-			bound, rooted = append(bound, call), append(rooted, call)
+			bound, rooted, modules = append(bound, call), append(rooted, call), append(modules, call)
 		case strings.HasPrefix(when, "terminal"):
 			bound = append(bound, call)
 		case strings.HasPrefix(when, "no root"):
-			unbound, bound = append(unbound, call), append(bound, call)
+			unbound, bound, modules = append(unbound, call), append(bound, call), append(modules, call)
 		case strings.HasPrefix(when, "root"):
 			rooted = append(rooted, call)
 		case strings.HasPrefix(when, "login uid"), strings.HasPrefix(when, "limits"):
 			unbound, bound, rooted = append(unbound, call), append(bound, call), append(rooted, call)
+		case slices.Contains([]string{"audit", "mounts", "context", "keyring", "capabilities"}, when):
+			modules = append(modules, call)
 		default:
 			t.Errorf("%q: when?", when)
 		}
@@ -447,6 +452,14 @@ func TestTheSystemCallsAreThoseOfCapuse4(t *testing.T) {
 	if got := steps(t, r); !slices.Equal(got, bound) {
 		t.Errorf("bound: got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(bound, "\n"))
 	}
+	r.LoginUID, r.Bound.TTY, r.Bound.Limits, r.Bound.Dir = false, nil, nil, ""
+	r.Bound.Process = becomerecord.Process{Context: "a:b:c", Keyring: "_ses.steps", Mounts: worker(t), Inheritable: 1 << unix.CAP_KILL, Ambient: 1 << unix.CAP_KILL, TTYAudit: 1}
+	r.Bound.Mounts.Path = "/mnt" + strings.TrimPrefix(r.Bound.Mounts.Path, "/proc")
+	if got := steps(t, r); !slices.Equal(got, modules) {
+		t.Errorf("with what modules set: got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(modules, "\n"))
+	}
+	r.LoginUID, r.Bound.Process, r.Bound.Dir = true, becomerecord.Process{}, "/"
+	r.Bound.Limits = map[int]becomerecord.Limit{unix.RLIMIT_NPROC: {Soft: 1000, Hard: 1000}}
 	dir, look := jail(t)
 	r.Bound.Root, r.Bound.Path, r.Bound.TTY = rootAt(t, dir), look, nil
 	r.Bound.Root.PTYs = 2

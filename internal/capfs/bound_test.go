@@ -212,13 +212,19 @@ func TestARootDirectoryOfABoundGrant(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	// Without the right to change root in its bounding set the process is refused.
-	c := exec.Command("capsh", "--drop=cap_sys_chroot", "--", "-c", `exec setpriv --reuid=1500 --regid=1500 --clear-groups "$@"`, "-",
+	s.refusedWithout("cap_sys_chroot", b)
+	s.wantLog("lacks cap_sys_chroot in its bounding set")
+}
+
+// refusedWithout has a process redeem that lacks a capability in its bounding set.
+func (s *served) refusedWithout(name string, b *becomerecord.Bound) {
+	s.t.Helper()
+	c := exec.Command("capsh", "--drop="+name, "--", "-c", `exec setpriv --reuid=1500 --regid=1500 --clear-groups "$@"`, "-",
 		s.self, s.dir+"/capuse", s.bind(1500, b, 2000, 2000).Reveal())
 	c.Env = []string{"TEST_REDEEM=bound", "PATH=" + os.Getenv("PATH")}
 	if out, err := c.CombinedOutput(); err == nil || !strings.Contains(string(out), "operation not permitted") {
-		t.Errorf("got %s, %v", out, err)
+		s.t.Errorf("without %s: got %s, %v", name, out, err)
 	}
-	s.wantLog("lacks cap_sys_chroot")
 }
 
 func TestACapabilityAndItsRecordMustAgree(t *testing.T) {

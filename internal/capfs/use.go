@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -20,12 +21,33 @@ import (
 const maxHandles = 256 // open capuse files a uid may have
 
 // requiredCaps are what become cannot do without; loginCap lets it change a
-// login uid that was set before; rootCap is for records with a root directory.
+// login uid that was set before; rootCap is for records with a root directory, and
+// mountsCaps for those with a mount namespace: see needed() in become.c.
 const (
 	requiredCaps = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
 	loginCap     = 1 << unix.CAP_AUDIT_CONTROL
 	rootCap      = 1 << unix.CAP_SYS_CHROOT
+	mountsCaps   = 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_CHROOT
 )
+
+// capsOf are the capabilities without which become cannot do what a record says,
+// beyond requiredCaps.
+func capsOf(b *becomerecord.Bound) uint64 {
+	if b == nil {
+		return 0
+	}
+	caps := b.Inheritable
+	if b.Root != nil {
+		caps |= rootCap
+	}
+	if b.Mounts != nil {
+		caps |= mountsCaps
+	}
+	if b.TTYAudit != 0 {
+		caps |= loginCap
+	}
+	return caps
+}
 
 // A reply is an open capuse file and what its owner has still to read.
 type reply struct {
@@ -232,12 +254,11 @@ func (fs *FS) redeem(h *fuse.InHeader, c capproto.Cap) (*file, string, error) {
 	if r.LoginUID = st.Bounding&loginCap != 0 && (r.Bound == nil || !r.Bound.KeepLoginUID); r.LoginUID {
 		f.caps |= loginCap
 	}
-	if r.Bound != nil && r.Bound.Root != nil {
-		if st.Bounding&rootCap == 0 {
-			return nil, "the process lacks cap_sys_chroot in its bounding set", unix.EPERM
-		}
-		f.caps |= rootCap
+	more := capsOf(r.Bound)
+	if missing := more &^ st.Bounding; missing != 0 {
+		return nil, "the process lacks " + names(missing) + " in its bounding set", unix.EPERM
 	}
+	f.caps |= more
 	record, err := r.Encode()
 	if err != nil {
 		return nil, "the record of the grant: " + err.Error(), unix.EINVAL
@@ -280,4 +301,26 @@ func agrees(r *becomerecord.Record, g capproto.Grant) bool {
 		groups = groups[:capproto.MaxGroups]
 	}
 	return r.From == g.From && r.UID == g.To && slices.Equal(groups, g.Groups)
+}
+
+// capNames are the names of become's own capabilities, as capabilities(7) has them.
+var capNames = map[int]string{
+	unix.CAP_SYS_CHROOT: "cap_sys_chroot", unix.CAP_SYS_PTRACE: "cap_sys_ptrace",
+	unix.CAP_SYS_ADMIN: "cap_sys_admin", unix.CAP_AUDIT_CONTROL: "cap_audit_control",
+}
+
+// names are those of a set of capabilities. Others than become's own are numbers, as in
+// linux/capability.h.
+func names(set uint64) string {
+	var list []string
+	for n := range 64 {
+		switch {
+		case set>>n&1 == 0:
+		case capNames[n] != "":
+			list = append(list, capNames[n])
+		default:
+			list = append(list, "capability "+strconv.Itoa(n))
+		}
+	}
+	return strings.Join(list, ", ")
 }

@@ -206,13 +206,12 @@ func TestPAMModulesThatMisbehave(t *testing.T) {
 
 func TestModulesThatCannotWorkAreNamedAndNobodyIsKeptOut(t *testing.T) {
 	b := up(t)
-	// pam_namespace is in Debian's libpam-modules, pam_cap in libpam-cap, which
-	// may be missing: the module is optional, as libpam-cap's own line is.
-	b.Sh(t, `echo 'session optional pam_namespace.so' >>/etc/pam.d/common-lost
-echo 'auth optional pam_cap.so' >>/etc/pam.d/common-lost
+	// They are in packages of their own, which may be missing: the modules are optional.
+	b.Sh(t, `echo 'session optional pam_chroot.so' >>/etc/pam.d/common-lost
+echo 'auth optional pam_unshare.so' >>/etc/pam.d/common-lost
 echo '@include common-lost' >>/etc/pam.d/login`)
 	b.Configure(t, "")
-	for _, module := range []string{"pam_namespace.so", "pam_cap.so"} {
+	for _, module := range []string{"pam_chroot.so", "pam_unshare.so"} {
 		b.WantLog(t, `level=WARN msg="a PAM module cannot work here" service=login module=`+regexp.QuoteMeta(module)+` lost=`)
 	}
 	if strings.Contains(b.Log(), "service=second module=") {

@@ -19,17 +19,19 @@ const password = "open-sesame"
 // observation runs at the end of alice's .bash_profile. shows is what the
 // transcript of the reference must match, or the row would compare nothing.
 type row struct {
-	module  string
-	first   string // lines before the service's own
-	last    string // lines after them
-	setup   string // as root
-	observe string
-	before  string // as root, before each login
-	answers []string
-	shows   string
-	lastlog bool   // what is said about the last login is compared too
-	needs   string // a capability that root needs and may lack in a container
-	program string // what is not everywhere
+	module     string
+	first      string // lines before the service's own
+	last       string // lines after them
+	setup      string // as root
+	observe    string
+	before     string // as root, before each login
+	answers    []string
+	shows      string
+	after      string // as root, after each login; what it prints is compared, too
+	afterShows string
+	lastlog    bool   // what is said about the last login is compared too
+	needs      string // a capability that root needs and may lack in a container
+	program    string // what is not everywhere
 }
 
 var rows = []row{
@@ -85,7 +87,17 @@ END`,
 		before: "rm -rf /home/made", observe: "pwd; stat -c '%a %U %G' .; cat hello", shows: `/home/made\n700 alice alice\nfrom-skel`},
 	{module: "pam_motd", last: "session optional pam_motd.so motd=/run/the-motd", setup: "echo 'message of the day' >/run/the-motd", observe: "true", shows: `message of the day`},
 	{module: "pam_mail", last: "session optional pam_mail.so dir=/run/mail standard", setup: "mkdir -p /run/mail; printf 'From x\n\nhi\n' >/run/mail/alice; chown alice /run/mail/alice", observe: `echo "[$MAIL]"`, shows: `You have (new )?mail[\s\S]*\[/run/mail/alice\]`},
-	{module: "pam_keyinit", last: "session optional pam_keyinit.so force revoke", observe: `keyctl rdescribe @s | sed "s/;$(id -u);$(id -g);/;hers;/"`, shows: `keyring;hers;\w+;_ses`},
+	{module: "pam_keyinit", last: "session optional pam_keyinit.so force revoke", observe: `keyctl rdescribe @s | sed "s/;$(id -u);$(id -g);/;hers;/; s/;_ses\\..*/;_ses/"`, shows: `keyring;hers;\w+;_ses`},
+	{module: "pam_keyinit and revoke", last: "session optional pam_keyinit.so force revoke", setup: "printf '#!/bin/sh\nsleep 1; keyctl rdescribe @s >/home/alice/after 2>&1\n' >/run/later; chmod 755 /run/later",
+		before: "rm -f /home/alice/after", observe: `setsid /run/later >/dev/null 2>&1 </dev/null & sleep 0.2; echo started`, shows: "started",
+		after: "for i in $(seq 60); do test -s /home/alice/after && break; sleep 0.1; done; cat /home/alice/after", afterShows: "(?i)revoked"},
+	{module: "pam_namespace", last: "session required pam_namespace.so", setup: "echo '/tmp /tmp-inst/ user root' >/etc/security/namespace.conf; mkdir -p -m 0 /tmp-inst; touch /tmp/common",
+		observe: `echo "[$(ls /tmp)]"; touch /tmp/mine-$$; ls -d /tmp; grep -c ' /tmp ' /proc/self/mountinfo`, before: "rm -rf /tmp-inst/*", shows: `\[\]\n/tmp\n[12]`,
+		after: "ls /tmp-inst; ls /tmp-inst/* | sed s/mine-.*/mine/; ls /tmp | grep -c mine || true", afterShows: `alice\nmine\n0`},
+	{module: "pam_cap", first: "auth required pam_cap.so", setup: "echo 'cap_kill,cap_chown alice' >/etc/security/capability.conf",
+		observe: `grep Cap /proc/self/status | grep -v Bnd`, shows: `CapInh:\t0000000000000021\nCapPrm:\t0000000000000000`},
+	{module: "pam_tty_audit", last: "session required pam_tty_audit.so enable=alice log_passwd", setup: "cp /usr/bin/python3 /run/ask && setcap cap_audit_control=ep /run/ask; chmod 755 /run/ask", needs: "cap_audit_control",
+		observe: `/run/ask -c 'import socket,struct; s=socket.socket(16,3,9); s.send(struct.pack("IHHII",16,1016,1,1,0)); print(*struct.unpack("II",s.recv(99)[16:24]))'`, shows: `(?m)^1 1$`},
 	{module: "pam_exec", last: "session optional pam_exec.so /run/hook", setup: "printf '#!/bin/sh\nenv | grep ^PAM_ | grep -v TTY | sort >/run/hook.$PAM_TYPE\nid -u >>/run/hook.$PAM_TYPE\n' >/run/hook; chmod 755 /run/hook",
 		observe: "cat /run/hook.open_session", shows: `PAM_TYPE=open_session\nPAM_USER=alice\n0`},
 	{module: "pam_nologin", setup: "echo 'closed until noon' >/etc/nologin", observe: "echo let in", shows: `closed until noon|denied`},
@@ -163,6 +175,13 @@ func TestModulesAsWithLoginAndSSHD(t *testing.T) {
 					s.Sh(t, r.before)
 				}
 				got[i] = r.normal(w.run(t, r))
+				if r.after != "" {
+					after := r.normal(s.Sh(t, r.after))
+					if !regexp.MustCompile(r.afterShows).MatchString(after) {
+						t.Errorf("%s leaves %q, want %s", w.name, after, r.afterShows)
+					}
+					got[i] += "\n--- afterwards:\n" + after
+				}
 			}
 			for i := 0; i < len(ways); i += 2 {
 				if !regexp.MustCompile(r.shows).MatchString(got[i]) {

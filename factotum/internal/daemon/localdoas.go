@@ -167,7 +167,7 @@ func (l *doasProto) bound(o *pamwire.Opened, _ uint32, _ string) (*becomerecord.
 		}
 	}
 	b := &becomerecord.Bound{Umask: l.asked.umask, Limits: map[int]becomerecord.Limit{}}
-	addSession(b, o)
+	addSession(b, o, l.worker.PID())
 	b.Path, b.Argv, b.FDs = path, l.asked.args, []uint32{0, 1, 2}
 	b.Env = l.rule.Environment(l.caller, doasconf.Person{Name: o.User, Home: o.Home, Shell: o.Shell}, theirs)
 	b.KeepLoginUID = true // it says who has logged in, and that has not changed

@@ -235,7 +235,7 @@ func (l *suProto) bound(o *pamwire.Opened, _ uint32, _ string) (*becomerecord.Bo
 	}
 	b := &becomerecord.Bound{Umask: l.asked.umask}
 	sanitize(b)
-	addSession(b, o)
+	addSession(b, o, l.worker.PID())
 	b.Path, b.Argv, b.Env, b.FDs = path, append([]string{argv0}, l.asked.args...), l.shellsEnvironment(o), l.asked.fds
 	if l.login && o.NoHome == "" && strings.HasPrefix(o.Home, "/") {
 		b.Dir = o.Home

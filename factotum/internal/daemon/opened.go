@@ -174,17 +174,23 @@ func describeSession(o *pamwire.Opened, env []string, ptys uint32) capproto.Msg 
 
 // bind is what a bound capability does in any case, by what the modules of the
 // session have set.
-func bind(o *pamwire.Opened) *becomerecord.Bound {
+func bind(o *pamwire.Opened, worker int) *becomerecord.Bound {
 	b := &becomerecord.Bound{Umask: 0o22, Limits: map[int]becomerecord.Limit{}}
-	addSession(b, o)
+	addSession(b, o, worker)
 	for n, l := range o.Limits {
 		b.Limits[n] = becomerecord.Limit(l)
 	}
 	return b
 }
 
-// addSession adds the mask and the limits that the modules have set.
-func addSession(b *becomerecord.Bound, o *pamwire.Opened) {
+// addSession adds what the modules have set: mask, limits, and what only the user's
+// process can take on. The mount namespace is that of the worker.
+func addSession(b *becomerecord.Bound, o *pamwire.Opened, worker int) {
+	p := o.Process
+	b.Process = becomerecord.Process{Context: p.Context, Keyring: p.Keyring, Inheritable: p.Inheritable, Ambient: p.Ambient, TTYAudit: p.TTYAudit}
+	if m := p.Mounts; m != nil {
+		b.Mounts = &becomerecord.Mounts{Path: fmt.Sprintf("/proc/%d/ns/mnt", worker), Dev: m.Dev, Ino: m.Ino}
+	}
 	if o.Umask != nil {
 		b.Umask = *o.Umask
 	}

@@ -160,7 +160,7 @@ func (l *pamProto) bound(o *pamwire.Opened, _ uint32, _ string) (*becomerecord.B
 	if !strings.HasPrefix(path, "/") {
 		return nil, &capproto.Error{Code: capproto.CodeAccount, Text: fmt.Sprintf("your shell %q is not an absolute path", path)}
 	}
-	b := bind(o)
+	b := bind(o, l.worker.PID())
 	b.Path, b.Argv, b.Env, b.Dir, b.FDs = path, argv, l.environment(o), o.Home, []uint32{0, 1, 2}
 	if o.NoHome != "" || !strings.HasPrefix(o.Home, "/") {
 		b.Dir = "/"

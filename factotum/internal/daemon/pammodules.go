@@ -12,7 +12,8 @@ import (
 )
 
 // PAM runs in the worker, and what its session modules do to the worker is done
-// to the user's process from outside. Some do what cannot be done so. They are
+// to the user's process, from outside or by its grant. Some do what can be done
+// neither way. They are
 // named in the log when factotum starts, since they would be silently without
 // effect.
 
@@ -24,13 +25,9 @@ type lostModule struct {
 }
 
 var lostModules = []lostModule{
-	{"pam_namespace.so", "", "private directories"},
-	{"pam_selinux.so", "/sys/fs/selinux/enforce", "the user's SELinux context"},
 	{"pam_apparmor.so", "/sys/kernel/security/apparmor", "the user's AppArmor hat"},
 	{"pam_chroot.so", "", "a changed root directory"},
-	{"pam_cap.so", "", "the user's inheritable capabilities"},
 	{"pam_unshare.so", "", "private namespaces"},
-	{"pam_sepermit.so", "/sys/fs/selinux/enforce", "the user's SELinux context"},
 }
 
 // maxIncludes bounds the files of a service.

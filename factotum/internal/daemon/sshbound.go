@@ -23,7 +23,7 @@ func (l *sshProto) bound(o *pamwire.Opened, ptys uint32, login string) (*becomer
 	if len(login) > maxLogin {
 		return nil, fmt.Errorf("what the user process is to know has %d bytes, at most %d", len(login), maxLogin)
 	}
-	b := bind(o)
+	b := bind(o, l.worker.PID())
 	b.Dir, b.Path, b.Argv, b.FDs = "/", l.gen.conf.UserProgram, []string{"sshfront: " + o.User, "user"}, []uint32{0, 1, 2, 3, 4, 5}
 	b.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", capproto.LoginVariable + "=" + login}, sys.SmallRuntime...)
 	if o.Root != nil {

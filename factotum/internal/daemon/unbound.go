@@ -17,8 +17,8 @@ import (
 // the front end.
 
 // mayBeUnbound refuses a login that must not rest on the front end: one into a root
-// directory always, as nobody but become can enter that, and with RequireBoundGrants
-// each that is restricted.
+// directory, or with what nobody but become can give a process, always, and with
+// RequireBoundGrants each that is restricted.
 func (c *conversation) mayBeUnbound(o *pamwire.Opened) error {
 	if c.caps.bind != nil {
 		return nil
@@ -27,6 +27,11 @@ func (c *conversation) mayBeUnbound(o *pamwire.Opened) error {
 		const reason = "factotum lacks CAP_SYS_RESOURCE, and the kernel's capability device cannot bind the login to limits that PAM's modules have set"
 		c.log.Event(status.Refused, "user", c.user.name, "reason", reason, "code", capproto.CodeAccount, "rhost", c.rhost, "tty", c.ttyName())
 		return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "the limits of this account cannot be set here; the administrator finds the reason in the log"}}
+	}
+	if o.Process.Any() {
+		const reason = "the kernel's capability device cannot bind the login to what PAM's modules have set: a security context, a mount namespace, capabilities or the audit of terminals"
+		c.log.Event(status.Refused, "user", c.user.name, "reason", reason, "code", capproto.CodeAccount, "rhost", c.rhost, "tty", c.ttyName())
+		return &fatal{&capproto.Error{Code: capproto.CodeAccount, Text: "what the administrator has set for your sessions cannot be set here; the administrator finds the reason in the log"}}
 	}
 	restricted := c.user.restricted
 	if restricted == "" && restrictedShell(o.Shell) {

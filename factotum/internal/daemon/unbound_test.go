@@ -3,6 +3,7 @@ package daemon
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -188,6 +189,61 @@ func TestALoginIntoARootDirectoryHasItInItsGrant(t *testing.T) {
 		s.want("ok", msg("session"))
 		if m := s.want("error", msg("read")); m.Get("code") != capproto.CodeInternal {
 			t.Errorf("%q: %v", conf, m)
+		}
+	}
+}
+
+// TestWhatModulesSetOfTheProcessIsInTheGrantOrTheLoginIsRefused with a backend that
+// binds, and with one that does not. A session keyring alone keeps nobody out.
+func TestWhatModulesSetOfTheProcessIsInTheGrantOrTheLoginIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		set     pamwire.Process
+		want    becomerecord.Process
+		refused bool // with the device
+	}{
+		{"nothing", pamwire.Process{}, becomerecord.Process{}, false},
+		{"a keyring", pamwire.Process{Keyring: "_ses.1"}, becomerecord.Process{Keyring: "_ses.1"}, false},
+		{"a context", pamwire.Process{Context: "a:b:c"}, becomerecord.Process{Context: "a:b:c"}, true},
+		{"a mount namespace", pamwire.Process{Mounts: &pamwire.Mounts{Dev: 4, Ino: 5}}, becomerecord.Process{Mounts: &becomerecord.Mounts{Path: "/proc/4711/ns/mnt", Dev: 4, Ino: 5}}, true},
+		{"capabilities", pamwire.Process{Inheritable: 6, Ambient: 2}, becomerecord.Process{Inheritable: 6, Ambient: 2}, true},
+		{"audit", pamwire.Process{TTYAudit: 3}, becomerecord.Process{TTYAudit: 3}, true},
+	} {
+		for _, binds := range []bool{true, false} {
+			b := newBench(newGen(""))
+			var records []becomerecord.Record
+			if binds {
+				b.caps.bind = func(h capproto.Hash, r becomerecord.Record) error {
+					records = append(records, r)
+					_, err := b.hash.Write(h[:])
+					return err
+				}
+			}
+			b.reply = func(w *fakeWorker, r pamwire.Request) []pamwire.Event {
+				if _, ok := r.(pamwire.OpenSession); ok {
+					o := opened("alice")
+					o.Process = c.set
+					return []pamwire.Event{o}
+				}
+				return obliging(w, r)
+			}
+			f := b.dial(t, uidLogin, uidLogin, 100)
+			f.want("ok", startMsg("pam", "user", "alice"))
+			f.want("ok", msg("read"))
+			f.want("ok", msg("write", "data", typed))
+			f.want("done", msg("read"))
+			f.want("ok", msg("session"))
+			if !binds && c.refused {
+				if m := f.want("error", msg("read")); m.Get("code") != capproto.CodeAccount || !strings.Contains(b.log.String(), "cannot bind the login to what PAM's modules have set") {
+					t.Errorf("%s: %v; the log has %s", c.name, m, b.log.String())
+				}
+				continue
+			}
+			f.want("done", msg("read"))
+			f.want("ok", msg("authinfo"))
+			if binds && (len(records) != 1 || !reflect.DeepEqual(records[0].Bound.Process, c.want)) {
+				t.Errorf("%s: %+v", c.name, records)
+			}
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package pamwire
 
 import (
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -185,6 +184,7 @@ type Opened struct {
 	NoHome   string   // why the user cannot enter their home, or ""
 	Hush     bool     // the user wants no messages (.hushlogin)
 	Root     *Root    // if OpenSession asked for a root directory
+	Process           // what only the user's process can take on
 
 	more int // groups that come in a pipe: see MoreGroups
 }
@@ -231,8 +231,9 @@ func (o Opened) Encode() capproto.Msg {
 	addFlag(&m, "hush", "yes", o.Hush)
 	if o.Root != nil {
 		m.Add("root", o.Root.Path)
-		m.Add("rootid", fmt.Sprintf("%d:%d", o.Root.Dev, o.Root.Ino))
+		m.Add("rootid", inode(o.Root.Dev, o.Root.Ino))
 	}
+	o.Process.add(&m)
 	return m
 }
 
@@ -253,9 +254,10 @@ func decodeOpened(r *reader) Event {
 		o.Umask = &mask
 	}
 	if r.has("root") || r.has("rootid") {
-		dev, ino, _ := strings.Cut(r.some("rootid", 64), ":")
-		o.Root = &Root{r.some("root", maxPath), r.uint("rootid", dev, 64), r.uint("rootid", ino, 64)}
+		dev, ino := r.inode("rootid")
+		o.Root = &Root{r.some("root", maxPath), dev, ino}
 	}
+	o.Process = r.process()
 	return o
 }
 

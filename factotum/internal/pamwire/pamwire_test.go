@@ -63,7 +63,8 @@ var everyEvent = []Event{
 	Proven{"alice"}, AccountValid{"alice", 1000, false}, AccountValid{"alice", 1000, true},
 	Opened{User: "root", PAMUser: "root", Groups: []uint32{0}},
 	Opened{"alice", "ALICE", 1000, 1001, "/home/alice", "/bin/sh", []uint32{1001, 27}, []string{"A=1", "B="}, []string{"HOME=/"}, ptr(uint32(0o027)),
-		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, Limits{8: {1, 2}, 15: {0, 1<<64 - 1}}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}, 0},
+		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, Limits{8: {1, 2}, 15: {0, 1<<64 - 1}}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2},
+		Process{"staff_u:staff_r:staff_t:s0", "_ses.1", &Mounts{4, 1<<64 - 1}, 1<<63 | 1, 1, 3}, 0},
 	Refused{capproto.CodeDenied, "Login incorrect"}, Refused{capproto.CodeAccount, ""}, Failed{"the worker failed"},
 	Resolved{}, Resolved{[]string{"1000", Nobody}, []string{Nobody, "0"}},
 	Changed{}, Status{"alice P 2026-11-28 0 99999 7 -1"}, Checked{}, Checked{255, "-1\n"},
@@ -150,7 +151,7 @@ func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
 		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog take caller", "authenticate": "null",
 		"adopt": "tty rhost confdir env owner lines local", "recorded": "last", "password": "expired quiet", "check": "password", "checked": "output", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
-		"denied": "note", "ok": "log caller shell", "resolve": "u g", "resolved": "u g", "session": "root group", "opened": "env login umask nofile nproc limit nohome hush",
+		"denied": "note", "ok": "log caller shell", "resolve": "u g", "resolved": "u g", "session": "root group", "opened": "env login umask nofile nproc limit nohome hush context keyring mounts ambient ttyaudit",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for i, a := range m.Attrs {
@@ -227,6 +228,8 @@ func TestAValueHasOneSpelling(t *testing.T) {
 		event(opened("groups", "8,7")), event(opened("groups", "7,")), event(opened("groups", "7,,8")), event(opened("groups", "7,4294967295")),
 		event(opened("umask", "27")), event(opened("umask", "0027")), event(opened("umask", "1777")), event(opened("umask", "089")),
 		event(opened("nofile", "1")), event(opened("nofile", "1:")), event(opened("nofile", "1:2:3")), event(opened("nproc", "-1:-1")),
+		event(opened("context", "")), event(opened("context", "a b")), event(opened("keyring", "a\x00")), event(opened("mounts", "4")), event(opened("mounts", "4:05")),
+		event(opened("inheritable", "0")), event(opened("ambient", "1")), event(opened("ttyaudit", "0")), event(opened("ttyaudit", "4")),
 		event(opened("hush", "no")), event(opened("env", "=x")), event(opened("env", "x")),
 		event(capproto.NewMsg("prompt", "style", "shout", "text", "")), event(capproto.NewMsg("error", "code", "limit", "text", "")),
 		event(capproto.NewMsg("account", "uid", "1", "gid", "1", "home", "", "shell", "", "group", "g", "nogroups", "why")),

@@ -56,11 +56,12 @@ func filter(a *arch.Info) ([]bpf.Instruction, error) {
 			call(n, fails(unix.EPERM))
 		}
 	}
-	// No namespaces are made. The flags of clone3 are in memory, where a filter does
+	// No namespaces are made, but for one of mounts: see pam_namespace in p9auth(7). The flags of clone3 are in memory, where a filter does
 	// not look, and libraries use clone where there is no clone3.
 	noNamespace := []bpf.Instruction{arg(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaces, SkipFalse: 1}, fails(unix.EPERM), allow}
 	call("clone", noNamespace...)
-	call("unshare", noNamespace...)
+	mounts := []bpf.Instruction{arg(0), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.CLONE_NEWNS, SkipFalse: 1}, allow}
+	call("unshare", append(mounts, noNamespace...)...)
 	call("clone3", fails(unix.ENOSYS))
 	// One of the network may be entered: see NetworkNamespace in factotum.conf(5).
 	call("setns", arg(1), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.CLONE_NEWNET, SkipTrue: 1}, fails(unix.EPERM), allow)

@@ -188,6 +188,8 @@ func TestTheFilterRefusesWhatItShouldOnEachArchitecture(t *testing.T) {
 			{"a new thread", verdict(id, n["clone"], unix.CLONE_VM|unix.CLONE_THREAD), allow},
 			{"a new mount namespace", verdict(id, n["clone"], unix.CLONE_NEWNS), fails(unix.EPERM)},
 			{"unshare, which shares on", verdict(id, n["unshare"], unix.CLONE_FS), allow},
+			{"unshare, of mounts", verdict(id, n["unshare"], unix.CLONE_NEWNS), allow},
+			{"unshare, of mounts and users", verdict(id, n["unshare"], unix.CLONE_NEWNS|unix.CLONE_NEWUSER), fails(unix.EPERM)},
 			{"unshare, with one of many", verdict(id, n["unshare"], unix.CLONE_FS|unix.CLONE_NEWPID), fails(unix.EPERM)},
 			{"clone3", verdict(id, n["clone3"]), fails(unix.ENOSYS)},
 			{"a network namespace", verdict(id, n["setns"], 5, unix.CLONE_NEWNET), allow},

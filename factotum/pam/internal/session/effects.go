@@ -38,11 +38,17 @@ func readEffects() effects {
 	e.oom = strings.TrimSpace(string(b))
 	b, _ = os.ReadFile("/proc/self/cgroup")
 	e.cgroups = parseCgroups(string(b))
-	gids, _ := unix.Getgroups()
-	for _, g := range gids {
-		e.gids = append(e.gids, uint32(g))
-	}
+	e.gids = readGroups()
 	return e
+}
+
+func readGroups() []uint32 {
+	var gids []uint32
+	list, _ := unix.Getgroups()
+	for _, g := range list {
+		gids = append(gids, uint32(g))
+	}
+	return gids
 }
 
 // groups is the group list with the primary group first.

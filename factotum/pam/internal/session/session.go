@@ -50,6 +50,7 @@ type Session struct {
 	Groups      []string          // in place of the account's, the primary one first
 
 	silent    pam.Flags
+	keyring   shared
 	known     records.Before           // the session's modules
 	terminals map[string]records.Login // that are recorded, by their lines
 }
@@ -68,6 +69,10 @@ func (s *Session) Open() (o pamwire.Opened, err error) {
 		return o, err
 	}
 	before := readEffects()
+	origin, err := readOrigin()
+	if err != nil {
+		return o, err
+	}
 	s.known = s.Login.BeforeBegin()
 	if !s.Login.Local && lookHome(s.Account, before.gids, defs).hush {
 		s.silent = pam.Silent
@@ -80,7 +85,7 @@ func (s *Session) Open() (o pamwire.Opened, err error) {
 		return o, s.refused(err)
 	}
 	// From here on the session must be closed, whatever happens.
-	if o, err = s.opened(before, defs); err != nil {
+	if o, err = s.opened(before, origin, defs); err != nil {
 		s.Close()
 		return o, err
 	}
@@ -144,7 +149,7 @@ func Refusal(service, code, text string, err error) pamwire.Refused {
 
 // opened gives the session's process what the modules gave this one, and
 // describes the rest.
-func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened, err error) {
+func (s *Session) opened(before effects, origin origin, defs logindefs.Defs) (o pamwire.Opened, err error) {
 	a := s.Account
 	o = pamwire.Opened{User: a.Name, PAMUser: s.PAMUser, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, Hush: s.silent != 0}
 	s.Transaction.SetCred(pam.ReinitializeCred | s.silent) // whose result does not count: sshd asks likewise
@@ -172,14 +177,16 @@ func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened,
 	if o.Env, err = s.env(); err != nil {
 		return o, err
 	}
+	if o.Process, err = s.readProcess(origin); err != nil {
+		return o, s.cannotGive(err)
+	}
 	if s.Login.Local {
 		// The process is the caller's, and must have nothing of the user's.
 		after.describeAll(before, &o)
 		return o, nil
 	}
 	if o.Limits, err = after.apply(before, s.Login.PID, s.PIDFD); err != nil {
-		log.Error("the session's process does not get what PAM's modules have set", "user", a.Name, "error", err.Error())
-		return o, pamwire.Refused{Code: capproto.CodeAccount, Text: pamwire.Fit("what the administrator has set for your sessions cannot be set: "+err.Error(), pamwire.MaxText)}
+		return o, s.cannotGive(err)
 	}
 	if s.Terminal != nil {
 		// The modules may have taken their time.
@@ -191,6 +198,12 @@ func (s *Session) opened(before effects, defs logindefs.Defs) (o pamwire.Opened,
 		}
 	}
 	return o, nil
+}
+
+// cannotGive refuses a session whose process does not get what the modules have set.
+func (s *Session) cannotGive(err error) error {
+	log.Error("the session's process does not get what PAM's modules have set", "user", s.Account.Name, "error", err.Error())
+	return pamwire.Refused{Code: capproto.CodeAccount, Text: pamwire.Fit("what the administrator has set for your sessions cannot be set: "+err.Error(), pamwire.MaxText)}
 }
 
 // env is PAM's environment, which the modules made for the user, up to a bound.
@@ -255,6 +268,7 @@ func (s *Session) Close() {
 		log.Warn("pam_close_session", "user", s.Account.Name, "error", err.Error())
 	}
 	s.Transaction.SetCred(pam.DeleteCred | s.silent) // modules that keep no credentials have none to delete
+	s.revokeKeyring()
 	now := time.Now()
 	for line := range s.terminals {
 		s.EndTerminal(line, now)
