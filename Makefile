@@ -42,7 +42,7 @@ SSHPATCH = $(GO) run -modfile=tools/sshpatch/pin/go.mod ./tools/sshpatch
 LINT     = $(GO) tool -modfile=tools/lint/go.mod
 # Who runs these cannot read them: so the kernel keeps others of that user away from
 # their processes, from the first instruction on (execve(2)).
-UNREADABLE = $(addprefix $(BIN)/,login sshfront su doas passwd unix_chkpwd)
+UNREADABLE = $(addprefix $(BIN)/,login sshfront su redeem doas passwd unix_chkpwd)
 
 all: $(CRYPTO)
 	mkdir -p $(BIN)
@@ -50,6 +50,7 @@ all: $(CRYPTO)
 	CC='$(CC)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' internal/become/build $(BIN)/become
 	$(STATIC) -o $(BIN)/login ./login
 	$(STATIC) -o $(BIN)/su ./su
+	CC='$(CC)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' internal/become/build $(BIN)/redeem redeem
 	$(STATIC) -o $(BIN)/doas ./doas
 	$(STATIC) -o $(BIN)/passwd ./passwd
 	$(STATIC) -o $(BIN)/unix_chkpwd ./chkpwd

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -27,9 +26,6 @@ import (
 const socket = "/run/factotum/rpc"
 
 func main() {
-	if len(os.Args) > 0 && os.Args[0] == childName {
-		redeem()
-	}
 	o, err := parseArgs(os.Args[1:])
 	switch {
 	case errors.Is(err, errHelp):
@@ -102,28 +98,4 @@ func terminal() *os.File {
 		}
 	}
 	return nil
-}
-
-// childName is argv[0] of the child that redeems. The descriptor of the capability follows.
-const childName = "su: redeem"
-
-// redeem is the child: it reads the capability, and becomes the user.
-func redeem() {
-	fd := 3
-	if len(os.Args) > 1 {
-		fd, _ = strconv.Atoi(os.Args[1])
-	}
-	f := os.NewFile(uintptr(fd), "capability")
-	b := make([]byte, capproto.MaxCap+1)
-	n := 0
-	for n < len(b) {
-		m, err := f.Read(b[n:])
-		if n += m; err != nil {
-			break
-		}
-	}
-	f.Close()
-	err := capuse.Redeem(capuse.DefaultPath, string(b[:n]))
-	fmt.Fprintf(os.Stderr, "su: %v\n", err)
-	os.Exit(126)
 }

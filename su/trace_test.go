@@ -88,7 +88,7 @@ func TestNobodyLooksIntoAProgramThatHoldsAPassword(t *testing.T) {
 		"su":                                   {b.Bin("su"), "bob"},
 		"doas":                                 {b.Bin("doas"), "id"},
 		"passwd":                               {b.Bin("passwd")},
-		"su's child, which waits for its word": {"bash", "-c", waits + `-a "su: redeem" ` + b.Bin("su") + ` 3`},
+		"su's child, which waits for its word": {"bash", "-c", waits + b.Bin("redeem") + ` 3 /run/factotum/cap/capuse`},
 		"unix_chkpwd":                          {"bash", "-c", waits + b.Bin("unix_chkpwd") + ` alice nullok <&3`},
 	} {
 		term := b.Start(t, append([]string{"env", "HOME=/home/alice"}, testbed.AsPerson("alice", argv...)...)...)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/internal/capuse"
 )
 
 // openDescriptors are those above 2 that the caller has left open, ascending, as far as
@@ -43,19 +45,24 @@ const maxFDs, maxFD = 61, 1023
 // watch starts the child, waits for it, and ends as it does. It returns only if there is
 // no child.
 func watch(client *capproto.Client, a *capproto.AuthInfo, o options, fds []int) error {
-	r, w, err := os.Pipe()
+	ours, theirs, err := socketPair()
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command("/proc/self/exe")
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(filepath.Join(filepath.Dir(self), "redeem"))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// What is not closed on exec stays open where it is.
 	free := 3
 	for ; slices.Contains(fds, free); free++ {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(free), "inherited"))
 	}
-	cmd.ExtraFiles = append(cmd.ExtraFiles, r)
-	cmd.Args = []string{childName, strconv.Itoa(free)}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
+	cmd.Args = []string{"su: redeem", strconv.Itoa(free), capuse.DefaultPath}
+	cmd.Env = []string{}
 	ownSession := o.hasCommand && !o.inSession && a.UID != 0
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: ownSession}
 	var p *proxy
@@ -79,12 +86,15 @@ func watch(client *capproto.Client, a *capproto.AuthInfo, o options, fds []int) 
 		return err
 	}
 	os.Chdir("/") // no file system is kept busy
-	r.Close()
-	w.WriteString(a.Cap)
-	w.Close()
+	theirs.Close()
 	p.start()
 	ended := make(chan int, 1)
-	go func() { ended <- wait(client, cmd.Process.Pid, p) }()
+	go func() {
+		if err := hand(ours, a.Cap); err != nil {
+			fmt.Fprintf(os.Stderr, "su: %v\n", err)
+		}
+		ended <- wait(client, cmd.Process.Pid, p)
+	}()
 	select {
 	case status := <-ended:
 		p.end()
@@ -94,6 +104,25 @@ func watch(client *capproto.Client, a *capproto.AuthInfo, o options, fds []int) 
 		end(client, cmd.Process.Pid, s.(syscall.Signal), ended)
 	}
 	return nil
+}
+
+// socketPair is two sockets, the child's as it wants it: not closed before it executes.
+func socketPair() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "child"), os.NewFile(uintptr(fds[1]), "parent"), nil
+}
+
+// hand gives the child its capability, and waits until it has redeemed that.
+func hand(child *os.File, capability string) error {
+	defer child.Close()
+	if _, err := child.WriteString(capability); err != nil {
+		return nil // it has ended, and its status says how
+	}
+	unix.Shutdown(int(child.Fd()), unix.SHUT_WR)
+	return capuse.Report(child)
 }
 
 // end ends the child, and us with the signal that has asked for it.

@@ -283,7 +283,11 @@ func keepStack(b *becomerecord.Bound, pid int) (*becomerecord.Bound, error) {
 	if _, ok := b.Limits[unix.RLIMIT_STACK]; ok {
 		return b, nil
 	}
-	soft, hard, err := proc.ReadLimit(pid, "Max stack size")
+	limits, err := proc.ReadLimits(pid)
+	if err != nil {
+		return nil, err
+	}
+	soft, hard, err := limits.Limit("Max stack size")
 	if err != nil {
 		return nil, err
 	}

@@ -83,14 +83,19 @@ func parseStatus(s string) (Status, error) {
 	return st, nil
 }
 
-// ReadLimit reads a soft and a hard limit of a process, by the name that
-// /proc/PID/limits has for it. ^uint64(0) is unlimited.
-func ReadLimit(pid int, name string) (soft, hard uint64, err error) {
+// Limits are the limits of a process, as /proc/PID/limits has them.
+type Limits string
+
+// ReadLimits reads the limits of a process.
+func ReadLimits(pid int) (Limits, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/limits")
-	if err != nil {
-		return 0, 0, err
-	}
-	for line := range strings.Lines(string(b)) {
+	return Limits(b), err
+}
+
+// Limit is a soft and a hard limit, by the name that the file has for it. ^uint64(0) is
+// unlimited.
+func (l Limits) Limit(name string) (soft, hard uint64, err error) {
+	for line := range strings.Lines(string(l)) {
 		v, ok := strings.CutPrefix(line, name+" ")
 		f := strings.Fields(v)
 		if !ok || len(f) < 2 {

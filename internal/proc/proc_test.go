@@ -78,11 +78,15 @@ func TestLimitsOfOurselves(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_STACK, &want); err != nil {
 		t.Fatal(err)
 	}
-	soft, hard, err := ReadLimit(os.Getpid(), "Max stack size")
+	limits, err := ReadLimits(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	soft, hard, err := limits.Limit("Max stack size")
 	if err != nil || soft != want.Cur || hard != want.Max {
 		t.Errorf("%d, %d, %v; want %+v", soft, hard, err, want)
 	}
-	if _, _, err := ReadLimit(os.Getpid(), "Max"); err == nil {
+	if _, _, err := limits.Limit("Max"); err == nil {
 		t.Error("a limit of nothing")
 	}
 }

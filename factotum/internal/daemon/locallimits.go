@@ -35,10 +35,14 @@ func (l *localProto) fit(b *becomerecord.Bound, o *pamwire.Opened) error {
 	for n, limit := range o.Limits {
 		b.Limits[n] = becomerecord.Limit(limit)
 	}
+	limits, err := proc.ReadLimits(l.process.PID)
+	if err != nil {
+		return violation("%v", errSenderEnded)
+	}
 	for n, want := range b.Limits {
-		_, hard, err := proc.ReadLimit(int(l.sender.Pid), limitNames[n])
+		_, hard, err := limits.Limit(limitNames[n])
 		if err != nil {
-			return violation("%v", errSenderEnded)
+			return err
 		}
 		want.Hard = min(want.Hard, hard)
 		want.Soft = min(want.Soft, want.Hard)
