@@ -80,7 +80,7 @@ func TestWhateverACallerRunsSuWithTheyAreBobOrNobody(t *testing.T) {
 func TestAKilledSuLeavesNothing(t *testing.T) {
 	t.Parallel()
 	b := up(t)
-	for delay := 0; delay <= 100; delay += 5 {
+	for delay := 0; delay <= 100; delay += 10 {
 		script := fmt.Sprintf(`echo %s | %s -c 'sleep 0.2' bob & sleep 0.%03d; kill -STOP $!; kill -KILL $!; wait`, testbed.Password, b.Bin("su"), delay)
 		b.Command(testbed.AsPerson("alice", "bash", "-c", script)...).Run()
 	}

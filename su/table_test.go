@@ -79,7 +79,7 @@ func (r row) play(t *testing.T, b *testbed.Bed, su string) string {
 	text := "status: " + status + "\nout:\n" + out.String() + "err:\n" + errs.String()
 	text = strings.ReplaceAll(text, su, "SU")
 	// The words differ where the program cannot be executed, and our page has another name.
-	text = strings.NewReplacer("become: cannot execute ", "su: failed to execute ", "no such file", "No such file", "p9su(1)", "su(1)").Replace(text)
+	text = strings.NewReplacer("become: cannot execute ", "su: failed to execute ", "no such file", "No such file", "permission denied", "Permission denied", "exec format", "Exec format", "p9su(1)", "su(1)").Replace(text)
 	return regexp.MustCompile(`(/proc/|pid |pipe:\[|\[)\d+`).ReplaceAllString(text, "${1}N")
 }
 
