@@ -82,9 +82,9 @@ func TestAClientLearnsTheHostKeysAsWithSSHD(t *testing.T) {
 	s.noneLeft(t)
 }
 
-// Host keys whose private halves an ssh-agent has, of each type and certified, and what
-// becomes of those that it has not.
-func TestAnAgentSignsWithHostKeysAsWithSSHD(t *testing.T) {
+// Host keys whose private halves an ssh-agent or a security key has, of each type and
+// certified, and what becomes of those that they have not.
+func TestAnAgentAndASecurityKeySignAsHostAsWithSSHD(t *testing.T) {
 	need(t, "ssh", "ssh-agent", "ssh-add", "ssh-keygen")
 	s := newSite(t)
 	dummy := filepath.Join(s.Top, "build/openssh-tests/usr/lib/openssh/regress/misc/sk-dummy/sk-dummy.so")
@@ -117,14 +117,12 @@ func TestAnAgentSignsWithHostKeysAsWithSSHD(t *testing.T) {
 		{"a certificate", key("rsa") + "HostCertificate /etc/ssh/a_rsa-cert.pub\n", "rsa-sha2-512-cert-v01@openssh.com", "in"},
 		{"the file of a public key", "HostKey /etc/ssh/a_rsa.pub\n", "rsa-sha2-512", "in"},
 		{"a file and the agent", file + key("rsa"), "rsa-sha2-512", "in"},
-		{"a file and the agent, by the file", file + key("rsa"), "ssh-ed25519", "in"},
 		{"a key that the agent has not", "HostKey /etc/ssh/unknown\n" + key("rsa"), "ssh-ed25519", "out"},
-		{"the next one", "HostKey /etc/ssh/unknown\n" + key("rsa"), "rsa-sha2-512", "in"},
 		{"nobody listens at the socket", file + key("rsa") + "HostKeyAgent /etc/ssh/nobody\n", "rsa-sha2-512", "out"},
 		{"nobody listens, by the file", file + key("rsa") + "HostKeyAgent /etc/ssh/nobody\n", "ssh-ed25519", "in"},
 	}
 	for k, algorithm := range map[string]string{
-		"ed25519": "ssh-ed25519", "ecdsa": "ecdsa-sha2-nistp256", "rsa": "rsa-sha2-512",
+		"ed25519": "ssh-ed25519", "ecdsa": "ecdsa-sha2-nistp256",
 		"ed25519-sk": "sk-ssh-ed25519@openssh.com", "ecdsa-sk": "sk-ecdsa-sha2-nistp256@openssh.com",
 	} {
 		if slices.Contains(strings.Fields(types), k) {
@@ -133,6 +131,16 @@ func TestAnAgentSignsWithHostKeysAsWithSSHD(t *testing.T) {
 	}
 	if strings.Contains(types, "-sk") {
 		trials = append(trials, trial{"a security key's certificate", key("ed25519-sk") + "HostCertificate /etc/ssh/a_ed25519-sk-cert.pub\n", "sk-ssh-ed25519-cert-v01@openssh.com", "in"})
+	}
+	if strings.Contains(types, "-sk") {
+		s.Sh(t, "cd /etc/ssh; export SSH_SK_PROVIDER="+dummy+`
+			for k in ed25519 ecdsa; do ssh-keygen -q -t $k-sk -N '' -f a_file_$k; done`)
+		ed, ecdsa := "HostKey /etc/ssh/a_file_ed25519\nSecurityKeyProvider "+dummy+"\nHostKeyAgent none\n", "HostKey /etc/ssh/a_file_ecdsa\nSecurityKeyProvider "+dummy+"\nHostKeyAgent none\n"
+		trials = append(trials,
+			trial{"a security key without an agent", ed, "sk-ssh-ed25519@openssh.com", "in"},
+			trial{"one by ECDSA", ecdsa, "sk-ecdsa-sha2-nistp256@openssh.com", "in"},
+			trial{"a provider that is not there", file + strings.Replace(ed, "sk-dummy.so", "none.so", 1), "sk-ssh-ed25519@openssh.com", "out"},
+			trial{"a provider that is not there, by the file", file + strings.Replace(ed, "sk-dummy.so", "none.so", 1), "ssh-ed25519", "in"})
 	}
 	known := filepath.Join(s.tmp, "known")
 	hosts := "@cert-authority * " + s.Sh(t, "cat /etc/ssh/ca.pub") + "\n"

@@ -94,6 +94,7 @@ func newTable() []keyword {
 
 		// The protocol.
 		{"HostKey", true, kind{set: setHostKey, each: true, show: list(func(s *Settings) []string { return s.HostKeys })}},
+		{"SecurityKeyProvider", true, kind{set: setProvider, show: text(func(s *Settings) *string { return &s.SecurityKeyProvider })}},
 		{"HostKeyAgent", true, kind{set: setHostKeyAgent, show: text(func(s *Settings) *string { return &s.HostKeyAgent })}},
 		{"HostCertificate", true, kind{set: setHostCert, each: true, show: list(func(s *Settings) []string { return s.HostCertificates })}},
 		{"HostKeyAlgorithms", true, algorithms(pubkeyAlgos(), func(s *Settings) *[]string { return &s.HostKeyAlgorithms })},
@@ -189,7 +190,6 @@ func newTable() []keyword {
 		{"UsePAM", true, accepted("PAM decides about every login", "yes")},
 		{"PAMServiceName", false, accepted("factotum fixes the service of each front end", "sshd")},
 		{"PermitTunnel", false, accepted("tun devices are not forwarded", "no")},
-		{"SecurityKeyProvider", true, accepted("a server verifies with its own code and loads no library", "internal")},
 		{"HostbasedAuthentication", false, accepted("host-based authentication takes the client host's word", "no")},
 		{"GSSAPIAuthentication", false, accepted("GSSAPI authentication is not implemented", "no")},
 		{"KerberosAuthentication", false, accepted("Kerberos passwords are PAM's business", "no")},

@@ -149,13 +149,28 @@ var SessionFormat = pack.Format[Session]{Name: "session settings", Version: 1}
 func (s *Settings) Listen() *Listen { return part[Listen](s) }
 
 // Transport is the connection process's part for an address.
-func (s *Settings) Transport() *Transport {
+// Algorithms of host keys that the server has not are left out; types are those of the
+// keys that it has, such as "ssh-ed25519".
+func (s *Settings) Transport(types []string) *Transport {
 	t := part[Transport](s)
 	t.PubkeyAcceptedAlgorithms = SignatureAlgorithms(t.PubkeyAcceptedAlgorithms)
-	if s.HostKeyAgent == "" { // then no host key is a security key, and no list need have them
-		t.HostKeyAlgorithms = slices.DeleteFunc(slices.Clone(t.HostKeyAlgorithms), func(a string) bool { return strings.HasPrefix(a, "sk-") })
-	}
+	t.HostKeyAlgorithms = slices.DeleteFunc(slices.Clone(t.HostKeyAlgorithms), func(alg string) bool {
+		return !slices.ContainsFunc(types, func(keyType string) bool { return keyTypeOf(alg) == strings.TrimSuffix(keyType, "@openssh.com") })
+	})
 	return t
+}
+
+// keyTypeOf is the type of the keys that sign in an algorithm, or of certificates for
+// them, without its domain.
+func keyTypeOf(alg string) string {
+	plain, isCert := strings.CutSuffix(alg, "-cert-v01@openssh.com")
+	if !isCert {
+		plain = strings.TrimSuffix(alg, "@openssh.com")
+	}
+	if strings.HasPrefix(plain, "rsa-sha2-") {
+		return "ssh-rsa"
+	}
+	return plain
 }
 
 // Connection is the connection process's part for a user.

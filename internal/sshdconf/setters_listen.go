@@ -247,6 +247,18 @@ func setHostKeyAgent(s *Settings, a *args) error {
 	return err
 }
 
+func setProvider(s *Settings, a *args) error {
+	v, err := a.next()
+	if err == nil && !strings.EqualFold(v, internalProvider) {
+		v, err = absolute(v)
+	}
+	s.SecurityKeyProvider = v
+	return err
+}
+
+// internalProvider is OpenSSH's own code for security keys.
+const internalProvider = "internal"
+
 func setHostCert(s *Settings, a *args) error {
 	if a.first {
 		s.HostCertificates = nil

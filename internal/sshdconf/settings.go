@@ -40,6 +40,7 @@ type Settings struct {
 	// HostKeysGiven: the configuration names them, so a missing one is an error.
 	HostKeysGiven           bool
 	HostKeyAgent            string // the socket, or SSH_AUTH_SOCK for what that variable says; empty: none
+	SecurityKeyProvider     string // of host keys that are security keys: a library, or "internal"; empty: none
 	HostCertificates        []string
 	HostKeyAlgorithms       []string
 	KexAlgorithms           []string
@@ -127,6 +128,7 @@ func defaults() *Settings {
 			Max: 10 * time.Minute, Min: 15 * time.Second, MaxSources4: 65536, MaxSources6: 65536},
 		TCPKeepAlive: true,
 
+		SecurityKeyProvider: internalProvider,
 		HostKeys: []string{"/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ecdsa_key",
 			"/etc/ssh/ssh_host_ed25519_key"},
 		HostKeyAlgorithms:   pubkeyAlgos().defaults,

@@ -30,7 +30,6 @@ var differences = []difference{
 	{"GSSAPIAuthentication", "refused", `^GSSAPIAuthentication yes$`, ""},
 	{"GSSAPIKeyExchange", "refused", `^GSSAPIKeyExchange yes$`, ""},
 	{"GSSAPIDelegateCredentials", "taken", `^GSSAPIDelegateCredentials `, ""},
-	{"SecurityKeyProvider", "refused", `^SecurityKeyProvider `, ""},
 	{"DebianBanner", "refused", `^DebianBanner yes$`, ""},
 	{"DebianBanner", "debianbanner", ``, ""},
 	{"AuthenticationMethods", "refused", `^AuthenticationMethods .*(hostbased|gssapi|:)`, ""},

@@ -60,7 +60,7 @@ var fields = []field{
 	{"HostDSAKey", nil, words(`/etc/ssh/ssh_host_ed25519_key`)},
 	{"HostCertificate", nil, words(`"" | none none`)},
 	{"HostKeyAgent", words(`none | SSH_AUTH_SOCK | /run/agent | None | run/agent`), words(`/a /b | "" | ~/x`)},
-	{"SecurityKeyProvider", nil, words(`internal | /usr/lib/x.so | none`)},
+	{"SecurityKeyProvider", words(`internal | /usr/lib/x.so | none | x.so`), words(`/a /b | "" | ~/x`)},
 	{"PAMServiceName", nil, words(`sshd | other | ""`)},
 	{"RDomain", nil, words(`none | %D | 1`)},
 

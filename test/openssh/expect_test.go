@@ -2,9 +2,12 @@ package openssh
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"p9auth/test/manual"
 )
 
 // sample is what runs without -all: protocol, configuration and options of keys,
@@ -51,6 +54,12 @@ var unavailable = map[string]string{
 	"sshfp-connect": "needs a domain with SSHFP records; skips itself",
 }
 
+// cutShort are scripts whose client may lose output on a busy machine, with each server:
+// they have three tries.
+var cutShort = map[string]string{
+	"conch-ciphers": "conch ends 0.1 s after the channel, even if it has not written all that it has received (stopConnection)",
+}
+
 // A part of a script is what it does without some algorithms.
 type part struct {
 	without string // patterns of names that "ssh -Q" does not tell the script, blanks between
@@ -58,39 +67,35 @@ type part struct {
 }
 
 const (
-	noDSA    = "ssh-dss*"
-	noHostSK = "sk-* " + noDSA
+	noDSA      = "ssh-dss*"
+	withoutDSA = "without DSA keys"
 )
 
 // inPart are the scripts that try each algorithm that their client has, and that pass
 // without those that p9auth has not: the table of differences of p9auth_sshd_config(5)
-// has these.
+// has these. With the suite of Debian 13, whose OpenSSH has no DSA and asks for algorithms
+// again when the user is known, they pass as they are.
 var inPart = map[string]part{
-	"agent":              {noDSA, "without DSA keys"},
-	"cert-hostkey":       {noHostSK, "without DSA and security keys as host keys"},
-	"cert-userkey":       {noDSA, "without DSA keys"},
-	"hostkey-rotate":     {noHostSK, "without DSA and security keys as host keys"},
-	"knownhosts-command": {noHostSK, "without DSA and security keys as host keys"},
-	"limit-keytype":      {noDSA + " ssh-rsa", "without DSA and RSA: clients before OpenSSH 9.6 are not told what a Match block accepts"},
-	"keytype":            {noHostSK, "without DSA keys, and security keys as host keys"},
+	"agent":          {noDSA, withoutDSA},
+	"cert-hostkey":   {noDSA, withoutDSA},
+	"cert-userkey":   {noDSA, withoutDSA},
+	"hostkey-rotate": {noDSA, withoutDSA},
+	"keyscan":        {noDSA, withoutDSA},
+	"keytype":        {noDSA, withoutDSA},
+	"limit-keytype":  {noDSA + " ssh-rsa", "without DSA and RSA: clients before OpenSSH 9.6 are not told what a Match block accepts"},
 }
 
 // differences are the scripts that do not pass with sshfront, and why. Each has its row
 // in the table of differences of p9auth_sshd_config(5).
 var differences = map[string]string{
 	"hostkey-agent": "wants to be told that a connection by a pipe has no address",
-	"keyscan":       "asks for host keys of DSA and of security keys",
 	"proxy-connect": "wants to be told that a connection by a pipe has no address",
 }
-
-// onlyOf12 are those of both tables that pass with the suite of Debian 13, whose OpenSSH
-// has no DSA and asks for algorithms again when the user is known.
-var onlyOf12 = map[string]bool{"agent": true, "cert-userkey": true, "limit-keytype": true}
 
 // TestTheManualNamesTheScriptsThatDoNotPass holds p9auth_sshd_config(5) to the tables
 // of this file.
 func TestTheManualNamesTheScriptsThatDoNotPass(t *testing.T) {
-	page, err := os.ReadFile("../../man/p9auth_sshd_config.5")
+	page, err := os.ReadFile(filepath.Join(manual.Top(), "man", "p9auth_sshd_config.5"))
 	if err != nil {
 		t.Fatal(err)
 	}

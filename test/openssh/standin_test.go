@@ -208,7 +208,7 @@ func (s *standin) translate() error {
 		switch strings.ToLower(word) {
 		case "pidfile":
 			s.pidFile = strings.TrimSpace(more + value)
-		case "sshdsessionpath", "sshdauthpath", "securitykeyprovider":
+		case "sshdsessionpath", "sshdauthpath":
 		default:
 			b.WriteString(line)
 		}

@@ -74,10 +74,7 @@ func TestTheScriptsOfOpenSSHsOwnSuitePass(t *testing.T) {
 	}
 	prepare(t, b)
 	if b.Command("grep", "-q", "REGRESS_INTEROP_DROPBEAR", regress+"/test-exec.sh").Run() == nil {
-		for name := range onlyOf12 {
-			delete(differences, name)
-			delete(inPart, name)
-		}
+		clear(inPart)
 	}
 
 	var mu sync.Mutex
@@ -95,6 +92,10 @@ func TestTheScriptsOfOpenSSHsOwnSuitePass(t *testing.T) {
 				got := map[string]outcome{}
 				for _, server := range tried {
 					o, text := run(t, b, server, name)
+					for try := 1; o.state == "failed" && cutShort[name] != "" && try < 3; try++ {
+						t.Logf("%s with %s: %s, and once more: %s", name, server, o.why, cutShort[name])
+						o, text = run(t, b, server, name)
+					}
 					got[server] = o
 					if problem := judge(name, server, o); problem != "" {
 						t.Errorf("%s with %s: %s\n%s", name, server, problem, text)

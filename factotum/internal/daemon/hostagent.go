@@ -23,17 +23,17 @@ type agentKey struct {
 	pub    ssh.PublicKey
 }
 
-// An agentError is why an agent has not signed.
-type agentError struct {
-	socket string
-	err    error
+// A signerError is why somebody else, whom we asked, has not signed.
+type signerError struct {
+	who string
+	err error
 }
 
-func (e *agentError) Error() string { return fmt.Sprintf("HostKeyAgent %s: %v", e.socket, e.err) }
+func (e *signerError) Error() string { return fmt.Sprintf("%s: %v", e.who, e.err) }
 
 const (
-	agentTime  = 10 * time.Second // for the whole of a signature; a TPM takes a second
-	maxAgentIn = 16 << 10         // bytes of an answer; an RSA signature has at most 2 KiB
+	agentTime = 10 * time.Second // for the whole of a signature; a TPM takes a second
+	maxAnswer = 16 << 10         // bytes; an RSA signature has at most 2 KiB
 )
 
 // Of the agent's protocol (draft-ietf-sshm-ssh-agent, section 6).
@@ -51,7 +51,7 @@ func agentSocket(named string) (string, error) {
 	}
 	c, err := net.DialTimeout("unix", named, agentTime)
 	if err != nil {
-		return "", &agentError{named, err}
+		return "", &signerError{"HostKeyAgent " + named, err}
 	}
 	return named, c.Close()
 }
@@ -83,7 +83,7 @@ func (k *agentKey) Sign(_ io.Reader, data []byte) (*ssh.Signature, error) {
 func (k *agentKey) SignWithAlgorithm(_ io.Reader, data []byte, alg string) (*ssh.Signature, error) {
 	sig, err := k.ask(data, alg)
 	if err != nil {
-		return nil, &agentError{k.socket, err}
+		return nil, &signerError{"HostKeyAgent " + k.socket, err}
 	}
 	return sig, nil
 }
@@ -104,7 +104,7 @@ func (k *agentKey) ask(data []byte, alg string) (*ssh.Signature, error) {
 	if _, err := c.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(request))), request...)); err != nil {
 		return nil, err
 	}
-	answer, err := readAgent(c)
+	answer, err := readFramed(c)
 	if err != nil {
 		return nil, err
 	}
@@ -118,14 +118,14 @@ func (k *agentKey) ask(data []byte, alg string) (*ssh.Signature, error) {
 	return sig, sshauth.VerifyHostKey(k.pub, data, sig)
 }
 
-// readAgent reads a message of an agent, without its length.
-func readAgent(r io.Reader) ([]byte, error) {
+// readFramed reads a message of an agent or of ssh-sk-helper, without its length.
+func readFramed(r io.Reader) ([]byte, error) {
 	var length [4]byte
 	if _, err := io.ReadFull(r, length[:]); err != nil {
 		return nil, err
 	}
 	n := binary.BigEndian.Uint32(length[:])
-	if n > maxAgentIn {
+	if n > maxAnswer {
 		return nil, fmt.Errorf("an answer of %d bytes", n)
 	}
 	answer := make([]byte, n)

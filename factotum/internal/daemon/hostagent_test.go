@@ -53,7 +53,7 @@ func TestNothingThatAnAgentAnswersIsASignatureUnlessItVerifies(t *testing.T) {
 					return
 				}
 				defer conn.Close()
-				readAgent(conn)
+				readFramed(conn)
 				conn.Write(c.answer)
 			}()
 			k := &agentKey{socket, signer.PublicKey()}
@@ -70,8 +70,8 @@ func FuzzAgentAnswer(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 5})
 	f.Add([]byte("\x00\x00\x00\x17\x0e\x00\x00\x00\x12\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		answer, err := readAgent(bytes.NewReader(b))
-		if len(answer) > maxAgentIn {
+		answer, err := readFramed(bytes.NewReader(b))
+		if len(answer) > maxAnswer {
 			t.Errorf("%d bytes were read", len(answer))
 		}
 		if err == nil {

@@ -49,7 +49,7 @@ func loadSSH(c config.Config, log *slog.Logger) (*sshServer, error) {
 		}
 	}
 	for _, path := range g.HostKeys {
-		k, err := loadHostKey(path, agent)
+		k, err := loadHostKey(path, agent, g.SecurityKeyProvider)
 		switch {
 		case err == nil:
 			s.keys = append(s.keys, k)
@@ -87,16 +87,17 @@ func loadSSH(c config.Config, log *slog.Logger) (*sshServer, error) {
 const maxKeyFile = 64 << 10
 
 // loadHostKey reads a private key, or a public one if there is an agent.
-func loadHostKey(path, agent string) (ssh.AlgorithmSigner, error) {
-	k, err := readHostKey(path)
+func loadHostKey(path, agent, provider string) (ssh.AlgorithmSigner, error) {
+	k, err := readHostKey(path, provider)
 	if err != nil && agent != "" {
 		return readAgentKey(path, agent)
 	}
 	return k, err
 }
 
-// readHostKey reads a private key that nobody but its owner may read.
-func readHostKey(path string) (ssh.AlgorithmSigner, error) {
+// readHostKey reads a private key that nobody but its owner may read. provider is
+// SecurityKeyProvider.
+func readHostKey(path, provider string) (ssh.AlgorithmSigner, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -117,6 +118,9 @@ func readHostKey(path string) (ssh.AlgorithmSigner, error) {
 	}
 	signer, err := ssh.ParsePrivateKey(b[:n])
 	if err != nil {
+		if sk, e := parseSK(b[:n], provider); e == nil {
+			return sk, nil
+		}
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	as, ok := signer.(ssh.AlgorithmSigner)

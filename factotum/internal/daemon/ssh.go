@@ -101,7 +101,11 @@ func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
 	for _, k := range l.gen.ssh.certs {
 		m.Add("hostcert", capproto.B64(k.Marshal()))
 	}
-	transport := conf.Transport()
+	var types []string
+	for _, k := range l.gen.ssh.keys {
+		types = append(types, k.PublicKey().Type())
+	}
+	transport := conf.Transport(types)
 	l.version = transport.ServerVersion()
 	m.Add("settings", capproto.B64(sshdconf.TransportFormat.Encode(transport)))
 	m.Add("nonce", l.giveNonce())

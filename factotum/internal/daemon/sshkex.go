@@ -78,9 +78,9 @@ func (l *sshProto) sign(p capproto.Packet) (capproto.Msg, error) {
 }
 
 // unsigned is the error of a signature that was not made: the front end's fault, or
-// that of HostKeyAgent.
+// that of an agent or a security key.
 func (l *sshProto) unsigned(verb string, err error) error {
-	if errors.As(err, new(*agentError)) {
+	if errors.As(err, new(*signerError)) {
 		l.log.Error("a host key does not sign", "why", err)
 		return &fatal{&capproto.Error{Code: capproto.CodeInternal, Text: "the host key does not sign: see factotum's log"}}
 	}

@@ -169,7 +169,7 @@ func (f *fakeFactotum) login(methods ...ssh.AuthMethod) (banner string, server, 
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	c := &connection{conf: &control.Config{}, address: conf.Global().Transport(), tcp: nc.(*net.TCPConn)}
+	c := &connection{conf: &control.Config{}, address: conf.Global().Transport([]string{"ssh-ed25519"}), tcp: nc.(*net.TCPConn)}
 	c.remote = c.tcp.RemoteAddr().(*net.TCPAddr)
 	if c.factotum, err = capproto.Dial(f.path); err != nil {
 		f.t.Fatal(err)
