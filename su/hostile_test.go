@@ -171,6 +171,15 @@ func ask(args []string) {
 	case "pam":
 		_, err := must(capproto.Dial(testbed.RPC)).Start(capproto.Start{User: "bob"})
 		fmt.Println("error:", err)
+	case "terminal":
+		f := os.Stdin
+		if args[1] != "its own" {
+			f = must(os.OpenFile(args[1], unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0))
+		}
+		c := must(capproto.Dial(testbed.RPC))
+		must(0, c.StartSu("bob", false, f))
+		must(0, c.Converse(func(capproto.Prompt) (string, error) { return testbed.Password, nil }))
+		fmt.Println("at", must(os.Readlink("/proc/self/fd/0")))
 	case "nothing":
 		_, err := must(capproto.Dial(testbed.RPC)).AuthInfo()
 		fmt.Println("error:", err)
@@ -471,5 +480,45 @@ func TestSuEndsItsShellWhenItIsTold(t *testing.T) {
 	}
 	if !testbed.Eventually(func() bool { return b.Sh(t, "pgrep -u bob -x sh || true") == "" }) {
 		t.Error("the shell lives on")
+	}
+}
+
+// TestATerminalIsNamedOnlyIfItIsTheCallers in the log, and to PAM.
+func TestATerminalIsNamedOnlyIfItIsTheCallers(t *testing.T) {
+	b := up(t)
+	other := b.Start(t, testbed.AsPerson("alice", "sh", "-c", "tty; exec sleep 100")...)
+	other.Expect("/dev/pts/")
+	b.Sh(t, "chown alice "+other.TTY()+"; mkfifo -m 666 /tmp/fifo.$$; mv /tmp/fifo.$$ "+b.Dir+"/fifo")
+	taken := 0
+	for _, path := range []string{"/dev/null", "/etc/hostname", "/", b.Dir + "/fifo", other.TTY(), "/dev/tty", "its own"} {
+		before := b.Logged("user authenticated")
+		term := b.Start(t, testbed.AsPerson("alice", b.Self(t), "ask", "terminal", path)...)
+		said := term.Expect(`at /dev/\S+|a descriptor that is neither a TCP socket nor a terminal`)
+		term.Wait()
+		own, ok := strings.CutPrefix(said, "at /dev/")
+		if !ok {
+			continue
+		}
+		taken++
+		if !testbed.Eventually(func() bool { return b.Logged("user authenticated") > before }) {
+			t.Fatalf("%s: not in the log", path)
+		}
+		lines := strings.Split(b.Log(), "\n")
+		for i := len(lines) - 1; i >= 0; i-- {
+			if !strings.Contains(lines[i], "user authenticated") {
+				continue
+			}
+			want := `tty=""`
+			if path == "its own" {
+				want = "tty=" + own
+			}
+			if !strings.HasSuffix(lines[i], want) {
+				t.Errorf("%s: %s, want %s", path, lines[i], want)
+			}
+			break
+		}
+	}
+	if taken < 2 {
+		t.Errorf("%d descriptors are taken, want at least the two of terminals", taken)
 	}
 }

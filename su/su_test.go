@@ -20,6 +20,8 @@ func up(t *testing.T) *testbed.Bed {
 
 func TestAliceBecomesBobByHisPassword(t *testing.T) {
 	b := up(t)
+	records := func() string { return b.Sh(t, "cksum /var/log/lastlog /var/log/wtmp /run/utmp 2>&1 || true") }
+	before := records()
 	term := b.Start(t, testbed.AsPerson("alice", b.Bin("su"), "-c", "id; tty; echo HOME=$HOME; cat /proc/self/loginuid", "bob")...)
 	term.Expect("Password: ")
 	tty := term.TTY()
@@ -39,6 +41,9 @@ func TestAliceBecomesBobByHisPassword(t *testing.T) {
 	}
 	b.WantLog(t, `user authenticated.*service=su caller=alice user=bob tty=pts/`)
 	b.WantLog(t, "session closed")
+	if after := records(); after != before { // su(1) of util-linux writes nothing there
+		t.Errorf("records of logins: %s, before: %s", after, before)
+	}
 	if !testbed.Eventually(func() bool { return len(b.Pids("factotum-pam")) == 0 }) {
 		t.Error("a PAM worker is left")
 	}

@@ -217,12 +217,18 @@ func TestLimitsAreInTheGrantAndNoneIsRaised(t *testing.T) {
 }
 
 func TestSuIsRefusedWhereNothingCanBeBound(t *testing.T) {
-	b := localBench(nil)
-	b.caps.bind = nil
-	f := b.bob(t)
-	f.wantCode(capproto.CodeAccount, suMsg("start"))
-	if len(b.workers) != 0 {
-		t.Error("there is a worker")
+	for proto, workers := range map[string]int{"su": 0, "doas": 0, "passwd": 1} {
+		b := localBench(nil)
+		b.gen.conf.Local = map[string]config.Binding{proto: {Service: proto, Proto: proto}}
+		b.caps.bind = nil
+		f := b.bob(t)
+		if r, _ := f.ask(startMsg(proto, "user", "alice")); workers == 0 && (r.Verb != "error" || r.Get("code") != capproto.CodeAccount || !strings.Contains(r.Get("text"), "the kernel's capability device, which cannot bind")) {
+			t.Errorf("%s is answered by %v", proto, r)
+		}
+		if len(b.workers) != workers {
+			t.Errorf("%s has %d workers", proto, len(b.workers))
+		}
+		f.hangUp()
 	}
 }
 
