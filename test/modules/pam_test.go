@@ -34,6 +34,9 @@ type row struct {
 	program    string // what is not everywhere
 }
 
+// ga makes a user's file of google-authenticator(1).
+const ga = `printf 'JBSWY3DPEHPK3PXP\n" TOTP_AUTH\n12345678\n' >/run/ga.fresh`
+
 var rows = []row{
 	{module: "none", observe: `id; umask; pwd; cat /proc/self/limits; echo $SHELL $USER $LOGNAME $HOME; env | grep -vE '^(SSH_|_=|TERM|XDG|OLDPWD|PWD|SHLVL|MAIL|LANG)' | sort; echo $0; grep -E '^(Sig(Ign|Blk)|NoNewPrivs|Seccomp:|Cap(Inh|Prm|Eff|Bnd|Amb))' /proc/self/status`, shows: `uid=\d+\(alice\)[\s\S]*NoNewPrivs`},
 	{module: "pam_umask", last: "session optional pam_umask.so umask=0027 nousergroups", observe: "umask", shows: `(?m)^0027`},
@@ -108,6 +111,11 @@ END`,
 		observe: "echo let in", shows: `(?i)locked|denied|incorrect`},
 	{module: "pam_oath", last: "auth required pam_oath.so usersfile=/run/users.oath window=20 digits=6", setup: "printf 'HOTP alice - 3132333435363738393031323334353637383930\n' >/run/users.oath; chmod 600 /run/users.oath; cp /run/users.oath /run/users.fresh",
 		before: "cp /run/users.fresh /run/users.oath", answers: []string{"755224"}, observe: "echo let in", shows: `let in`},
+	{module: "pam_google_authenticator", last: "auth required pam_google_authenticator.so secret=/run/ga user=root", setup: ga,
+		before: "install -m 400 /run/ga.fresh /run/ga", answers: []string{"12345678"}, observe: "echo let in", shows: `let in`,
+		after: "grep -c 12345678 /run/ga || true", afterShows: "^0$"}, // a code for emergencies is good once
+	{module: "pam_google_authenticator, a wrong code", last: "auth required pam_google_authenticator.so secret=/run/ga user=root", setup: ga,
+		before: "install -m 400 /run/ga.fresh /run/ga", answers: []string{"87654321"}, observe: "echo let in", shows: `(?i)incorrect|denied`},
 	{module: "pam_oath, a wrong code", last: "auth required pam_oath.so usersfile=/run/users.oath window=20 digits=6", setup: "printf 'HOTP alice - 3132333435363738393031323334353637383930\n' >/run/users.oath; chmod 600 /run/users.oath",
 		answers: []string{"000000"}, observe: "echo let in", shows: `(?i)incorrect|denied`},
 }
@@ -265,7 +273,7 @@ func (s *site) ssh(port string) func(*testing.T, row) string {
 	return func(t *testing.T, r row) string {
 		t.Helper()
 		ask := filepath.Join(t.TempDir(), "ask")
-		script := "#!/bin/sh\ncase $1 in *OATH*) echo " + strings.Join(r.answers, " ") + " ;; *assword*) echo " + password + " ;; esac\n"
+		script := "#!/bin/sh\ncase $1 in *OATH*|*erification*) echo " + strings.Join(r.answers, " ") + " ;; *assword*) echo " + password + " ;; esac\n"
 		if err := os.WriteFile(ask, []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
