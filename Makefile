@@ -173,6 +173,16 @@ many-sessions: all
 test-limits: all
 	P9AUTH_LIMITS=all $(GO) test -count=1 -timeout 60m -v -run 'LackOfTasks' ./test/daemon
 
+# Faults at random steps of a login, FAULTS by each front end: 20000 are all. Two a second.
+FAULTS ?= 400
+test-faults: all
+	$(GO) test -count=1 -timeout 6h -v -run AnyStep ./test/faults -faults $(FAULTS)
+
+# Logins while programs are killed and replaced: make soak SOAK=20000.
+SOAK ?= 2000
+soak: all
+	$(GO) test -count=1 -timeout 12h -v -run NoLoginIsLost ./test/faults -soak $(SOAK)
+
 # The switch of port 22, cut before each of its commands.
 test-switch: all
 	P9AUTH_CUTS=all $(GO) test -count=1 -timeout 30m -v -run Port22 ./test/script
@@ -238,4 +248,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-switch test-site test-openssh test-clients check demo bench vm-test vm-boot kernel-grantid install deb clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults soak test-switch test-site test-openssh test-clients check demo bench vm-test vm-boot kernel-grantid install deb clean

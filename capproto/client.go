@@ -33,7 +33,8 @@ var patience = 30 * time.Second
 // that the process has now, see SO_PEERCRED in unix(7).
 func Dial(path string) (*Client, error) {
 	c, err := connect(path)
-	for end := time.Now().Add(patience); errors.Is(err, syscall.EAGAIN) && time.Now().Before(end); {
+	again := func() bool { return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR) }
+	for end := time.Now().Add(patience); again() && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond) // too many connect at once, see connect(2)
 		c, err = connect(path)
 	}

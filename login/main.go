@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"p9auth/capproto"
 	"p9auth/internal/capuse"
@@ -80,7 +79,7 @@ func main() {
 		}
 		fmt.Fprintf(os.Stderr, "login: %v\n", err)
 		// Whoever started us starts us again at once; let a person read.
-		if term.IsTerminal(0) {
+		if isTerminal(0) {
 			time.Sleep(time.Second)
 		}
 		os.Exit(1)
@@ -138,7 +137,7 @@ func login(o options) error {
 		return err
 	}
 	defer client.Close()
-	if !term.IsTerminal(0) {
+	if !isTerminal(0) {
 		return errors.New("standard input is not a terminal")
 	}
 	// Caught and dropped rather than ignored: what is ignored stays so in the

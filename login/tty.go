@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"p9auth/capproto"
+	"p9auth/internal/sys"
 )
 
 // A tty is the terminal that the person sits at.
@@ -30,8 +31,13 @@ const maxLine = 4096
 
 func newTTY(in *os.File, out io.Writer) *tty {
 	t := &tty{in: in, out: out, r: bufio.NewReaderSize(in, maxLine)}
-	t.saved, _ = term.GetState(int(in.Fd()))
+	sys.Again(func() (err error) { t.saved, err = term.GetState(int(in.Fd())); return err })
 	return t
+}
+
+// isTerminal is isatty(3).
+func isTerminal(fd int) bool {
+	return sys.Again(func() error { _, err := unix.IoctlGetTermios(fd, unix.TCGETS); return err }) == nil
 }
 
 // giveUpAfter ends the process when the person takes too long.
@@ -68,6 +74,7 @@ func (t *tty) flush() {
 func (t *tty) ask(question string) (string, error) {
 	t.print(question)
 	line, err := t.r.ReadSlice('\n')
+	defer clear(line)
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull):
 		return "", errors.New("the line is too long")
@@ -81,20 +88,27 @@ func (t *tty) ask(question string) (string, error) {
 // quick must not have the answer on the screen. What was typed ahead counts.
 func (t *tty) askHidden(question string) (string, error) {
 	fd := int(t.in.Fd())
-	if shown, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
-		hidden := *shown
-		hidden.Lflag &^= unix.ECHO
-		unix.IoctlSetTermios(fd, unix.TCSETS, &hidden)
-		defer unix.IoctlSetTermios(fd, unix.TCSETS, shown)
-	}
-	t.print(question)
-	b, err := term.ReadPassword(fd)
+	var shown *unix.Termios
+	err := sys.Again(func() (err error) { shown, err = unix.IoctlGetTermios(fd, unix.TCGETS); return err })
 	if err != nil {
-		return "", errors.New("the line was hung up")
+		return "", fmt.Errorf("the terminal: %w", err)
 	}
-	defer clear(b)
-	t.print("\n")
-	return string(b), nil
+	set := func(to *unix.Termios) error {
+		return sys.Again(func() error { return unix.IoctlSetTermios(fd, unix.TCSETS, to) })
+	}
+	hidden := *shown
+	hidden.Lflag &^= unix.ECHO
+	hidden.Lflag |= unix.ICANON | unix.ISIG
+	hidden.Iflag |= unix.ICRNL
+	if err := set(&hidden); err != nil {
+		return "", fmt.Errorf("the terminal: %w", err)
+	}
+	defer set(shown)
+	answer, err := t.ask(question)
+	if err == nil {
+		t.print("\n")
+	}
+	return answer, err
 }
 
 // say is the person's side of the PAM conversation.

@@ -2,8 +2,6 @@
  * What become says when something fails, on standard error, and how it ends.
  */
 
-#include <asm/errno.h>
-
 /* In the words of Go's syscall.Errno, which the rest of the suite speaks. */
 static const char *words(long e)
 {

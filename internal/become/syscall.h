@@ -3,6 +3,7 @@
  * does not have is 0.
  */
 
+#include <asm/errno.h>
 #include <asm/unistd.h>
 
 /* System calls. They return -errno, as the kernel does. */
@@ -42,4 +43,15 @@ static long call(long nr, u64 a, u64 b, u64 c, u64 d, u64 e)
 #error "become is for x86-64 and arm64"
 #endif
 
-#define SYS(name, a, b, c, d, e) call(__NR_##name, (u64)(a), (u64)(b), (u64)(c), (u64)(d), (u64)(e))
+/* None of become's calls does a part of its work and is interrupted then. */
+static long again(long nr, u64 a, u64 b, u64 c, u64 d, u64 e)
+{
+	long r;
+
+	do
+		r = call(nr, a, b, c, d, e);
+	while (r == -EINTR);
+	return r;
+}
+
+#define SYS(name, a, b, c, d, e) again(__NR_##name, (u64)(a), (u64)(b), (u64)(c), (u64)(d), (u64)(e))

@@ -37,7 +37,9 @@ const Patience = 30 * time.Second
 type Bed struct {
 	Dir string // holds log/ and keys/
 	Top string // the source tree
-	ns  string // its mount namespace
+	// Programs is the folder of our programs where it is not bin of the source tree.
+	Programs string
+	ns       string // its mount namespace
 }
 
 // Up starts a testbed and has it taken down at the end of the test. It skips
@@ -145,7 +147,12 @@ func (b *Bed) Write(tb testing.TB, path, text string) {
 }
 
 // Bin is the path of one of our programs.
-func (b *Bed) Bin(name string) string { return filepath.Join(b.Top, "bin", name) }
+func (b *Bed) Bin(name string) string {
+	if b.Programs != "" {
+		return filepath.Join(b.Programs, name)
+	}
+	return filepath.Join(b.Top, "bin", name)
+}
 
 // Log is factotum's log so far.
 func (b *Bed) Log() string {
@@ -291,6 +298,9 @@ func (t *Term) Send(s string) {
 		t.tb.Errorf("send %q: %v", s, err)
 	}
 }
+
+// Type types something at a program that may have ended.
+func (t *Term) Type(s string) { t.pty.WriteString(s) }
 
 // Expect waits until the screen shows something that matches, after what was
 // expected before. It returns the match.

@@ -300,12 +300,10 @@ func (c *conversation) dropWorker() {
 		c.worker = nil
 		w.Abandon()
 		if c.session == nil {
-			c.leaving.Go(func() {
-				for range w.Events() {
-				}
-			})
+			c.leaving.Go(func() { discard(w.Events()) })
 		}
 	}
+	c.dropFresh()
 	c.question = false
 }
 

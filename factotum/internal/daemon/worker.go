@@ -24,3 +24,20 @@ type Worker interface {
 	// PID is the worker's process, for the log.
 	PID() int
 }
+
+// discard hears a worker out whom nobody listens to. A terminal that comes along is closed.
+func discard(events <-chan pamwire.Event) {
+	for e := range events {
+		if b, ok := e.(pamwire.Begun); ok && b.TTY != nil {
+			b.TTY.Close()
+		}
+	}
+}
+
+// dropFresh closes the terminal's descriptor that no reply has taken along.
+func (c *conversation) dropFresh() {
+	if f := c.fresh; f != nil {
+		c.fresh = nil
+		c.leaving.Go(func() { f.Close() }) // as in reply
+	}
+}

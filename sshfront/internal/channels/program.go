@@ -29,7 +29,7 @@ func (x *sshChannel) start(kind string, e userlink.Exec) bool {
 			x.started, x.then = true, func() { x.apologize(err) }
 			return true
 		}
-		x.s.log("No session: %v", err)
+		x.s.failed("No session", err)
 		return false
 	}
 	x.started, x.proc, x.env, x.then = true, proc, nil, x.begin

@@ -58,8 +58,9 @@ type User interface {
 type Options struct {
 	// Settings are the ones that hold for the user, as factotum gave them.
 	Settings *sshdconf.Connection
-	// Log writes a line to the log; nil discards.
-	Log func(format string, a ...any)
+	// Log writes a line to the log, and Error one of something that does not work; nil
+	// discards.
+	Log, Error func(format string, a ...any)
 	// Interactive is called once, when the first session starts, and says
 	// whether it has a terminal: for IPQoS. nil: nobody cares.
 	Interactive func(tty bool)
@@ -82,8 +83,10 @@ var (
 // returns nil), because the client does not answer or does nothing, or because
 // the user process has ended or could not be started. It closes conn and user.
 func Serve(conn *ssh.ServerConn, chans <-chan ssh.NewChannel, reqs <-chan *ssh.Request, user User, opt Options) error {
-	if opt.Log == nil {
-		opt.Log = func(string, ...any) {}
+	for _, log := range []*func(string, ...any){&opt.Log, &opt.Error} {
+		if *log == nil {
+			*log = func(string, ...any) {}
+		}
 	}
 	s := &service{conn: conn, user: user, set: opt.Settings, opt: opt, forwards: map[forward]userlink.Listener{},
 		watched: map[*activity]bool{},
@@ -162,6 +165,7 @@ type service struct {
 	noMore   bool // no-more-sessions@openssh.com
 	agent    bool
 	started  bool // a session
+	warned   bool // the log has an error of this connection
 	forwards map[forward]userlink.Listener
 	all      *activity          // of ChannelTimeout global, or nil
 	watched  map[*activity]bool // where all is not nil
@@ -312,6 +316,18 @@ func refusal(err error) (ssh.RejectionReason, string) {
 		reason = ssh.Prohibited
 	}
 	return reason, err.Error()
+}
+
+// failed logs what the user process could not do, as an error once: what it says is the
+// user's, who could have it said without end.
+func (s *service) failed(what string, err error) {
+	s.mu.Lock()
+	log := s.opt.Log
+	if !s.warned && !userlink.Prohibited(err) {
+		s.warned, log = true, s.opt.Error
+	}
+	s.mu.Unlock()
+	log("%s: %.200s", what, err.Error())
 }
 
 func (s *service) log(format string, a ...any) { s.opt.Log("%s", fmt.Sprintf(format, a...)) }

@@ -171,7 +171,7 @@ func (x *sshChannel) ptyReq(payload []byte) bool {
 	}
 	p, err := x.s.user.PTY(m.Term, userlink.Size{Cols: m.Cols, Rows: m.Rows, Width: m.Width, Height: m.Height}, []byte(m.Modes))
 	if err != nil {
-		x.s.log("No terminal: %v", err)
+		x.s.failed("No terminal", err)
 		// Where there is no user process, start tells the client why.
 		return x.s.userGone()
 	}

@@ -144,6 +144,7 @@ func serveConnection(conf *control.Config) (int, error) {
 	err = channels.Serve(conn, chans, reqs, user, channels.Options{
 		Settings:    c.user,
 		Log:         func(format string, a ...any) { sshlog.Printf(sshdconf.LogVerbose, format, a...) },
+		Error:       func(format string, a ...any) { sshlog.Printf(sshdconf.LogError, format, a...) },
 		Interactive: c.setQoS,
 		HostKeys:    c.hostKeys,
 		Prove:       c.factotum.Prove,

@@ -105,14 +105,19 @@ func (q *quickAck) readFile(b []byte) (int, error) {
 	return n, err
 }
 
-// Write writes all of b.
-func (q *quickAck) Write(b []byte) (int, error) {
-	if !q.off.Load() {
-		return q.Conn.Write(b)
+// Write writes all of b. A client that cannot be written to would be waited for in vain,
+// as it waits for us: whoever reads comes to the end of what it has sent.
+func (q *quickAck) Write(b []byte) (n int, err error) {
+	if q.off.Load() {
+		n, err = q.file.Write(b)
+	} else {
+		n, err = q.Conn.Write(b)
 	}
-	n, err := q.file.Write(b)
 	if errors.Is(err, os.ErrClosed) {
 		err = net.ErrClosed
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		q.raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RD) })
 	}
 	return n, err
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"p9auth/capproto"
@@ -38,7 +39,8 @@ type child struct {
 	early   bool // not authenticated: takes up its place
 	timeout bool // LoginGraceTime is over
 
-	redeemer bool // it has asked for its session process; serve's alone
+	killed   atomic.Bool // by us, which is logged
+	redeemer bool        // it has asked for its session process; serve's alone
 }
 
 // id names the connection in sshd's words.
@@ -183,6 +185,7 @@ func (c *child) hangUp() {
 // violation ends a process that does not keep to the protocol.
 func (c *child) violation(err error) {
 	sshlog.Printf(sshdconf.LogError, "session process %d for %s broke the rules and is killed: %v", c.process.Pid, c.id(), err)
+	c.killed.Store(true)
 	c.process.Kill()
 }
 

@@ -22,8 +22,12 @@ func (c *child) crashed(st *os.ProcessState) bool {
 	level := sshdconf.LogDebug1
 	crash := slices.Contains([]syscall.Signal{
 		unix.SIGSEGV, unix.SIGBUS, unix.SIGTRAP, unix.SIGSYS, unix.SIGFPE, unix.SIGILL, unix.SIGABRT}, ws.Signal())
-	if crash {
+	switch {
+	case crash:
 		level = sshdconf.LogError
+	case ws.Signal() == unix.SIGKILL && !c.killed.Load():
+		// Such as the kernel's, for want of memory. sshd does not say so.
+		level = sshdconf.LogInfo
 	}
 	sshlog.Printf(level, "session process %d for %s killed by signal %d", st.Pid(), c.id(), ws.Signal())
 	return crash

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/userlink"
 )
 
@@ -55,9 +56,10 @@ func (p *ptyPair) control(f func(fd int) error) error {
 // newPTY is the terminal of a master, see pty(7).
 func newPTY(fd int) (*ptyPair, error) {
 	p := &ptyPair{master: os.NewFile(uintptr(fd), "ptmx")}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	var n int
+	err := sys.Again(func() (err error) { n, err = unix.IoctlGetInt(fd, unix.TIOCGPTN); return err })
 	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+		err = sys.Again(func() error { return unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0) })
 	}
 	if err != nil {
 		p.close()
@@ -65,19 +67,31 @@ func newPTY(fd int) (*ptyPair, error) {
 	}
 	p.name = fmt.Sprintf("/dev/pts/%d", n)
 	// By the master rather than by name: there may be several devpts.
-	slave, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	if e != 0 {
+	var slave uintptr
+	err = sys.Again(func() (err error) {
+		slave, err = ioctl(fd, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+		return err
+	})
+	if err != nil {
 		p.close()
-		return nil, fmt.Errorf("open %s: %w", p.name, e)
+		return nil, fmt.Errorf("open %s: %w", p.name, err)
 	}
 	p.slave = os.NewFile(slave, p.name)
 	return p, nil
 }
 
+// ioctl is ioctl(2) with a number for its argument, where the answer is one.
+func ioctl(fd int, request, arg uintptr) (uintptr, error) {
+	n, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, arg)
+	if e != 0 {
+		return 0, e
+	}
+	return n, nil
+}
+
 func setSize(fd int, s userlink.Size) error {
-	return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{
-		Col: uint16(s.Cols), Row: uint16(s.Rows), Xpixel: uint16(s.Width), Ypixel: uint16(s.Height),
-	})
+	size := unix.Winsize{Col: uint16(s.Cols), Row: uint16(s.Rows), Xpixel: uint16(s.Width), Ypixel: uint16(s.Height)}
+	return sys.Again(func() error { return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &size) })
 }
 
 // openPTY answers the request: RFC 4254 section 6.2.
@@ -105,12 +119,13 @@ func (u *userProcess) openPTY(id uint32, r userlink.OpenPTY) (userlink.Answer, e
 	}
 	p.term = r.Term
 	err = p.control(func(fd int) error {
-		t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+		var t *unix.Termios
+		err := sys.Again(func() (err error) { t, err = unix.IoctlGetTermios(fd, unix.TCGETS); return err })
 		if err != nil {
 			return err
 		}
 		setModes(t, r.Modes)
-		if err := unix.IoctlSetTermios(fd, unix.TCSETS, t); err != nil {
+		if err := sys.Again(func() error { return unix.IoctlSetTermios(fd, unix.TCSETS, t) }); err != nil {
 			return err
 		}
 		return setSize(fd, r.Size)

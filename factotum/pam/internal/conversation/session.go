@@ -89,7 +89,10 @@ func (c *Conversation) serve(s *session.Session) {
 	c.closing = true
 	s.Close()
 	c.end()
-	c.say(pamwire.Closed{})
+	if c.say(pamwire.Closed{}) != nil {
+		// factotum, which would log it, has ended or was started anew since.
+		log.Info("session closed", "user", c.account.Name, "service", c.login.Service)
+	}
 }
 
 // descriptor is that of the socket to factotum, or -1.

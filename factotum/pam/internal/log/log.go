@@ -16,6 +16,9 @@ import (
 // output is where lines go.
 var output io.Writer = os.Stderr
 
+// Info logs what is as it should be.
+func Info(msg string, attrs ...any) { line("INFO", msg, attrs) }
+
 // Warn logs what is wrong and does not end the session. attrs are names and values in
 // turn.
 func Warn(msg string, attrs ...any) { line("WARN", msg, attrs) }

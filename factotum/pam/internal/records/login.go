@@ -155,10 +155,11 @@ func (l Login) End(before Before, now time.Time) {
 	}
 }
 
-// recorded says whether wtmp has got such a record since.
+// recorded says whether wtmp has got such a record since, by a module: it names this
+// process or the session's. Another session may have ended at the same line meanwhile.
 func (l Login) recorded(before Before, typ int) bool {
 	for _, r := range Since(l.Places.Wtmp, before.wtmp) {
-		if r.Type == typ && r.Line == l.line() {
+		if r.Type == typ && r.Line == l.line() && (r.PID == l.PID || r.PID == os.Getpid()) {
 			return true
 		}
 	}
