@@ -94,8 +94,8 @@ func newTable() []keyword {
 
 		// The protocol.
 		{"HostKey", true, kind{set: setHostKey, each: true, show: list(func(s *Settings) []string { return s.HostKeys })}},
-		{"SecurityKeyProvider", true, kind{set: setProvider, show: text(func(s *Settings) *string { return &s.SecurityKeyProvider })}},
-		{"HostKeyAgent", true, kind{set: setHostKeyAgent, show: text(func(s *Settings) *string { return &s.HostKeyAgent })}},
+		{"SecurityKeyProvider", true, fileOr("internal", func(s *Settings) *string { return &s.SecurityKeyProvider })},
+		{"HostKeyAgent", true, fileOr("SSH_AUTH_SOCK", func(s *Settings) *string { return &s.HostKeyAgent })},
 		{"HostCertificate", true, kind{set: setHostCert, each: true, show: list(func(s *Settings) []string { return s.HostCertificates })}},
 		{"HostKeyAlgorithms", true, algorithms(pubkeyAlgos(), func(s *Settings) *[]string { return &s.HostKeyAlgorithms })},
 		{"KexAlgorithms", true, algorithms(kexAlgos(), func(s *Settings) *[]string { return &s.KexAlgorithms })},

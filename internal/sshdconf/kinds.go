@@ -165,14 +165,17 @@ func duration(at func(*Settings) *time.Duration, zero string) kind {
 }
 
 // file reads a path, made absolute, or "none".
-func file(at func(*Settings) *string) kind {
+func file(at func(*Settings) *string) kind { return fileOr("", at) }
+
+// fileOr is a file, or a word that is taken as it is.
+func fileOr(word string, at func(*Settings) *string) kind {
 	return kind{
 		set: func(s *Settings, a *args) error {
 			v, err := a.next()
-			if err != nil {
-				return err
+			if err == nil && v != word {
+				v, err = absolute(v)
 			}
-			*at(s), err = absolute(v)
+			*at(s) = v
 			return err
 		},
 		show: text(at),

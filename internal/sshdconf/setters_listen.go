@@ -238,27 +238,6 @@ func setHostKey(s *Settings, a *args) error {
 	return appendFile(&s.HostKeys, a)
 }
 
-func setHostKeyAgent(s *Settings, a *args) error {
-	v, err := a.next()
-	if err == nil && v != "SSH_AUTH_SOCK" {
-		v, err = absolute(v)
-	}
-	s.HostKeyAgent = v
-	return err
-}
-
-func setProvider(s *Settings, a *args) error {
-	v, err := a.next()
-	if err == nil && !strings.EqualFold(v, internalProvider) {
-		v, err = absolute(v)
-	}
-	s.SecurityKeyProvider = v
-	return err
-}
-
-// internalProvider is OpenSSH's own code for security keys.
-const internalProvider = "internal"
-
 func setHostCert(s *Settings, a *args) error {
 	if a.first {
 		s.HostCertificates = nil

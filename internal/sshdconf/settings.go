@@ -128,7 +128,7 @@ func defaults() *Settings {
 			Max: 10 * time.Minute, Min: 15 * time.Second, MaxSources4: 65536, MaxSources6: 65536},
 		TCPKeepAlive: true,
 
-		SecurityKeyProvider: internalProvider,
+		SecurityKeyProvider: "internal",
 		HostKeys: []string{"/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ecdsa_key",
 			"/etc/ssh/ssh_host_ed25519_key"},
 		HostKeyAlgorithms:   pubkeyAlgos().defaults,
