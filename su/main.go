@@ -74,7 +74,11 @@ func su(o options) error {
 	if err := client.Session(); err != nil {
 		return err
 	}
-	if err := client.Converse(converse.Say); err != nil {
+	say := converse.Say
+	if !o.login || o.hasCommand {
+		say = sayNoNews
+	}
+	if err := client.Converse(say); err != nil {
 		return err
 	}
 	a, err := client.AuthInfo()
@@ -88,6 +92,15 @@ func su(o options) error {
 		fmt.Fprintf(os.Stderr, "su: warning: cannot change directory to %s: %s\n", a.Home, a.NoHome)
 	}
 	return watch(client, a, o, fds)
+}
+
+// sayNoNews leaves out what the session's modules tell a person who logs in, such as the
+// time of the last login.
+func sayNoNews(p capproto.Prompt) (string, error) {
+	if p.Style == capproto.Info {
+		return "", nil
+	}
+	return converse.Say(p)
 }
 
 // terminal is the first of the standard descriptors that is a terminal, or nil.

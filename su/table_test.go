@@ -80,7 +80,7 @@ func (r row) play(t *testing.T, b *testbed.Bed, su string) string {
 	text = strings.ReplaceAll(text, su, "SU")
 	// The words differ where the program cannot be executed, and our page has another name.
 	text = strings.NewReplacer("become: cannot execute ", "su: failed to execute ", "no such file", "No such file", "permission denied", "Permission denied", "exec format", "Exec format", "p9su(1)", "su(1)").Replace(text)
-	return regexp.MustCompile(`(/proc/|pid |pipe:\[|\[)\d+`).ReplaceAllString(text, "${1}N")
+	return regexp.MustCompile(`(/proc/|/dev/pts/|pid |pipe:\[|\[)\d+`).ReplaceAllString(text, "${1}N")
 }
 
 func TestEachOptionDoesWhatUtilLinuxDoes(t *testing.T) {
@@ -96,7 +96,9 @@ useradd -m -s `+b.Dir+`/limited carol; echo carol:open-sesame | chpasswd -c SHA5
 useradd -m -s /bin/sh -d /nowhere dora; echo dora:open-sesame | chpasswd -c SHA512 -s 1000
 useradd -m -s '' erik; echo erik:open-sesame | chpasswd -c SHA512 -s 1000
 useradd -m -s /bin/nosuch finn
-useradd -m -s /usr/sbin/nologin gwen`)
+useradd -m -s /usr/sbin/nologin gwen
+echo 'session optional pam_echo.so What is new' >>/etc/pam.d/su
+echo 'carol - priority 19' >>/etc/security/limits.conf`)
 	pw := testbed.Password + "\n"
 	for _, r := range []row{
 		{who: "alice", args: []string{"-c", probePath, "bob"}, typed: pw},

@@ -93,14 +93,10 @@ func (e effects) limit(before effects, i int) *pamwire.Limit {
 	return nil
 }
 
-// apply gives the session's process what has changed since before. The pidfd says
-// whether the pid is still that process's. It returns the limits that only the process
-// itself can set, as this one lacks CAP_SYS_RESOURCE.
-func (e effects) apply(before effects, pid int, pidfd *os.File) (own pamwire.Limits, err error) {
-	ended := func() bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, 0)
-		return err != nil || n != 0
-	}
+// apply gives the session's process what has changed since before, unless it has ended:
+// the pid may be another's then. It returns the limits that only the process itself can
+// set, as this one lacks CAP_SYS_RESOURCE.
+func (e effects) apply(before effects, pid int, ended func() bool) (own pamwire.Limits, err error) {
 	for i, l := range e.limits {
 		if l == before.limits[i] {
 			continue
@@ -151,6 +147,19 @@ func (e effects) move(before effects, pid int, ended func() bool) error {
 		}
 	}
 	return nil
+}
+
+// lowerPriority gives the caller's process a lower priority, where modules have set one:
+// that is no right that the caller lacks. The user's process inherits it.
+func (s *Session) lowerPriority(before, after effects) error {
+	now, err := unix.Getpriority(unix.PRIO_PROCESS, s.Login.PID)
+	if err != nil || s.ended() {
+		return errors.New("the session's process has ended")
+	}
+	if after.nice == before.nice || after.nice <= 20-now {
+		return nil
+	}
+	return setNice(s.Login.PID, after.nice)
 }
 
 // raise makes room for the user's limit of processes. The front end lowers it in

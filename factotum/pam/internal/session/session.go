@@ -80,7 +80,7 @@ func (s *Session) Open() (o pamwire.Opened, err error) {
 	if err := s.Transaction.SetCred(pam.EstablishCred | s.silent); err != nil {
 		return o, s.refused(err)
 	}
-	if err := s.Transaction.OpenSession(s.silent); err != nil {
+	if err := s.openSession(); err != nil {
 		s.Transaction.SetCred(pam.DeleteCred | s.silent)
 		return o, s.refused(err)
 	}
@@ -183,9 +183,9 @@ func (s *Session) opened(before effects, origin origin, defs logindefs.Defs) (o 
 	if s.Login.Local {
 		// The process is the caller's, and must have nothing of the user's.
 		after.describeAll(before, &o)
-		return o, nil
+		return o, s.lowerPriority(before, after)
 	}
-	if o.Limits, err = after.apply(before, s.Login.PID, s.PIDFD); err != nil {
+	if o.Limits, err = after.apply(before, s.Login.PID, s.ended); err != nil {
 		return o, s.cannotGive(err)
 	}
 	if s.Terminal != nil {
