@@ -15,7 +15,7 @@ import (
 )
 
 // patience is how long anything in the guest may take, its boot included.
-const patience = 5 * time.Minute
+var patience = 5 * time.Minute
 
 // A machine is the guest, with a person at its serial console.
 type machine struct {
