@@ -102,7 +102,7 @@ func run(args []string) error {
 		return err
 	}
 	defer s.Close()
-	if err := rights.Enter(slog.Default()); err != nil {
+	if err := rights.Enter(slog.Default(), s.Device()); err != nil {
 		return fmt.Errorf("give up rights: %w", err)
 	}
 	if err := sys.KeepThreads(spareThreads); err != nil {

@@ -61,7 +61,7 @@ func watch(client *capproto.Client, a *capproto.AuthInfo, o options, fds []int) 
 		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(free), "inherited"))
 	}
 	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
-	cmd.Args = []string{"su: redeem", strconv.Itoa(free), capuse.DefaultPath}
+	cmd.Args = []string{"su: redeem", strconv.Itoa(free), capuse.Path()}
 	cmd.Env = []string{}
 	ownSession := o.hasCommand && !o.inSession && a.UID != 0
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: ownSession}

@@ -19,13 +19,26 @@ import (
 // DefaultPath is the capuse file.
 const DefaultPath = "/dev/capuse"
 
-// Where the reason of a refusal is logged, and what serves capuse.
-const (
-	refusalLog = "the kernel's log"
-	servedBy   = "the kernel module p9auth"
-)
+// device is the kernel's.
+var device = way{redeemDevice, deviceBindsNothing, "the kernel's log", "the kernel module p9auth"}
 
-// redeem writes the capability to the kernel's device, which changes the
+// find returns the file to use for that, and how. Where factotum had to do without the
+// device (CapFallback), it serves the capability files at their usual place, where only
+// root could make others; the device, if it has come since, knows none of its
+// capabilities.
+func find(file string) (string, way) {
+	if file == DefaultPath {
+		if _, err := os.Stat(filesPath); err == nil {
+			return filesPath, files
+		}
+	}
+	if st, err := os.Stat(file); err == nil && st.Mode().IsRegular() {
+		return file, files
+	}
+	return file, device
+}
+
+// redeemDevice writes the capability to the kernel's device, which changes the
 // identity of this thread, and executes the target at once.
 //
 // Until the write it returns errors. After it only this thread is the new
@@ -36,7 +49,7 @@ const (
 // could be refused, and Go crashes then. So there is one processor, and this
 // thread keeps it: with RawSyscall the runtime does not notice that the thread
 // is in the kernel.
-func redeem(file, capability string, t Target) error {
+func redeemDevice(file, capability string, t Target) error {
 	c, err := capproto.Parse(capability)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", file, unix.EINVAL)
@@ -81,9 +94,9 @@ func redeem(file, capability string, t Target) error {
 	return nil
 }
 
-// redeemBound fails before it uses the capability up: the device changes the
+// deviceBindsNothing fails before it uses the capability up: the device changes the
 // identity of a thread, and cannot say what that does next.
-func redeemBound(file, _ string) error {
+func deviceBindsNothing(file, _ string) error {
 	return fmt.Errorf("%s cannot bind a capability to a program: %w", file, errors.ErrUnsupported)
 }
 

@@ -2,8 +2,9 @@
 // user that the capability names, running another program.
 //
 // A build tag picks the way: none is the FUSE file system that factotum
-// serves (internal/capfs), capdev is the kernel device (kernel/). Callers
-// cannot tell which they have. It needs no right of its own, and must not be
+// serves (internal/capfs), capdev is the kernel device (kernel/), or that file
+// system where factotum had to do without the device. Callers cannot tell
+// which they have. It needs no right of its own, and must not be
 // called under a seccomp filter, no_new_privs or a tracer.
 package capuse
 
@@ -44,7 +45,8 @@ func Exec(file, capability string, t Target) error {
 	if len(t.Argv) == 0 {
 		return errors.New("redeem: no argv")
 	}
-	return explain(file, redeem(file, capability, t))
+	file, w := find(file)
+	return w.explain(file, w.redeem(file, capability, t))
 }
 
 // Redeem redeems a capability that is bound to a program: it executes that, and
@@ -52,21 +54,35 @@ func Exec(file, capability string, t Target) error {
 // descriptors that the grant names. It fails and returns as Exec does. A grant
 // that is not bound executes nothing, and ends the process with status 126.
 func Redeem(file, capability string) error {
-	return explain(file, redeemBound(file, capability))
+	file, w := find(file)
+	return w.explain(file, w.redeemBound(file, capability))
+}
+
+// Path is the capuse file that is served on this machine, for the program redeem.
+func Path() string {
+	file, _ := find(DefaultPath)
+	return file
+}
+
+// A way is how a capability is redeemed at a capuse file.
+type way struct {
+	redeem      func(file, capability string, t Target) error
+	redeemBound func(file, capability string) error
+	log, by     string // where the reason of a refusal is, and what serves the file
 }
 
 // explain says what an error of capuse(4) means.
-func explain(file string, err error) error {
+func (w way) explain(file string, err error) error {
 	what := ""
 	switch {
 	case errors.Is(err, unix.EPERM):
-		what = "the capability was refused (not for this uid, unknown, or used before); " + refusalLog + " says why"
+		what = "the capability was refused (not for this uid, unknown, or used before); " + w.log + " says why"
 	case errors.Is(err, unix.EINVAL):
 		what = "the capability is malformed"
 	case errors.Is(err, unix.ETIMEDOUT):
 		what = "the capability has expired; log in again"
 	case errors.Is(err, unix.ENOTCONN), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNABORTED):
-		what = fmt.Sprintf("%s is not serving %s; the administrator must start it", servedBy, file)
+		what = fmt.Sprintf("%s is not serving %s; the administrator must start it", w.by, file)
 	default:
 		return fmt.Errorf("redeem: %w", err)
 	}

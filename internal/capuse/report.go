@@ -18,5 +18,6 @@ func Report(r io.Reader) error {
 	if !ok {
 		return fmt.Errorf("redeem: %q", said)
 	}
-	return explain(DefaultPath, fmt.Errorf("%s %s: %w", step, DefaultPath, unix.Errno(said[1])<<8|unix.Errno(said[2])))
+	file, w := find(DefaultPath)
+	return w.explain(file, fmt.Errorf("%s %s: %w", step, file, unix.Errno(said[1])<<8|unix.Errno(said[2])))
 }

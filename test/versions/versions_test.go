@@ -95,8 +95,14 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
+	return machineOf(t, old)
+}
+
+// machineOf is a machine with the programs that other builds, besides ours.
+func machineOf(t *testing.T, other func(*testing.T) string) *machine {
+	t.Helper()
 	if testing.Short() {
-		t.Skip("slow: builds the programs of the last release")
+		t.Skip("slow: builds other programs")
 	}
 	for _, p := range []string{"ssh", "sshpass"} {
 		if _, err := exec.LookPath(p); err != nil {
@@ -106,7 +112,7 @@ func newMachine(t *testing.T) *machine {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, for the testbed")
 	}
-	was := old(t)
+	was := other(t)
 	b := testbed.Up(t)
 	m := &machine{Bed: b, t: t, old: was, now: filepath.Join(b.Top, "bin"), bin: filepath.Join(b.Dir, "bin")}
 	port, err := os.ReadFile(filepath.Join(b.Dir, "ssh_port"))

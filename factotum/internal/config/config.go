@@ -52,6 +52,7 @@ type Config struct {
 	CapabilityLifetime     time.Duration
 	LogLevel               slog.Level
 	RequireBoundGrants     bool // refuse restricted logins where the backend binds nothing
+	CapFallback            bool // FUSE for the capdev backend where there is no device
 }
 
 // A Binding is what a front end may do: which protocol it speaks, "pam" or
@@ -86,6 +87,7 @@ func Default() Config {
 		MaxAuthTries:           6,
 		LoginGraceTime:         2 * time.Minute,
 		CapabilityLifetime:     2 * time.Minute,
+		CapFallback:            true,
 	}
 }
 
@@ -115,13 +117,8 @@ var keywords = map[string]func(*Config, string) error{
 	"maxauthtries":           number(1, 100, func(c *Config) *int { return &c.MaxAuthTries }),
 	"logingracetime":         seconds(1, 3600, func(c *Config) *time.Duration { return &c.LoginGraceTime }),
 	"capabilitylifetime":     seconds(1, 120, func(c *Config) *time.Duration { return &c.CapabilityLifetime }),
-	"requireboundgrants": func(c *Config, v string) error {
-		if v != "yes" && v != "no" {
-			return fmt.Errorf("%q: want yes or no", v)
-		}
-		c.RequireBoundGrants = v == "yes"
-		return nil
-	},
+	"requireboundgrants":     yesOrNo(func(c *Config) *bool { return &c.RequireBoundGrants }),
+	"capfallback":            yesOrNo(func(c *Config) *bool { return &c.CapFallback }),
 	"loglevel": func(c *Config, v string) error {
 		if c.LogLevel.UnmarshalText([]byte(v)) != nil {
 			return fmt.Errorf("%q: want debug, info, warn or error", v)
@@ -169,6 +166,16 @@ func seconds(lo, hi int, f func(*Config) *time.Duration) func(*Config, string) e
 			return fmt.Errorf("%q is not a number of seconds from %d to %d", v, lo, hi)
 		}
 		*f(c) = time.Duration(n) * time.Second
+		return nil
+	}
+}
+
+func yesOrNo(field func(*Config) *bool) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		if v != "yes" && v != "no" {
+			return fmt.Errorf("%q: want yes or no", v)
+		}
+		*field(c) = v == "yes"
 		return nil
 	}
 }
@@ -286,12 +293,12 @@ func (c Config) SessionsForNewUsers() int { return c.MaxSessionsPerUID() / 16 }
 func (c Config) MaxCapsPerUID() int { return max(1, c.MaxCapabilities/2) }
 
 // NeedRestart says what NeedsRestart is about.
-const NeedRestart = "a change of Become, CapabilityLifetime, CapDir, CapHash, MaxCapabilities, MetricsSocket, Socket or StatusSocket needs a restart"
+const NeedRestart = "a change of Become, CapabilityLifetime, CapDir, CapFallback, CapHash, MaxCapabilities, MetricsSocket, Socket or StatusSocket needs a restart"
 
 // NeedsRestart reports whether one configuration cannot follow another without a
 // restart of factotum.
 func NeedsRestart(now, next Config) bool {
 	return now.Become != next.Become || now.CapabilityLifetime != next.CapabilityLifetime || now.CapDir != next.CapDir ||
-		now.CapHash != next.CapHash || now.MaxCapabilities != next.MaxCapabilities || now.MetricsSocket != next.MetricsSocket ||
+		now.CapFallback != next.CapFallback || now.CapHash != next.CapHash || now.MaxCapabilities != next.MaxCapabilities || now.MetricsSocket != next.MetricsSocket ||
 		now.Socket != next.Socket || now.StatusSocket != next.StatusSocket
 }

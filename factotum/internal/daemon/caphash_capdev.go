@@ -5,7 +5,6 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -19,28 +18,48 @@ import (
 	"p9auth/factotum/internal/status"
 )
 
-const backend = "capdev"
+// needsBecome is whether this factotum can do nothing without become.
+const needsBecome = false
 
 // parameters is where the module p9auth shows its parameters, see p9auth(4).
 const parameters = "/sys/module/p9auth/parameters/"
 
-// openCapHash opens the kernel's caphash, which is ours alone in this user
-// namespace from now on. It cannot bind capabilities. The last function that it returns
-// closes it.
-func openCapHash(c config.Config, log status.Log, _ func(error)) (io.Writer, bindFunc, func(), error) {
+// openCapHash opens the kernel's device. While that is missing, as after an update of
+// the kernel for which the module could not be built, it mounts the capability files
+// instead: nobody could log in otherwise. They bind more than the device, not less.
+func openCapHash(c config.Config, log status.Log, gone func(error)) (*backend, error) {
+	b, err := openDevice(c, log)
+	if err == nil || !c.CapFallback || !errors.Is(err, errNoDevice) {
+		return b, err
+	}
+	log.Error("THE KERNEL DEVICE IS MISSING: factotum serves the capability files by FUSE instead, until it is started again with the device there",
+		"error", err.Error(), "see", "CapFallback in factotum.conf(5)")
+	b, fail := mountCapFiles(c, log, gone)
+	if fail != nil {
+		return nil, fmt.Errorf("%w; and not by FUSE either: %w", err, fail)
+	}
+	return b, nil
+}
+
+// errNoDevice is that there is no device: the module is not loaded.
+var errNoDevice = errors.New("load the kernel module p9auth (modprobe p9auth), or use a factotum built with the FUSE backend")
+
+// openDevice opens the kernel's caphash, which is ours alone in this user
+// namespace from now on. It cannot bind capabilities.
+func openDevice(c config.Config, log status.Log) (*backend, error) {
 	f, err := os.OpenFile(c.CapHash, os.O_WRONLY, 0)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, nil, fmt.Errorf("%w: load the kernel module p9auth (modprobe p9auth), or use a factotum built with the FUSE backend", err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+		return nil, fmt.Errorf("%w: %w", err, errNoDevice)
 	case errors.Is(err, unix.EBUSY):
-		return nil, nil, nil, fmt.Errorf("%w: another process has it open", err)
+		return nil, fmt.Errorf("%w: another process has it open", err)
 	case err != nil:
-		return nil, nil, nil, err
+		return nil, err
 	}
 	// The bounds of the configuration are the device's to keep.
 	setParameter("lifetime", int(c.CapabilityLifetime/time.Second), log.Logger)
 	setParameter("max", c.MaxCapabilities, log.Logger)
-	return f, nil, func() { f.Close() }, nil
+	return &backend{"capdev", f, nil, func() { f.Close() }}, nil
 }
 
 // setParameter gives the module a parameter. In a container that may fail:

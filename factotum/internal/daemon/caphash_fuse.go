@@ -3,7 +3,6 @@
 package daemon
 
 import (
-	"io"
 	"os"
 	"path/filepath"
 
@@ -12,37 +11,11 @@ import (
 	"p9auth/internal/capfs"
 )
 
-const backend = "fuse"
+// needsBecome is whether this factotum can do nothing without become.
+const needsBecome = true
 
-// openCapHash mounts the capability files and opens caphash, before anything
-// else is done. Of the functions that it returns one binds capabilities, the
-// other takes the files away. It calls gone when the files are lost for good.
-func openCapHash(c config.Config, log status.Log, gone func(error)) (io.Writer, bindFunc, func(), error) {
-	become, err := os.ReadFile(c.Become)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	fs, err := capfs.Mount(c.CapDir, capfs.Options{
-		Become: become, MaxCaps: c.MaxCapabilities, Lifetime: c.CapabilityLifetime, Log: log.Logger,
-		Redeemed: func(args ...any) { log.Event(status.CapabilityRedeemed, args...) },
-		Refused:  func(args ...any) { log.Event(status.CapabilityRefused, args...) },
-		Lost:     func(reason string) { log.Event(status.CapabilitiesLost, "dir", c.CapDir, "reason", reason) },
-		Gone:     gone,
-	})
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	f, err := fs.OpenHash()
-	if err != nil {
-		fs.Unmount(c.CapDir)
-		return nil, nil, nil, err
-	}
-	return f, fs.Bind, func() {
-		f.Close()
-		if err := fs.Unmount(c.CapDir); err != nil {
-			log.Error("unmount the capability files", "error", err.Error())
-		}
-	}, nil
+func openCapHash(c config.Config, log status.Log, gone func(error)) (*backend, error) {
+	return mountCapFiles(c, log, gone)
 }
 
 // MountCaps mounts the capability files at dir, and nothing else is served. The

@@ -95,19 +95,19 @@ func start(file string, given []*net.UnixListener) (*Server, error) {
 	for _, why := range traceable(conf) {
 		log.Warn("a front end can be traced", "reason", why)
 	}
-	log.Info("factotum is ready", "socket", conf.Socket, "backend", backend)
+	log.Info("factotum is ready", "socket", conf.Socket, "backend", s.backend.name)
 	return s, nil
 }
 
 // open takes what factotum needs: caphash first, then the sockets.
 func (s *Server) open(given []*net.UnixListener) error {
 	conf := s.gen.Load().conf
-	hash, bind, unmount, err := openCapHash(conf, s.log, s.fail)
+	b, err := openCapHash(conf, s.log, s.fail)
 	if err != nil {
 		return err
 	}
-	s.caps.hash, s.caps.bind, s.unmount = hash, bind, unmount
-	if bind == nil {
+	s.backend, s.caps.hash, s.caps.bind = *b, b.hash, b.bind
+	if b.bind == nil {
 		s.log.Warn(bindsNothing(conf.RequireBoundGrants))
 	}
 	if err := s.view(); err != nil {

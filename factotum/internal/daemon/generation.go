@@ -32,7 +32,7 @@ func newGeneration(c config.Config, log *slog.Logger) (*generation, error) {
 		return nil, err
 	}
 	programs := []string{c.PAMWorker}
-	if backend == "fuse" {
+	if needsBecome {
 		programs = append(programs, c.Become)
 	}
 	for _, p := range programs {

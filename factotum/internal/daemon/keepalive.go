@@ -26,7 +26,7 @@ type path struct {
 func (s *Server) KeepAlive(interval time.Duration, alive func(), quit <-chan struct{}) {
 	conf := s.gen.Load().conf // what is used of it needs a restart to change
 	paths := []path{{"a conversation", func() error { return converse(conf.Socket) }}}
-	if backend == "fuse" {
+	if s.backend.name == fuse {
 		paths = append(paths, path{"the capability files", func() error { return lookUp(conf.CapDir) }})
 	}
 	keepAlive(paths, interval, s.log.Logger, alive, quit)

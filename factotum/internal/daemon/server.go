@@ -30,7 +30,7 @@ type Server struct {
 	gen     atomic.Pointer[generation]
 	lns     []*net.UnixListener
 	viewers []io.Closer
-	unmount func() // takes the capability files away
+	backend backend // what makes capabilities, from open on
 	stats   status.Stats
 	workers atomic.Int64
 	began   time.Time
@@ -196,7 +196,7 @@ func (s *Server) view() error {
 		keyword, path string
 		serve         func(net.Conn)
 	}{
-		{"StatusSocket", conf.StatusSocket, func(c net.Conn) { io.WriteString(c, s.stats.Text(s.now(), s.began, backend)) }},
+		{"StatusSocket", conf.StatusSocket, func(c net.Conn) { io.WriteString(c, s.stats.Text(s.now(), s.began, s.backend.name)) }},
 		{"MetricsSocket", conf.MetricsSocket, func(c net.Conn) {
 			status.AnswerHTTP(c, func() string { return s.stats.Metrics(s.now()) })
 		}},
@@ -213,6 +213,9 @@ func (s *Server) view() error {
 	return nil
 }
 
+// Device says whether capabilities are made by the kernel's device.
+func (s *Server) Device() bool { return s.backend.name != fuse }
+
 // Close ends all conversations. Sessions go on.
 func (s *Server) Close() {
 	for _, ln := range s.lns {
@@ -227,7 +230,7 @@ func (s *Server) Close() {
 		c.wire.Close()
 	}
 	s.mu.Unlock()
-	if s.unmount != nil {
-		s.unmount()
+	if s.backend.close != nil {
+		s.backend.close()
 	}
 }

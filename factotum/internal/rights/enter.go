@@ -19,9 +19,14 @@ import (
 
 // Enter gives up, in all threads and for good, what neither factotum nor a worker
 // needs. It is called when everything is open and mounted, and before anybody is
-// heard. Where the service manager has taken CAP_SETPCAP away, it has decided what
-// workers may have, and Enter leaves the bounding set as it is. It logs what is on.
-func Enter(log *slog.Logger) error {
+// heard. With device, it is the kernel that makes capabilities of what factotum writes.
+// Where the service manager has taken CAP_SETPCAP away, it has decided what workers may
+// have, and Enter leaves the bounding set as it is. It logs what is on.
+func Enter(log *slog.Logger, device bool) error {
+	backend := uint64(backend)
+	if !device {
+		backend = 0
+	}
 	defer sys.BoundStops()()
 	st, err := proc.ReadStatus(os.Getpid())
 	if err != nil {

@@ -107,7 +107,7 @@ func try(what string) {
 	}()
 	work <- func() error { return nil }
 	<-result
-	if err := Enter(slog.New(slog.DiscardHandler)); err != nil {
+	if err := Enter(slog.New(slog.DiscardHandler), true); err != nil {
 		fmt.Println("give up rights:", err)
 		return
 	}
