@@ -35,7 +35,7 @@ func literals(t *testing.T) []string {
 		})
 		return nil
 	}
-	quoted, variable := regexp.MustCompile(`"((?:[^"\\\n]|\\.)*)"`), regexp.MustCompile(`\$\w+|\$\{\w+\}`)
+	quoted, variable := regexp.MustCompile(`"((?:[^"\\\n]|\\.)*)"`), regexp.MustCompile(`\$\w+|\$\{\w+[^}]*\}`)
 	other := func(name string) error {
 		src, err := os.ReadFile(name)
 		for _, m := range quoted.FindAllStringSubmatch(string(src), -1) {
@@ -52,7 +52,7 @@ func literals(t *testing.T) []string {
 				return err
 			case filepath.Ext(name) == ".go":
 				return goFile(name)
-			case filepath.Ext(name) == ".c", filepath.Base(name) == "p9auth-switch":
+			case filepath.Ext(name) == ".c", filepath.Base(name) == "p9auth-switch", filepath.Base(name) == "fleet":
 				return other(name)
 			}
 			return nil
