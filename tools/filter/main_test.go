@@ -3,7 +3,11 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/net/bpf"
@@ -116,6 +120,41 @@ func TestTheFilterDecidesByEachArgument(t *testing.T) {
 		}
 		if got := decide(uint32(a.ID), 1<<30); got != no { // the x32 calls of amd64
 			t.Errorf("%s: a call of another ABI: %#x", goarch, got)
+		}
+	}
+}
+
+// TestTheNumbersOfSystemCallsAreTheKernels compares the tables that the filters are made by
+// with the kernel's headers, for both architectures.
+func TestTheNumbersOfSystemCallsAreTheKernels(t *testing.T) {
+	define := regexp.MustCompile(`(?m)^#define __NR(\w*?)_(\w+) (.+)$`)
+	for goarch, cc := range map[string]string{"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"} {
+		if _, err := exec.LookPath(cc); err != nil {
+			t.Skipf("needs %s: run scripts/deps", cc)
+		}
+		cmd := exec.Command(cc, "-E", "-dM", "-")
+		cmd.Stdin = strings.NewReader("#include <asm/unistd.h>\n")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v", cmd, err)
+		}
+		numbers := map[string]string{}
+		for _, m := range define.FindAllStringSubmatch(string(out), -1) {
+			if n := m[3]; m[1] == "3264" || numbers[m[2]] == "" && !strings.HasPrefix(n, "__NR") {
+				numbers[m[2]] = n // those of 3264 have other names on machines of 32 bits
+			}
+		}
+		compared := 0
+		for name, n := range arches[goarch].SyscallNames {
+			if want, ok := numbers[name]; ok {
+				compared++
+				if strconv.Itoa(n) != want {
+					t.Errorf("%s: %s is %d, the kernel's headers have %s", goarch, name, n, want)
+				}
+			}
+		}
+		if compared < 250 {
+			t.Errorf("%s: only %d system calls", goarch, compared)
 		}
 	}
 }
