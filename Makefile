@@ -13,10 +13,16 @@ endif
 BIN     ?= build/$(ARCH)/bin
 OUT     ?= build/$(ARCH)
 CC       = aarch64-linux-gnu-gcc
+OBJCOPY  = aarch64-linux-gnu-objcopy
 PAM      = $(CURDIR)/build/$(ARCH)/pam
-TARGET   = GOARCH=$(ARCH) CC='$(CC)' CGO_CFLAGS='-O2 -g -idirafter $(PAM)/usr/include' \
-	CGO_LDFLAGS='-O2 -g -L$(PAM)/usr/lib/aarch64-linux-gnu -Wl,-rpath-link,$(PAM)/lib/aarch64-linux-gnu'
+TARGET   = GOARCH=$(ARCH) CC='$(CC)'
+HAVECFLAGS  = -idirafter $(PAM)/usr/include
+HAVELDFLAGS = -L$(PAM)/usr/lib/aarch64-linux-gnu -Wl,-rpath-link,$(PAM)/lib/aarch64-linux-gnu
 endif
+OBJCOPY ?= objcopy
+# For the one program that is linked dynamically, with C in it.
+HARDENED = CGO_CFLAGS='-O2 -g -fstack-protector-strong $(HAVECFLAGS)' CGO_CPPFLAGS='-D_FORTIFY_SOURCE=2' \
+	CGO_LDFLAGS='-O2 -g -Wl,-z,relro,-z,now $(HAVELDFLAGS)'
 BIN     ?= bin
 TAGS    := $(BACKEND)
 TESTFLAGS ?=
@@ -55,7 +61,8 @@ all: $(CRYPTO)
 	$(STATIC) -o $(BIN)/passwd ./passwd
 	$(STATIC) -o $(BIN)/unix_chkpwd ./chkpwd
 	$(STATIC) -o $(BIN)/sshfront ./sshfront
-	CGO_ENABLED=1 $(BUILD) -buildmode=pie -o $(BIN)/factotum-pam ./factotum/pam
+	CGO_ENABLED=1 $(HARDENED) $(BUILD) -buildmode=pie -o $(BIN)/factotum-pam ./factotum/pam
+	$(OBJCOPY) --remove-section=.comment $(BIN)/factotum-pam
 	chmod 711 $(UNREADABLE)
 
 crypto: $(CRYPTO)
@@ -128,9 +135,11 @@ check: $(CRYPTO)
 	$(GO) vet -tags capdev ./...
 	$(GO) vet -tags cover ./internal/version
 	$(GO) vet -tags site ./test/site
+	$(GO) vet -tags cross ./test/package
 	$(LINT) staticcheck ./...
 	$(LINT) staticcheck -tags site ./test/site
 	shellcheck $(SCRIPTS)
+	shellcheck -s bash dist/completions/p9auth.bash
 	$(GO) mod verify
 	$(GO) mod tidy -diff
 	cd tools/sshpatch/pin && $(GO) mod verify
@@ -187,6 +196,17 @@ soak: all
 test-switch: all
 	P9AUTH_CUTS=all $(GO) test -count=1 -timeout 30m -v -run Port22 ./test/script
 
+# What Debian's checker of packages says beyond dist/debian/lintian-overrides: nothing.
+# Go's linker puts strings next to each other, in which it finds words that nobody wrote.
+lintian: deb
+	lintian --display-info --tag-display-limit 0 --allow-root --suppress-tags spelling-error-in-binary \
+		--fail-on error,warning,info $(OUT)/p9auth_$(DEBVERSION)_$(ARCH).deb
+
+# The package for arm64, made on this machine, and what of its programs qemu runs.
+test-arm64: deps
+	scripts/deps-arm64
+	$(GO) test -count=1 $(TESTFLAGS) -tags cross -v -run ARM64 ./test/package
+
 # Timings, of which nothing is asserted: see tools/bench and scripts/bench-sftp.
 bench: all
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./login
@@ -200,11 +220,13 @@ DESTDIR ?=
 MAINTAINER ?= p9auth developers <p9auth@localhost>
 TOP      = $(DESTDIR)$(PREFIX)
 LIB      = $(TOP)/lib/p9auth
+# Those that Go's linker made.
+PROGRAMS = $(addprefix $(BIN)/,doas factotum factotum-pam login passwd sshfront su unix_chkpwd)
 # What names places: programs find each other by themselves.
 TEXTS    = $(LIB)/console-dropin $(LIB)/runit/*/run $(TOP)/lib/systemd/system/*factotum* $(TOP)/lib/systemd/system/p9auth* $(TOP)/sbin/p9auth-switch $$(for p in man/*.[1-9]; do echo $(TOP)/share/man/man$${p\#\#*.}/$${p\#\#*/}; done)
 
 install: all
-	install -d $(LIB) $(TOP)/lib/systemd/system $(TOP)/lib/sysusers.d
+	install -d $(LIB) $(TOP)/bin $(TOP)/sbin $(TOP)/lib/systemd/system $(TOP)/lib/sysusers.d
 	install -m 755 $(BIN)/factotum $(BIN)/factotum-pam $(BIN)/become $(LIB)/
 	install -m 711 $(UNREADABLE) $(LIB)/
 	install -m 755 dist/console-dropin $(LIB)/
@@ -212,25 +234,36 @@ install: all
 	install -m 644 dist/sshd_config $(LIB)/
 	install -m 644 dist/sysusers.conf $(TOP)/lib/sysusers.d/p9auth.conf
 	install -D -m 755 dist/p9auth-switch $(TOP)/sbin/p9auth-switch
+	sed -i 's/@VERSION@/$(VERSION)/' $(TOP)/sbin/p9auth-switch
 	ln -sf ../lib/p9auth/factotum ../lib/p9auth/sshfront $(TOP)/sbin/
+	# By the names of their manual pages, beside the system's.
+	for p in doas login passwd su; do ln -sf ../lib/p9auth/$$p $(TOP)/bin/p9$$p; done
+	install -D -m 644 dist/completions/p9auth.bash $(TOP)/share/bash-completion/completions/p9auth
+	for p in factotum sshfront p9auth-switch p9doas p9passwd p9su; do ln -sf p9auth $(TOP)/share/bash-completion/completions/$$p; done
+	install -D -m 644 dist/completions/_p9auth $(TOP)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_p9auth
+	install -D -m 755 dist/fleet $(TOP)/share/doc/p9auth/examples/fleet
+	$(GO) run ./tools/licences LICENSE $(PROGRAMS) >$(TOP)/share/doc/p9auth/copyright.new
+	mv $(TOP)/share/doc/p9auth/copyright.new $(TOP)/share/doc/p9auth/copyright
 	for s in factotum p9auth-ssh p9auth-getty; do install -D -m 755 dist/runit/$$s/run $(LIB)/runit/$$s/run; done
 	install -d $(DESTDIR)/etc/p9auth
 	# Without a sshd_config here, sshd's own holds.
 	test -e $(DESTDIR)/etc/p9auth/factotum.conf || install -m 644 dist/factotum.conf $(DESTDIR)/etc/p9auth/
 	for p in man/*.[1-9]; do install -D -m 644 $$p $(TOP)/share/man/man$${p##*.}/$${p##*/}; done
-	test $(PREFIX) = /usr || sed -i 's,/usr/\(lib/p9auth\|lib/systemd/system\|lib/sysusers.d\|sbin/p9auth-switch\),$(PREFIX)/\1,g' $(TEXTS)
+	test $(PREFIX) = /usr || sed -i 's,/usr/\(lib/p9auth\|lib/systemd/system\|lib/sysusers.d\|sbin/p9auth-switch\|bin/p9\|share/doc/p9auth\),$(PREFIX)/\1,g' $(TEXTS)
 
 # OUT is where the package and what goes into it are made.
 OUT     ?= build
+# The time of the package and of all files in it, in seconds.
+EPOCH    = $${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 
 deb: all
 	rm -rf $(OUT)/deb $(OUT)/p9auth_*.deb
 	$(MAKE) install DESTDIR=$(OUT)/deb/root PREFIX=/usr
 	find $(OUT)/deb/root/usr/share/man -type f -exec gzip -9n {} +
 	install -D -m 644 README.md $(OUT)/deb/root/usr/share/doc/p9auth/README.md
-	install -m 644 LICENSE $(OUT)/deb/root/usr/share/doc/p9auth/copyright
-	printf '%s\n' 'p9auth ($(DEBVERSION)) unstable; urgency=medium' '' '  * What changed is in the log of the source tree.' '' \
-		" -- $(MAINTAINER)  $$(date -R -u -d @$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)})" |\
+	gzip -9nc CHANGELOG.md >$(OUT)/deb/root/usr/share/doc/p9auth/CHANGELOG.md.gz
+	printf '%s\n' 'p9auth ($(DEBVERSION)) unstable; urgency=medium' '' '  * What changed is in CHANGELOG.md.gz beside this file.' '' \
+		" -- $(MAINTAINER)  $$(date -R -u -d @$(EPOCH))" |\
 		gzip -9n >$(OUT)/deb/root/usr/share/doc/p9auth/changelog.gz
 	install -D -m 644 dist/debian/lintian-overrides $(OUT)/deb/root/usr/share/lintian/overrides/p9auth
 	install -d $(OUT)/deb/root/DEBIAN
@@ -239,13 +272,15 @@ deb: all
 	install -m 755 dist/debian/postinst dist/debian/prerm dist/debian/postrm $(OUT)/deb/root/DEBIAN/
 	install -m 644 dist/debian/conffiles $(OUT)/deb/root/DEBIAN/
 	sed 's/@VERSION@/$(DEBVERSION)/; s/@ARCH@/$(ARCH)/; s/@MAINTAINER@/$(MAINTAINER)/' dist/debian/control.in >$(OUT)/deb/root/DEBIAN/control
+	cd $(OUT)/deb/root && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 md5sum >DEBIAN/md5sums
 	# Whatever the umask and the clock.
 	find $(OUT)/deb/root -type d -exec chmod 755 {} +
-	chmod 644 $(OUT)/deb/root/DEBIAN/control $(OUT)/deb/root/usr/share/doc/p9auth/*
-	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)} \
-	dpkg-deb --root-owner-group -b $(OUT)/deb/root $(OUT)/p9auth_$(DEBVERSION)_$(ARCH).deb
+	chmod 644 $(OUT)/deb/root/DEBIAN/control $(OUT)/deb/root/DEBIAN/md5sums
+	find $(OUT)/deb/root/usr/share/doc/p9auth -maxdepth 1 -type f -exec chmod 644 {} +
+	find $(OUT)/deb/root -exec touch -h -d @$(EPOCH) {} +
+	SOURCE_DATE_EPOCH=$(EPOCH) dpkg-deb --root-owner-group -b $(OUT)/deb/root $(OUT)/p9auth_$(DEBVERSION)_$(ARCH).deb
 
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults soak test-switch test-site test-openssh test-clients check demo bench vm-test vm-boot kernel-grantid install deb clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults soak test-switch test-arm64 test-site test-openssh test-clients check demo bench vm-test vm-boot kernel-grantid install deb lintian clean

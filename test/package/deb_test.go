@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func run(t *testing.T, name string, args ...string) string {
@@ -30,10 +32,18 @@ func TestDebianPackage(t *testing.T) {
 		t.Skip("builds the package, which links all programs")
 	}
 	tmp := t.TempDir()
+	// A clock that is an hour late is as one that goes right and a commit of an hour later:
+	// dpkg-deb leaves files that are older than that as they are.
+	t.Setenv("SOURCE_DATE_EPOCH", strconv.FormatInt(time.Now().Unix()+3600, 10))
 	run(t, "make", "-C", "../..", "deb", "OUT="+tmp, "BIN="+tmp+"/bin", "VERSION=0.test")
 	deb := run(t, "sh", "-c", "ls "+tmp+"/p9auth_0.test_*.deb")
 	deb = strings.TrimSpace(deb)
 
+	t.Run("Debian's checker finds nothing in it", func(t *testing.T) {
+		if out := run(t, "make", "-C", "../..", "-s", "-o", "deb", "lintian", "OUT="+tmp, "VERSION=0.test"); out != "" {
+			t.Errorf("it says: %s", out)
+		}
+	})
 	t.Run("it is the same whatever the umask and the clock", func(t *testing.T) {
 		again := t.TempDir()
 		run(t, "sh", "-c", "umask 077; make -C ../.. deb OUT="+again+" BIN="+tmp+"/bin VERSION=0.test")
@@ -136,6 +146,20 @@ func TestDebianPackage(t *testing.T) {
 			t.Error("no units")
 		}
 	})
+	t.Run("its copyright file has all that is linked, and nothing else", func(t *testing.T) { testCopyright(t, root) })
+	t.Run("its version is that of its programs and of its changelog", func(t *testing.T) { testVersions(t, root, "0.test") })
+	t.Run("each manual page of section 1 is of a program", func(t *testing.T) {
+		pages, _ := filepath.Glob(root + "/usr/share/man/man1/*")
+		for _, p := range pages {
+			name, _, _ := strings.Cut(filepath.Base(p), ".")
+			if st, err := os.Stat(root + "/usr/bin/" + name); err != nil || st.Mode()&0o111 == 0 {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if len(pages) < 4 {
+			t.Errorf("only %d", len(pages))
+		}
+	})
 	t.Run("its scripts are such for sh", func(t *testing.T) {
 		for _, s := range []string{"DEBIAN/postinst", "DEBIAN/prerm", "DEBIAN/postrm", "usr/sbin/p9auth-switch"} {
 			run(t, "dash", "-n", filepath.Join(root, s))
@@ -165,6 +189,9 @@ func TestDebianPackage(t *testing.T) {
 		})
 		if err != nil || n < 25 {
 			t.Errorf("%d files: %v", n, err)
+		}
+		if read(t, dest+"/usr/local/share/doc/p9auth/copyright") != read(t, root+"/usr/share/doc/p9auth/copyright") {
+			t.Error("the copyright file is another one than the package's")
 		}
 	})
 	t.Run("make install does not replace a configuration", func(t *testing.T) {
