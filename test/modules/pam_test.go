@@ -20,9 +20,10 @@ const password = "open-sesame"
 // transcript of the reference must match, or the row would compare nothing.
 type row struct {
 	module     string
-	first      string // lines before the service's own
-	last       string // lines after them
-	setup      string // as root
+	first      string                  // lines before the service's own
+	last       string                  // lines after them
+	start      func(*testing.T, *site) // before setup
+	setup      string                  // as root
 	observe    string
 	before     string // as root, before each login
 	answers    []string
@@ -109,6 +110,22 @@ END`,
 	{module: "pam_faillock", first: "auth required pam_faillock.so preauth dir=/run/faillock deny=3 unlock_time=600",
 		setup:   `mkdir -p /run/faillock; python3 -c "import struct,time; open('/run/faillock/alice','wb').write(3*struct.pack('<52sHHQ',b'x',0,1,int(time.time())))"`,
 		observe: "echo let in", shows: `(?i)locked|denied|incorrect`},
+	{module: "pam_mount", start: unpacked, last: "auth optional pam_mount.so\nsession required pam_mount.so",
+		setup: `cat >/etc/security/pam_mount.conf.xml <<'END'
+<?xml version="1.0" encoding="utf-8" ?>
+<pam_mount>
+<debug enable="0" />
+<volume user="alice" fstype="tmpfs" mountpoint="/home/alice/vault" options="size=1M,mode=755" />
+<mkmountpoint enable="1" remove="true" />
+</pam_mount>
+END`,
+		observe: `grep -o ' /home/alice/vault .* - tmpfs' /proc/self/mountinfo | cut -d' ' -f2`, shows: `/home/alice/vault`,
+		after: `for i in $(seq 100); do grep -q alice/vault /proc/self/mountinfo || break; sleep 0.1; done; grep -c alice/vault /proc/self/mountinfo || true`, afterShows: "^0$"},
+	{module: "pam_krb5", start: kerberos, setup: "usermod -p '*' alice",
+		first:   "auth sufficient pam_krb5.so minimum_uid=1000 ccache_dir=/run/caches\nsession optional pam_krb5.so minimum_uid=1000 ccache_dir=/run/caches",
+		observe: `klist | sed -nE 's/^.*(principal: |  )//p' | grep @; stat -c '%U %a' "${KRB5CCNAME#FILE:}"; dirname "${KRB5CCNAME#FILE:}"`,
+		shows:   `alice@P9AUTH.TEST\nkrbtgt/P9AUTH.TEST@P9AUTH.TEST\nalice 600\n/run/caches`,
+		after:   `for i in $(seq 100); do [ "$(ls -A /run/caches)" ] || break; sleep 0.1; done; ls -A /run/caches | wc -l`, afterShows: "^0$"},
 	{module: "pam_oath", last: "auth required pam_oath.so usersfile=/run/users.oath window=20 digits=6", setup: "printf 'HOTP alice - 3132333435363738393031323334353637383930\n' >/run/users.oath; chmod 600 /run/users.oath; cp /run/users.oath /run/users.fresh",
 		before: "cp /run/users.fresh /run/users.oath", answers: []string{"755224"}, observe: "echo let in", shows: `let in`},
 	{module: "pam_google_authenticator", last: "auth required pam_google_authenticator.so secret=/run/ga user=root", setup: ga,
@@ -169,6 +186,9 @@ func TestModulesAsWithLoginAndSSHD(t *testing.T) {
 			s.Sh(t, "cat >/run/observe <<'END'\n"+r.observe+"\nEND")
 			for _, service := range []string{"login", "sshd"} {
 				s.Sh(t, fmt.Sprintf("{ cat <<'END'\n%s\nEND\ncat /etc/pam.d/%s; cat <<'END'\n%s\nEND\n} >/run/pam; cp /run/pam /etc/pam.d/%s", r.first, service, r.last, service))
+			}
+			if r.start != nil {
+				r.start(t, s)
 			}
 			if r.setup != "" {
 				s.Sh(t, r.setup)
