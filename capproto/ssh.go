@@ -41,10 +41,10 @@ type SSHServer struct {
 	Nonce     [16]byte
 }
 
-// StartSSH begins a conversation over an SSH connection, whose socket it
-// passes.
-func (c *Client) StartSSH(conn *os.File) (*SSHServer, error) {
-	m, err := c.start(NewMsg(VerbStart, "proto", "ssh", "version", strconv.Itoa(Version)), conn)
+// StartSSH begins a conversation over an SSH connection, whose socket it passes. Without
+// one, as is the case where that is none of TCP, the client's address is unknown.
+func (c *Client) StartSSH(conn ...*os.File) (*SSHServer, error) {
+	m, err := c.start(NewMsg(VerbStart, "proto", "ssh", "version", strconv.Itoa(Version)), conn...)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Unknown is the address of whoever is not connected by TCP: the one that stands for
+// the absence of an address (RFC 4291, section 2.5.2), which no TCP connection has.
+var Unknown = netip.AddrPortFrom(netip.IPv6Unspecified(), 65535)
+
+// Host is an address in sshd's words.
+func Host(a netip.Addr) string {
+	if a == Unknown.Addr() {
+		return "UNKNOWN"
+	}
+	return a.String()
+}
+
 // TCPAddrs returns the two ends of a connected TCP socket, as the kernel has
 // them. It asks by system calls of its own, as package net would change the
 // socket's options and wait on it.
@@ -27,10 +39,13 @@ func TCPAddrs(fd int) (remote, local netip.AddrPort, err error) {
 	return remote, local, nil
 }
 
-// AddrPort is the address of a net.TCPAddr, or an invalid one for others. An
-// IPv4 address in IPv6's form becomes one of IPv4; the zone of a link-local
-// address stays, as sshd logs it.
+// AddrPort is the address of a net.TCPAddr, Unknown for a net.UnixAddr, or an invalid
+// one for others. An IPv4 address in IPv6's form becomes one of IPv4; the zone of a
+// link-local address stays, as sshd logs it.
 func AddrPort(a net.Addr) netip.AddrPort {
+	if _, ok := a.(*net.UnixAddr); ok {
+		return Unknown
+	}
 	t, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.AddrPort{}

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Local lets whoever is logged in use su and the like: each line is one of
-// factotum.conf(5), such as "FrontEnd * su su".
+// Local adds lines to factotum.conf(5), each whole. It lets whoever is logged in use su
+// and the like: "FrontEnd * su su".
 func (b *Bed) Local(tb testing.TB, lines ...string) {
 	tb.Helper()
 	b.Sh(tb, "printf '%s\\n' '"+strings.Join(lines, "' '")+"' >>/etc/p9auth/factotum.conf")

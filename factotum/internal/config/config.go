@@ -53,6 +53,7 @@ type Config struct {
 	LogLevel               slog.Level
 	RequireBoundGrants     bool // refuse restricted logins where the backend binds nothing
 	CapFallback            bool // FUSE for the capdev backend where there is no device
+	UnknownAddresses       bool // a front end for ssh may leave out the client's socket
 }
 
 // A Binding is what a front end may do: which protocol it speaks, "pam" or
@@ -119,6 +120,7 @@ var keywords = map[string]func(*Config, string) error{
 	"capabilitylifetime":     seconds(1, 120, func(c *Config) *time.Duration { return &c.CapabilityLifetime }),
 	"requireboundgrants":     yesOrNo(func(c *Config) *bool { return &c.RequireBoundGrants }),
 	"capfallback":            yesOrNo(func(c *Config) *bool { return &c.CapFallback }),
+	"unknownaddresses":       yesOrNo(func(c *Config) *bool { return &c.UnknownAddresses }),
 	"loglevel": func(c *Config, v string) error {
 		if c.LogLevel.UnmarshalText([]byte(v)) != nil {
 			return fmt.Errorf("%q: want debug, info, warn or error", v)

@@ -19,7 +19,7 @@ import (
 )
 
 // An sshProto proves a user by the proofs of RFC 4252 that an SSH client offers
-// over one TCP connection. Decisions are package sshauth's.
+// over one connection. Decisions are package sshauth's.
 type sshProto struct {
 	*conversation
 	conf          *sshdconf.Settings // for the address, then for the user
@@ -66,20 +66,26 @@ type sshProto struct {
 	lines    map[string]bool // of terminals that are recorded
 }
 
-// start begins an SSH conversation over a TCP connection, of which the kernel
-// says between which addresses it is.
+// start begins an SSH conversation over a connection, of which the kernel says
+// between which addresses it is, or that it has none.
 func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
-	if err := p.Only("proto", "version"); err != nil || len(p.FDs) != 1 {
-		return capproto.Msg{}, violation("start proto=ssh wants one descriptor and nothing else")
+	if err := p.Only("proto", "version"); err != nil || len(p.FDs) > 1 {
+		return capproto.Msg{}, violation("start proto=ssh wants one descriptor at most, and nothing else")
 	}
-	err := l.gen.nets.believe(p.FDs[0])
-	if err != nil {
-		return capproto.Msg{}, violation("%v", err)
+	if len(p.FDs) == 0 && !l.gen.conf.UnknownAddresses {
+		return capproto.Msg{}, violation("the client is not connected by TCP, and its address is unknown: see UnknownAddresses in factotum.conf(5)")
 	}
-	if l.remote, l.local, err = sockets.TCPAddrs(p.FDs[0]); err != nil {
-		return capproto.Msg{}, violation("%v", err)
+	l.remote, l.local = sockets.Unknown, sockets.Unknown
+	for _, fd := range p.FDs {
+		err := l.gen.nets.believe(fd)
+		if err != nil {
+			return capproto.Msg{}, violation("%v", err)
+		}
+		if l.remote, l.local, err = sockets.TCPAddrs(fd); err != nil {
+			return capproto.Msg{}, violation("%v", err)
+		}
 	}
-	l.host = l.remote.Addr().String()
+	l.host = sockets.Host(l.remote.Addr())
 	l.rhost = l.host
 	conf, err := l.gen.ssh.conf.For(l.connInfo())
 	if err != nil {
@@ -87,7 +93,7 @@ func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
 	}
 	l.use(conf)
 	if conf.RefuseConnection {
-		l.sshlog(slog.LevelInfo, "Refusing connection from %s port %d: RefuseConnection", l.remote.Addr(), l.remote.Port())
+		l.sshlog(slog.LevelInfo, "Refusing connection from %s port %d: RefuseConnection", sockets.Host(l.remote.Addr()), l.remote.Port())
 		return capproto.Msg{}, errConnectionRefused
 	}
 	l.grace.Stop()
@@ -230,7 +236,7 @@ func (l *sshProto) message(text string) {
 
 // from is the client's end of the connection, as sshd's log has it.
 func (l *sshProto) from() string {
-	return fmt.Sprintf("from %s port %d", l.remote.Addr(), l.remote.Port())
+	return fmt.Sprintf("from %s port %d", sockets.Host(l.remote.Addr()), l.remote.Port())
 }
 
 // sshlog writes a line in sshd's words to our log and to syslog.

@@ -9,6 +9,7 @@ import (
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/sshauth"
 	"p9auth/factotum/internal/status"
+	"p9auth/internal/sockets"
 	"p9auth/internal/words"
 )
 
@@ -35,7 +36,7 @@ func (l *sshProto) needPAM() error {
 	l.begun = true
 	return l.begin(pamwire.Begin{
 		Service: l.binding.Service, User: l.pamName(), RHost: l.host, TTY: "ssh", LastLog: l.conf.PrintLastLog,
-		Env: []string{fmt.Sprintf("SSH_CONNECTION=%s %d %s %d", l.remote.Addr(), l.remote.Port(), l.local.Addr(), l.local.Port())},
+		Env: []string{fmt.Sprintf("SSH_CONNECTION=%s %d %s %d", sockets.Host(l.remote.Addr()), l.remote.Port(), sockets.Host(l.local.Addr()), l.local.Port())},
 	})
 }
 
@@ -116,7 +117,7 @@ func (l *sshProto) succeeded(method string, d sshauth.Detail) (capproto.Msg, err
 		return l.failed(d)
 	}
 	if l.isRoot() && !sshauth.RootMay(l.conf.PermitRootLogin, method, l.keyOptions) {
-		l.sshlog(slog.LevelInfo, "ROOT LOGIN REFUSED FROM %s port %d", l.remote.Addr(), l.remote.Port())
+		l.sshlog(slog.LevelInfo, "ROOT LOGIN REFUSED FROM %s port %d", sockets.Host(l.remote.Addr()), l.remote.Port())
 		return l.failed(d)
 	}
 	if method != sshauth.PublicKey {
@@ -171,7 +172,7 @@ func (l *sshProto) refused(method string, d sshauth.Detail, r pamwire.Refused) (
 		if !l.valid {
 			illegal = "illegal user "
 		}
-		l.sshevent(status.Refused, slog.LevelError, "error: PAM: Authentication failure for %s%s from %s", illegal, l.visName(), l.remote.Addr())
+		l.sshevent(status.Refused, slog.LevelError, "error: PAM: Authentication failure for %s%s from %s", illegal, l.visName(), sockets.Host(l.remote.Addr()))
 	}
 	return l.failed(d)
 }

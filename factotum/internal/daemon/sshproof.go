@@ -12,6 +12,7 @@ import (
 	"p9auth/factotum/internal/sshauth"
 	"p9auth/factotum/internal/status"
 	"p9auth/internal/authkeys"
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
 	"p9auth/internal/words"
 )
@@ -144,12 +145,12 @@ func (l *sshProto) lookForKey(blob []byte) error {
 		return err
 	}
 	host := l.host
-	if host == l.remote.Addr().String() {
+	if host == sockets.Host(l.remote.Addr()) {
 		host = ""
 	}
 	if err := l.tell(pamwire.KeyQuery{
 		Key: blob, Settings: capproto.B64(sshdconf.AuthFormat.Encode(l.conf.Auth())), Host: host, Addr: l.remote.Addr(),
-		Ends: fmt.Sprintf("%s %d %s %d", l.local.Addr(), l.local.Port(), l.remote.Addr(), l.remote.Port()),
+		Ends: fmt.Sprintf("%s %d %s %d", sockets.Host(l.local.Addr()), l.local.Port(), sockets.Host(l.remote.Addr()), l.remote.Port()),
 	}); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/pamwire"
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
 	"p9auth/internal/sys"
 	"p9auth/internal/words"
@@ -126,7 +127,7 @@ func (l *sshProto) visName() string {
 func (l *sshProto) admits(groups []string, unknown error) {
 	from := l.host
 	if from == "" {
-		from = l.remote.Addr().String()
+		from = sockets.Host(l.remote.Addr())
 	}
 	user := l.visName()
 	if l.account != nil {

@@ -77,7 +77,7 @@ func (c *connection) authenticate(sc *ssh.ServerConfig) {
 			err := c.verdict(m, c.auth(m, capproto.Proof{User: m.User(), Method: "publickey", Alg: alg, Key: key.Marshal()}))
 			if _, ended := err.(*ssh.PartialSuccessError); ended {
 				// To a question about a key the library would answer that it will do.
-				c.tcp.Close()
+				c.client.Close()
 				err = errOver
 			}
 			return nil, err

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"p9auth/capproto"
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
 	"p9auth/sshfront/internal/control"
 )
@@ -169,8 +170,8 @@ func (f *fakeFactotum) login(methods ...ssh.AuthMethod) (banner string, server, 
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	c := &connection{conf: &control.Config{}, address: conf.Global().Transport([]string{"ssh-ed25519"}), tcp: nc.(*net.TCPConn)}
-	c.remote = c.tcp.RemoteAddr().(*net.TCPAddr)
+	c := &connection{conf: &control.Config{}, address: conf.Global().Transport([]string{"ssh-ed25519"}), client: nc.(*net.TCPConn)}
+	c.remote = sockets.AddrPort(c.client.RemoteAddr())
 	if c.factotum, err = capproto.Dial(f.path); err != nil {
 		f.t.Fatal(err)
 	}

@@ -12,12 +12,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 
 	"golang.org/x/crypto/ssh"
 
 	"p9auth/capproto"
 	"p9auth/internal/pack"
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
 	"p9auth/sshfront/internal/channels"
 	"p9auth/sshfront/internal/control"
@@ -46,8 +48,8 @@ type connection struct {
 	address  *sshdconf.Transport  // what holds for the address
 	user     *sshdconf.Connection // what holds for the user; nil until there is a name
 	factotum *capproto.Client
-	tcp      *net.TCPConn
-	remote   *net.TCPAddr
+	client   socket
+	remote   netip.AddrPort
 
 	hostKeys [][]byte                // that the client may learn: those that are offered and their successors
 	all      ssh.ServerAuthCallbacks // of each method
@@ -78,15 +80,17 @@ func serveConnection(conf *control.Config) (int, error) {
 	defer nc.Close()
 	c := &connection{conf: conf}
 	var ok bool
-	if c.tcp, ok = nc.(*net.TCPConn); !ok {
-		return control.ExitFailure, errors.New("the client's socket is not a TCP socket")
+	if c.client, ok = nc.(socket); !ok {
+		return control.ExitFailure, errors.New("the client's socket is not a stream")
 	}
-	c.remote, _ = c.tcp.RemoteAddr().(*net.TCPAddr)
-	if c.remote == nil {
+	c.remote = sockets.AddrPort(c.client.RemoteAddr())
+	if !c.remote.IsValid() {
 		return control.ExitOK, nil // it has gone already
 	}
-	if err := setKeepAlive(c.tcp, conf.TCPKeepAlive); err != nil {
-		sshlog.Printf(sshdconf.LogError, "TCPKeepAlive: %v", err)
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		if err := setKeepAlive(tcp, conf.TCPKeepAlive); err != nil {
+			sshlog.Printf(sshdconf.LogError, "TCPKeepAlive: %v", err)
+		}
 	}
 	link, err := capproto.FileConn(os.NewFile(control.ConnLinkFD, "link"), userlink.MaxPacket)
 	if err != nil {
@@ -97,9 +101,13 @@ func serveConnection(conf *control.Config) (int, error) {
 		return control.ExitFailure, err
 	}
 	defer c.factotum.Close()
-	// The socket is passed to factotum first, as nothing can be passed from inside of
+	// The socket is passed to factotum first, if it is of TCP, as nothing can be passed from inside of
 	// the sandbox. What factotum answers is the one thing that is read outside of it.
-	server, err := c.factotum.StartSSH(f)
+	tcp := []*os.File{f}
+	if c.remote == sockets.Unknown {
+		tcp = nil
+	}
+	server, err := c.factotum.StartSSH(tcp...)
 	f.Close()
 	if e := enterSandbox(conf.Debug); e != nil {
 		return control.ExitFailure, fmt.Errorf("sandbox: %w", e)
@@ -117,7 +125,7 @@ func serveConnection(conf *control.Config) (int, error) {
 	if err != nil {
 		return control.ExitFailure, err
 	}
-	quick, err := newQuickAck(c.tcp)
+	quick, err := newQuickAck(c.client)
 	if err != nil {
 		return control.ExitFailure, err
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
 	"p9auth/sshfront/internal/channels"
 	"p9auth/sshfront/internal/control"
@@ -18,7 +19,9 @@ import (
 )
 
 // from is the client's address in sshd's words.
-func (c *connection) from() string { return fmt.Sprintf("%s port %d", c.remote.IP, c.remote.Port) }
+func (c *connection) from() string {
+	return fmt.Sprintf("%s port %d", sockets.Host(c.remote.Addr()), c.remote.Port())
+}
 
 // ended logs, as sshd's packet.c does, why the client is not let in.
 func (c *connection) ended(err error) int {

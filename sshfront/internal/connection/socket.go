@@ -11,10 +11,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
 	"p9auth/sshfront/internal/passed"
 	"p9auth/sshfront/internal/sshlog"
 )
+
+// A socket is the client's: of TCP, or one of unix(7) behind which the listener has what
+// its -i was given.
+type socket interface {
+	net.Conn
+	syscall.Conn
+}
 
 // setKeepAlive has TCP ask a silent client whether it is there, after the times
 // that the system has for that, or not at all. Go has short times of its own
@@ -46,12 +54,12 @@ func (c *connection) setQoS(interactive bool) {
 	if interactive {
 		tos = c.user.IPQoS.Interactive
 	}
-	raw, err := c.tcp.SyscallConn()
-	if tos < 0 || err != nil {
+	raw, err := c.client.SyscallConn()
+	if tos < 0 || err != nil || c.remote == sockets.Unknown {
 		return
 	}
 	raw.Control(func(fd uintptr) {
-		if c.remote.IP.To4() != nil {
+		if c.remote.Addr().Is4() {
 			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, tos)
 		} else {
 			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, tos)
@@ -75,7 +83,7 @@ type quickAck struct {
 	off  atomic.Bool
 }
 
-func newQuickAck(c *net.TCPConn) (*quickAck, error) {
+func newQuickAck(c socket) (*quickAck, error) {
 	raw, err := c.SyscallConn()
 	return &quickAck{Conn: c, raw: raw, file: passed.NewOwn(c)}, err
 }

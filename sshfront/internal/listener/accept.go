@@ -39,7 +39,7 @@ func (l *listener) accept(s *net.TCPListener) {
 
 // take lets a connection in or drops it. It returns false when no other is to
 // follow (-d).
-func (l *listener) take(c *net.TCPConn) bool {
+func (l *listener) take(c stream) bool {
 	defer c.Close()
 	remote, local := sockets.AddrPort(c.RemoteAddr()), sockets.AddrPort(c.LocalAddr())
 	if !remote.IsValid() || !local.IsValid() {
@@ -71,7 +71,7 @@ func (l *listener) take(c *net.TCPConn) bool {
 	err := conn.start(c, config)
 	l.mu.Unlock()
 	if err != nil {
-		sshlog.Printf(sshdconf.LogError, "no process for the connection from %s port %d: %v", remote.Addr(), remote.Port(), err)
+		sshlog.Printf(sshdconf.LogError, "no process for the connection from %s port %d: %v", sockets.Host(remote.Addr()), remote.Port(), err)
 		conn.left()
 	}
 	if once {
@@ -84,7 +84,7 @@ func (l *listener) take(c *net.TCPConn) bool {
 }
 
 // serveInetd serves the one connection that the process was started for.
-func (l *listener) serveInetd(c *net.TCPConn, signals <-chan os.Signal) error {
+func (l *listener) serveInetd(c stream, signals <-chan os.Signal) error {
 	l.once = true
 	l.take(c)
 	for {
@@ -113,7 +113,7 @@ func (c *child) spawn(mode string, files ...*os.File) (*os.Process, error) {
 		return nil, err
 	}
 	defer say.Close()
-	process, err := os.StartProcess("/proc/self/exe", []string{"sshfront: " + c.remote.Addr().String(), mode}, &os.ProcAttr{
+	process, err := os.StartProcess("/proc/self/exe", []string{"sshfront: " + sockets.Host(c.remote.Addr()), mode}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   c.l.env,
 		Files: append([]*os.File{c.l.null, c.l.null, say}, files...),

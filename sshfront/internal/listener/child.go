@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/internal/proc"
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
 	"p9auth/internal/sys"
 	"p9auth/sshfront/internal/control"
@@ -45,12 +45,12 @@ type child struct {
 
 // id names the connection in sshd's words.
 func (c *child) id() string {
-	return fmt.Sprintf("connection from %s to %s", c.remote.Addr(), c.local.Addr())
+	return fmt.Sprintf("connection from %s to %s", sockets.Host(c.remote.Addr()), sockets.Host(c.local.Addr()))
 }
 
 // start starts the process. The caller closes the files.
-func (c *child) start(tcp *net.TCPConn, config *os.File) error {
-	sock, err := tcp.File()
+func (c *child) start(client stream, config *os.File) error {
+	sock, err := client.File()
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (c *child) start(tcp *net.TCPConn, config *os.File) error {
 		c.wire.Close()
 		return err
 	}
-	sshlog.Printf(sshdconf.LogVerbose, "Connection from %s port %d on %s port %d", c.remote.Addr(), c.remote.Port(), c.local.Addr(), c.local.Port())
+	sshlog.Printf(sshdconf.LogVerbose, "Connection from %s port %d on %s port %d", sockets.Host(c.remote.Addr()), c.remote.Port(), sockets.Host(c.local.Addr()), c.local.Port())
 	c.l.children[c] = true
 	c.l.wg.Add(2)
 	go c.serve()

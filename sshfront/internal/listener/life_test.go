@@ -107,11 +107,12 @@ func TestInetdServesOneConnectionAndEndsWithIt(t *testing.T) {
 		t.Errorf("without a login: %v", r.err)
 	}
 
-	r = prepare(t, "", "-i")
+	// A client that has gone before it has said anything, and by no TCP.
+	r = prepare(t, "LogLevel VERBOSE\n", "-i")
 	r.start()
 	<-r.ended
-	if r.err == nil || !strings.Contains(r.Log(), "standard input is not a TCP connection") {
-		t.Errorf("%v", r.err)
+	if e := (*exec.ExitError)(nil); !errors.As(r.err, &e) || e.ExitCode() != 255 || !strings.Contains(r.Log(), "Connection from UNKNOWN port 65535 on UNKNOWN port 65535") {
+		t.Errorf("%v: %s", r.err, r.Log())
 	}
 }
 

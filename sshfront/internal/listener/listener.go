@@ -112,10 +112,10 @@ func Run(o Options) error {
 		opts: o, conf: conf, limits: newLimits(conf), env: childEnv(os.Environ()),
 		sockets: map[netip.AddrPort]*net.TCPListener{}, ended: make(chan struct{}), children: map[*child]bool{},
 	}
-	var inetd *net.TCPConn
+	var inetd stream
 	switch {
 	case o.Inetd:
-		inetd, err = stdinConn()
+		inetd, err = l.stdinConn()
 	case len(passed) > 0:
 		for _, s := range passed {
 			l.sockets[sockets.AddrPort(s.Addr())] = s

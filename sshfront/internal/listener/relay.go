@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"p9auth/internal/sockets"
 	"p9auth/internal/sshdconf"
 	"p9auth/sshfront/internal/sshlog"
 )
@@ -44,7 +45,7 @@ type relay struct {
 func (c *child) relayOf(mode string, pid int) *relay {
 	return &relay{
 		pid: pid, who: fmt.Sprintf("%s process %d for %s", mode, pid, c.id()),
-		address: fmt.Sprintf("%s port %d", c.remote.Addr(), c.remote.Port()),
+		address: fmt.Sprintf("%s port %d", sockets.Host(c.remote.Addr()), c.remote.Port()),
 		free:    c.l.opts.logLevel(c.l.conf) >= sshdconf.LogDebug1, left: burst, last: time.Now(),
 	}
 }

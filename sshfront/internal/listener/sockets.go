@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -93,28 +94,78 @@ func bind(a netip.AddrPort) (*net.TCPListener, error) {
 	return s.(*net.TCPListener), nil
 }
 
+// A stream is a client's connection: of TCP, or one of unix(7).
+type stream interface {
+	net.Conn
+	File() (*os.File, error)
+}
+
 // stdinConn takes the connection on standard input (inetd), and puts /dev/null
-// in its place.
-func stdinConn() (*net.TCPConn, error) {
+// in its place. What is no TCP connection (pipes, a socket of another kind) comes
+// through a relay, as a client whose address is not known.
+func (l *listener) stdinConn() (stream, error) {
 	if sameFile(0, 2) {
 		return nil, errors.New("-i: standard error is the connection too: say with -E where to log")
 	}
 	c, err := net.FileConn(os.Stdin)
-	t, ok := c.(*net.TCPConn)
+	s, ok := c.(*net.TCPConn)
 	if err != nil || !ok {
-		return nil, errors.New("-i: standard input is not a TCP connection")
+		return l.relayStdin()
 	}
+	return s, discardStdin()
+}
+
+// relayStdin moves what comes on standard input and goes to standard output, unread,
+// from and to the connection that it returns.
+func (l *listener) relayStdin() (stream, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "relay")
+		defer f.Close()
+		c, err := net.FileConn(f)
+		if err != nil {
+			return nil, err
+		}
+		ends[i] = c.(*net.UnixConn)
+	}
+	var files [2]*os.File
+	for i := range files {
+		fd, err := unix.FcntlInt(uintptr(i), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return nil, os.NewSyscallError("fcntl", err)
+		}
+		files[i] = os.NewFile(uintptr(fd), "standard input or output")
+	}
+	go func() {
+		io.Copy(ends[0], files[0])
+		ends[0].CloseWrite()
+	}()
+	l.wg.Add(1)
+	go func() {
+		defer l.wg.Done()
+		io.Copy(files[1], ends[0])
+		ends[0].Close()
+	}()
+	return ends[1], discardStdin()
+}
+
+// discardStdin puts /dev/null in the place of standard input and output.
+func discardStdin() error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer null.Close()
 	for _, fd := range []int{0, 1} {
 		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
-			return nil, os.NewSyscallError("dup3", err)
+			return os.NewSyscallError("dup3", err)
 		}
 	}
-	return t, nil
+	return nil
 }
 
 func sameFile(a, b int) bool {

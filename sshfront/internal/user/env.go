@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"p9auth/internal/match"
+	"p9auth/internal/sockets"
 	"p9auth/sshfront/internal/userlink"
 )
 
@@ -114,8 +115,8 @@ func (i *Info) environment(in envInput) (env, complaints []string) {
 		e.add(kv)
 	}
 	c, s := i.Client, i.Server
-	e.set("SSH_CLIENT", fmt.Sprintf("%s %d %d", c.Addr(), c.Port(), s.Port()))
-	e.set("SSH_CONNECTION", fmt.Sprintf("%s %d %s %d", c.Addr(), c.Port(), s.Addr(), s.Port()))
+	e.set("SSH_CLIENT", fmt.Sprintf("%s %d %d", sockets.Host(c.Addr()), c.Port(), s.Port()))
+	e.set("SSH_CONNECTION", fmt.Sprintf("%s %d %s %d", sockets.Host(c.Addr()), c.Port(), sockets.Host(s.Addr()), s.Port()))
 	if in.tty != "" {
 		e.set("SSH_TTY", in.tty)
 	}
