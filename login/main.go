@@ -260,7 +260,7 @@ func start(client *capproto.Client, s capproto.Start) error {
 			return fmt.Errorf("the fresh terminal: %w", err)
 		}
 	}
-	if err := unix.IoctlSetInt(0, unix.TIOCSCTTY, 0); err != nil {
+	if err := sys.Again(func() error { return unix.IoctlSetInt(0, unix.TIOCSCTTY, 0) }); err != nil {
 		return fmt.Errorf("the fresh terminal: TIOCSCTTY: %w", err)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/internal/sys"
 )
 
 // filesPath is the capuse file of the capability files.
@@ -42,16 +44,18 @@ func execBecome(file, capability string, argv, env []string) error {
 	// The grant belongs to the process, but the server sees threads: stay on
 	// one, so that no thread of ours is on its way out meanwhile.
 	runtime.LockOSThread()
-	fd, err := unix.Open(file, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	// A file of FUSE can say that a signal came, whatever SA_RESTART is, see signal(7).
+	var fd, n int
+	err := sys.Again(func() (err error) { fd, err = unix.Open(file, unix.O_RDWR|unix.O_CLOEXEC, 0); return err })
 	if err != nil {
 		return fmt.Errorf("open %s: %w", file, err)
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(capability)); err != nil {
+	if err := sys.Again(func() error { _, err := unix.Write(fd, []byte(capability)); return err }); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
 	buf := make([]byte, 256)
-	n, err := unix.Read(fd, buf)
+	err = sys.Again(func() (err error) { n, err = unix.Read(fd, buf); return err })
 	if err != nil {
 		return fmt.Errorf("read %s: %w", file, err)
 	}

@@ -96,7 +96,8 @@ func (b *bed) ssh(user, key string) (o outcome) {
 		o.said += err.Error()
 	}
 	var exit *ssh.ExitError
-	if who := strings.TrimSpace(string(out)); err == nil || errors.As(err, &exit) {
+	said := strings.TrimSpace(string(out))
+	if who := said[strings.LastIndexByte(said, '\n')+1:]; err == nil || errors.As(err, &exit) {
 		if name.MatchString(who) {
 			o.who = who
 		}

@@ -12,6 +12,7 @@ import (
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/internal/becomerecord"
 	"p9auth/internal/proc"
+	"p9auth/internal/sys"
 )
 
 // A tty is a terminal that a front end passed, after the kernel was asked.
@@ -58,7 +59,7 @@ func checkTTY(fd, pid int, uid uint32) (*tty, error) {
 	}
 	// An ioctl may mean anything to another device: this one the kernel has as a
 	// terminal.
-	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil {
+	if err := sys.Again(func() error { _, err := unix.IoctlGetTermios(fd, unix.TCGETS); return err }); err != nil {
 		return nil, errors.New("tty: not a terminal")
 	}
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))

@@ -22,6 +22,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/internal/sys"
 )
 
 // A File is a descriptor in non-blocking mode.
@@ -287,7 +289,7 @@ func (p *poller) add(w *waiter, fd int32) {
 // it, too.
 func (p *poller) interrupt() {
 	if p.polling {
-		unix.Write(p.w, []byte{0})
+		sys.Again(func() error { _, err := unix.Write(p.w, []byte{0}); return err })
 	}
 }
 
