@@ -162,7 +162,7 @@ func TestAMachineOfAFleetGoesBackByItself(t *testing.T) {
 		t.Fatalf("the machines are %s", got)
 	}
 	b, err := os.ReadFile(dir + "/a/timer")
-	if want := "15m sh -c  p9auth-switch ssh off; p9auth-switch console off;\n"; err != nil || string(b) != want {
+	if want := "15m p9auth-switch all off\n"; err != nil || string(b) != want {
 		t.Errorf("it would do %q, %v; not %q", b, err, want)
 	}
 	// Each machine's own connection is from before the change, and its check's is new.
