@@ -136,8 +136,10 @@ check: $(CRYPTO)
 	$(GO) vet -tags cover ./internal/version
 	$(GO) vet -tags site ./test/site
 	$(GO) vet -tags cross ./test/package
+	$(GO) vet -tags containers ./test/container
 	$(LINT) staticcheck ./...
 	$(LINT) staticcheck -tags site ./test/site
+	$(LINT) staticcheck -tags containers ./test/container
 	shellcheck $(SCRIPTS)
 	shellcheck -s bash dist/completions/p9auth.bash
 	$(GO) mod verify
@@ -163,6 +165,15 @@ vm-boot:
 	for s in $(SUITES); do \
 		test/vm/debian/image build/boot/$$s $$s build/p9auth_$(DEBVERSION)_$(ARCH).deb && \
 		$(GO) run ./test/vm/debian -dir build/boot/$$s $(VMFLAGS) || exit 1; \
+	done
+
+# A Debian with the package, booted with systemd in a container, see test/container.
+test-containers: deps
+	scripts/deps containers
+	$(MAKE) deb
+	for s in $(SUITES); do \
+		test/vm/debian/image -t build/containers/$$s $$s build/p9auth_$(DEBVERSION)_$(ARCH).deb && \
+		P9AUTH_CONTAINER=$(CURDIR)/build/containers/$$s $(GO) test -count=1 -timeout 30m $(TESTFLAGS) -tags containers -v ./test/container || exit 1; \
 	done
 
 # A kernel with CAP_GRANT_ID, from Debian's linux-source: ten minutes and more.
@@ -283,4 +294,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults soak test-switch test-arm64 test-site test-openssh test-clients check demo bench vm-test vm-boot kernel-grantid install deb lintian clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults soak test-switch test-arm64 test-site test-openssh test-clients check demo bench vm-test vm-boot test-containers kernel-grantid install deb lintian clean

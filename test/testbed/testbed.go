@@ -227,6 +227,7 @@ type Term struct {
 	Cmd  *exec.Cmd
 	tb   testing.TB
 	pty  *os.File
+	ends bool // with the program
 	done chan struct{}
 
 	mu   sync.Mutex
@@ -239,12 +240,44 @@ type Term struct {
 // a session of its own.
 func (b *Bed) Start(tb testing.TB, argv ...string) *Term {
 	tb.Helper()
-	t := &Term{Cmd: b.Command(argv...), tb: tb, done: make(chan struct{})}
-	t.Cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TERM=linux"}
-	p, err := pty.StartWithSize(t.Cmd, &pty.Winsize{Rows: 24, Cols: 200})
+	cmd := b.Command(argv...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TERM=linux"}
+	return StartTerm(tb, cmd)
+}
+
+// StartTerm runs a command on a new terminal, as the leader of a session of its own.
+func StartTerm(tb testing.TB, cmd *exec.Cmd) *Term {
+	tb.Helper()
+	p, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 200})
 	if err != nil {
 		tb.Fatal(err)
 	}
+	t := personAt(tb, p)
+	t.Cmd = cmd
+	t.ends = true
+	go t.copy()
+	tb.Cleanup(func() {
+		t.Hangup()
+		t.Cmd.Process.Signal(syscall.SIGKILL)
+		t.Cmd.Wait()
+	})
+	return t
+}
+
+// AtTerminal is the person at a terminal whose programs others start. p is its
+// master's side.
+func AtTerminal(tb testing.TB, p *os.File) *Term {
+	tb.Helper()
+	t := personAt(tb, p)
+	go t.copy()
+	tb.Cleanup(t.Hangup)
+	return t
+}
+
+// personAt closes p.
+func personAt(tb testing.TB, p *os.File) *Term {
+	tb.Helper()
+	t := &Term{tb: tb, done: make(chan struct{})}
 	// A file that blocks is not closed while somebody reads from it, so that
 	// the line could not be dropped.
 	fd, err := unix.FcntlInt(p.Fd(), unix.F_DUPFD_CLOEXEC, 0)
@@ -256,12 +289,6 @@ func (b *Bed) Start(tb testing.TB, argv ...string) *Term {
 		tb.Fatal(err)
 	}
 	t.pty = os.NewFile(uintptr(fd), "pty")
-	go t.copy()
-	tb.Cleanup(func() {
-		t.Hangup()
-		t.Cmd.Process.Signal(syscall.SIGKILL)
-		t.Cmd.Wait()
-	})
 	return t
 }
 
@@ -273,7 +300,7 @@ func (t *Term) copy() {
 	last := time.Now()
 	for {
 		n, err := t.pty.Read(buf)
-		if errors.Is(err, unix.EIO) && time.Since(last) < 3*time.Second {
+		if errors.Is(err, unix.EIO) && (!t.ends || time.Since(last) < 3*time.Second) {
 			time.Sleep(5 * time.Millisecond)
 			continue
 		}

@@ -63,6 +63,22 @@ func (l Login) recordID() string {
 	return line[max(0, len(line)-4):]
 }
 
+// process is whose id the records have. sshd(8) writes that of its privileged process,
+// and not of the user's: it leads the session of systemd-logind(8), which finds the
+// session's terminal by that. This is the like of it.
+func (l Login) process() int {
+	if l.SSH {
+		return os.Getpid()
+	}
+	return l.PID
+}
+
+// wrote says whether a record of this terminal with that process is ours. Another worker
+// may have written it, which died.
+func (l Login) wrote(pid int) bool {
+	return pid == l.process() || l.SSH && unix.Kill(pid, 0) == unix.ESRCH
+}
+
 func complain(what string, err error) {
 	if err != nil {
 		log.Warn("no record in "+what, "error", err.Error())
@@ -104,7 +120,7 @@ func (l Login) enter(before Before, now time.Time) {
 		return
 	}
 	sid, _ := unix.Getsid(l.PID)
-	r := Record{Type: UserProcess, PID: l.PID, Line: line, ID: l.recordID(), User: l.User, Host: l.RHost, SID: sid, Time: now}
+	r := Record{Type: UserProcess, PID: l.process(), Line: line, ID: l.recordID(), User: l.User, Host: l.RHost, SID: sid, Time: now}
 	complain(l.Places.Utmp, Put(l.Places.Utmp, r, !l.SSH))
 	if !l.recorded(before, UserProcess) {
 		complain(l.Places.Wtmp, Append(l.Places.Wtmp, r))
@@ -149,9 +165,9 @@ func (l Login) End(before Before, now time.Time) {
 	if l.inWtmpdb() {
 		complain(l.Places.Wtmpdb, wtmpdbLogout(line, now))
 	}
-	complain(l.Places.Utmp, End(l.Places.Utmp, l.PID, line, now))
+	complain(l.Places.Utmp, End(l.Places.Utmp, l.wrote, line, now))
 	if !l.recorded(before, DeadProcess) {
-		complain(l.Places.Wtmp, Append(l.Places.Wtmp, Record{Type: DeadProcess, PID: l.PID, Line: line, ID: l.recordID(), Time: now}))
+		complain(l.Places.Wtmp, Append(l.Places.Wtmp, Record{Type: DeadProcess, PID: l.process(), Line: line, ID: l.recordID(), Time: now}))
 	}
 }
 

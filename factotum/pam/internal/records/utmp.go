@@ -184,9 +184,9 @@ func Put(path string, r Record, byPID bool) error {
 	return err
 }
 
-// End marks the record of a process and terminal in utmp as dead, unless somebody
-// else has done so.
-func End(path string, pid int, line string, now time.Time) error {
+// End marks the record of a terminal in utmp as dead, if it is of a process that is ours,
+// and unless somebody else has done so.
+func End(path string, ours func(pid int) bool, line string, now time.Time) error {
 	f, err := open(path, os.O_RDWR)
 	if f == nil {
 		return err
@@ -195,7 +195,7 @@ func End(path string, pid int, line string, now time.Time) error {
 	var r Record
 	at, found, err := find(f, func(o Record) bool {
 		r = o
-		return o.Type == UserProcess && o.PID == pid && o.Line == line
+		return o.Type == UserProcess && o.Line == line && ours(o.PID)
 	})
 	if err != nil || !found {
 		return err

@@ -86,7 +86,7 @@ func TestATerminalOfSSHTakesThePlaceOfOneThatIsOver(t *testing.T) {
 	}
 	put(10, "pts/1")
 	put(10, "pts/2")
-	if err := End(path, 10, "pts/1", time.Now()); err != nil {
+	if err := End(path, is(10), "pts/1", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	put(12, "pts/1")
@@ -121,7 +121,7 @@ func TestPutReplacesAndEndMarks(t *testing.T) {
 		pid  int
 		line string
 	}{{99, "ttyS0"}, {2, "ttyS0"}, {3, "ttyS0"}, {3, "ttyS0"}} {
-		if err := End(path, o.pid, o.line, time.Now()); err != nil {
+		if err := End(path, is(o.pid), o.line, time.Now()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -218,3 +218,5 @@ func FuzzEncode(f *testing.F) {
 		}
 	})
 }
+
+func is(pid int) func(int) bool { return func(p int) bool { return p == pid } }
