@@ -53,7 +53,7 @@ func logIn(t *testing.T, m *Machine, c *testbed.Term, unit, user string) {
 
 // seen is what a user's session at a console is, without what differs between any two.
 func seen(c *testbed.Term) string {
-	return c.Run(`tty; who | awk '{ print $1, $2 }'; w -h >~/w; awk '{ print $1, $2, $3, $NF }' ~/w; loginctl --no-pager show-session "$XDG_SESSION_ID" -p Name -p TTY -p Type -p Class -p Service -p Remote; cat /proc/self/cgroup | sed 's/.*0::.*session-.*scope/a scope/'; env | grep -E '^(TERM|LANG|HOME|SHELL|XDG_RUNTIME_DIR)='`)
+	return c.Run(`tty; who | awk '{ print $1, $2 }'; w -h >~/w; awk '{ print $1, $2, $3, /factotum[-]pam/ ? "factotum" : "theirs" }' ~/w; loginctl --no-pager show-session "$XDG_SESSION_ID" -p Name -p TTY -p Type -p Class -p Service -p Remote; cat /proc/self/cgroup | sed 's/.*0::.*session-.*scope/a scope/'; env | grep -E '^(TERM|LANG|HOME|SHELL|XDG_RUNTIME_DIR)='`)
 }
 
 // The consoles of a container, /dev/console and /dev/pts/N, are as by Debian's login,

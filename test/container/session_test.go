@@ -49,7 +49,7 @@ chmod 666 /var/tmp/told`)
 func TestWhoIsThereBySSH(t *testing.T) {
 	m := Boot(t, "")
 	look := func() string {
-		out, err := m.SSH("-tt", "alice@127.0.0.1", `[ ! -s /run/utmp ] || { w -h >~/w; awk '{ print $1, $2, $3, $NF }' ~/w; }; who | awk '{ print $1, $2, $NF }'; loginctl --no-pager show-session $XDG_SESSION_ID -p TTY -p Service -p RemoteHost -p Type; tty`).CombinedOutput()
+		out, err := m.SSH("-tt", "alice@127.0.0.1", `[ ! -s /run/utmp ] || { w -h >~/w; awk '{ print $1, $2, $3, /factotum[-]pam/ ? "factotum" : "theirs" }' ~/w; }; who | awk '{ print $1, $2, $NF }'; loginctl --no-pager show-session $XDG_SESSION_ID -p TTY -p Service -p RemoteHost -p Type; tty`).CombinedOutput()
 		if err != nil {
 			t.Fatalf("ssh: %v: %s", err, out)
 		}
