@@ -87,8 +87,8 @@ func localOn() {
 
 // localRemoved says whether the package has left what it found.
 func localRemoved() error {
-	out := vm.sh(localState + "; dpkg-divert --list | grep -c distrib; dpkg-statoverride --list | grep -cE '/(su|passwd|doas|unix_chkpwd)$'; grep -c '^FrontEnd \\*' /etc/p9auth/factotum.conf")
-	return want(out, "^"+regexp.QuoteMeta(theirs)+`(?s:.*)(ls: .*/\*\.distrib': No such file or directory\n){2}0\n0\n0$`)
+	out := vm.sh(localState + "; dpkg-divert --list | grep -cE '(su|passwd|doas|unix_chkpwd)\\.distrib'; dpkg-statoverride --list | grep -cE '/(su|passwd|doas|unix_chkpwd)$'; grep -c '^FrontEnd \\*' /etc/p9auth/factotum.conf")
+	return want(out, "^"+regexp.QuoteMeta(theirs)+`(?s:.*)(ls: .*/\*\.distrib': No such file or directory\n){2}(?s:.*)\n0\n0\n0$`)
 }
 
 // bobsPassword is about bob's password, at the console.
