@@ -88,8 +88,21 @@ var inPart = map[string]part{
 // differences are the scripts that do not pass with sshfront, and why. Each has its row
 // in the table of differences of p9auth_sshd_config(5).
 var differences = map[string]string{
-	"hostkey-agent": "wants to be told that a connection by a pipe has no address",
-	"proxy-connect": "wants to be told that a connection by a pipe has no address",
+	"hostkey-agent": "its agent is another user's, to whose socket factotum has no right",
+	"integrity":     "with Debian 13's offsets it changes the length of a packet, and its client waits for the rest",
+}
+
+// offsets are the scripts of differences that find other things at fixed places of what
+// the server of another Debian sends, and the Debian with which they do not pass.
+var offsets = map[string]string{"integrity": "13"}
+
+// difference is why a script does not pass with sshfront here, "" where it does.
+func difference(name string) string {
+	here, err := os.ReadFile("/etc/debian_version")
+	if err == nil && !strings.HasPrefix(string(here), offsets[name]) {
+		return ""
+	}
+	return differences[name]
 }
 
 // TestTheManualNamesTheScriptsThatDoNotPass holds p9auth_sshd_config(5) to the tables

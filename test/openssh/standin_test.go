@@ -19,13 +19,6 @@ import (
 // binDir leads, in the testbed, to our programs.
 const binDir = "/run/openssh-tests/bin"
 
-// Ends of the connection that a proxy command gets. They are none of those that the
-// scripts name, as sshd, which has no address there, says UNKNOWN.
-const (
-	proxyServer = "192.0.2.1"
-	proxyClient = "192.0.2.2"
-)
-
 // A standin does what the suite asks sshd for, by sshd's command line, with a factotum
 // and a sshfront.
 type standin struct {
@@ -180,7 +173,7 @@ func (s *standin) configure() error {
 		return err
 	}
 	conf := fmt.Sprintf("FrontEnd _sshfront sshd ssh\nSocket %[1]s/rpc\nCapDir %[1]s/cap\nSSHDConfig %[1]s/sshd_config\n"+
-		"StatusSocket none\nMetricsSocket none\nSyslog none\n", s.dir)
+		"StatusSocket none\nMetricsSocket none\nSyslog none\nUnknownAddresses yes\n", s.dir)
 	if err := os.WriteFile(s.path("factotum.conf"), []byte(conf), 0o644); err != nil {
 		return err
 	}
@@ -350,45 +343,17 @@ func (s *standin) listen(factotum *serving, signals <-chan os.Signal) (int, erro
 	}
 }
 
-// proxied serves one connection on standard input and output, by one of TCP.
+// proxied serves one connection on standard input and output.
 func (s *standin) proxied(signals <-chan os.Signal) (int, error) {
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(proxyServer)})
-	if err != nil {
-		return 0, err
-	}
-	client, err := net.DialTCP("tcp", &net.TCPAddr{IP: net.ParseIP(proxyClient)}, l.Addr().(*net.TCPAddr))
-	if err != nil {
-		return 0, err
-	}
-	server, err := l.AcceptTCP()
-	if err != nil {
-		return 0, err
-	}
-	l.Close()
-	f, err := server.File()
-	if err != nil {
-		return 0, err
-	}
-	server.Close()
 	cmd := exec.Command(filepath.Join(binDir, "sshfront"), s.sshfront("-i")...)
-	cmd.Stdin, cmd.Stdout = f, f
+	cmd.Stdin, cmd.Stdout = os.Stdin, os.Stdout
 	sshfront, err := s.start(cmd)
 	if err != nil {
 		return 0, err
 	}
 	defer sshfront.stop()
-	f.Close()
-	go func() {
-		io.Copy(client, os.Stdin)
-		client.CloseWrite()
-	}()
-	served := make(chan struct{})
-	go func() {
-		io.Copy(os.Stdout, client)
-		client.Close()
-		os.Stdout.Close()
-		close(served)
-	}()
+	os.Stdin.Close()
+	os.Stdout.Close()
 	for {
 		select {
 		case sig := <-signals:
@@ -396,7 +361,6 @@ func (s *standin) proxied(signals <-chan os.Signal) (int, error) {
 				return 255, nil
 			}
 		case <-sshfront.ended:
-			<-served
 			return cmd.ProcessState.ExitCode(), nil
 		}
 	}

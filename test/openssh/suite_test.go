@@ -116,7 +116,7 @@ func judge(name, server string, o outcome) string {
 	if w := unavailable[name]; w != "" {
 		expected, why = "skipped", w
 	}
-	if w := differences[name]; w != "" && server == "sshfront" {
+	if w := difference(name); w != "" && server == "sshfront" {
 		expected, why = "failed", w
 	}
 	switch {
@@ -148,7 +148,7 @@ func show(table map[string]map[string]outcome, scripts, tried []string) string {
 			continue // go test -run has not chosen it
 		}
 		fmt.Fprintf(&b, "%-24s", name)
-		why := cmp.Or(differences[name], unavailable[name], inPart[name].why)
+		why := cmp.Or(difference(name), unavailable[name], inPart[name].why)
 		for _, s := range tried {
 			o := row[s]
 			if o.state == "skipped" {
@@ -237,7 +237,7 @@ func run(t *testing.T, b *testbed.Bed, server, name string) (outcome, string) {
 	b.Sh(t, "cp -a "+b.Dir+"/template/. "+obj+"; chown tester:tester "+obj+"; chmod 755 "+obj)
 	defer os.RemoveAll(obj)
 	within := limit
-	if differences[name] != "" {
+	if difference(name) != "" {
 		within = shorter
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), within)
@@ -340,10 +340,8 @@ func runScript(bed, obj, server, name, without string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return os.NewSyscallError("unshare", err)
 	}
-	for _, line := range []string{"link set lo up", "addr add " + proxyServer + "/32 dev lo", "addr add " + proxyClient + "/32 dev lo"} {
-		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			return fmt.Errorf("ip %s: %w: %s", line, err, out)
-		}
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		return fmt.Errorf("ip: %w: %s", err, out)
 	}
 	ns, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
