@@ -98,8 +98,9 @@ static void set_tty_audit(u32 status)
  * kernel may lack key management, or a container's filter of system calls keep
  * everybody in it from keys (EPERM); a redeemer cannot have such a filter made,
  * as no_new_privs, which that takes, would have kept this from being privileged.
- * A user who has no room for another key (keyrings(7)) is let in all the same, with a line that says so; then the
- * user keyring must not be linked, as the old session keyring is others' too.
+ * A user who has no room for another key (keyrings(7)) is let in all the same, with
+ * a line that says so; then the user keyring must not be linked, as the old session
+ * keyring is others' too.
  * Failing to link costs convenience, not safety.
  */
 static void join_keyring(const char *name)

@@ -44,7 +44,7 @@ static long call(long nr, u64 a, u64 b, u64 c, u64 d, u64 e)
 #endif
 
 /* None of become's calls does a part of its work and is interrupted then. */
-static long again(long nr, u64 a, u64 b, u64 c, u64 d, u64 e)
+static __attribute__((noinline)) long again(long nr, u64 a, u64 b, u64 c, u64 d, u64 e)
 {
 	long r;
 
