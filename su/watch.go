@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -152,7 +153,7 @@ func wait(client *capproto.Client, pid int, p *proxy) int {
 			return 1
 		case ws.Stopped():
 			p.pause()
-			unix.Kill(os.Getpid(), unix.SIGSTOP)
+			stop()
 			p.resume()
 			client.Signal(pid, "CONT")
 		case ws.Signaled():
@@ -166,6 +167,14 @@ func wait(client *capproto.Client, pid int, p *proxy) int {
 			return ws.ExitStatus()
 		}
 	}
+}
+
+// stop stops this process. It returns when the process goes on, and not before it has
+// stopped, as it would if the kernel chose another thread to get the signal.
+func stop() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
 }
 
 // signalText is what strsignal(3) says.

@@ -181,7 +181,7 @@ func (b *Logins) Opened(tb testing.TB, userOrTTY string) (opened, closed int) {
 	word := strings.TrimPrefix(userOrTTY, "/dev/")
 	for line := range strings.Lines(b.Sh(tb, "cat /run/sessions 2>/dev/null || true")) {
 		f := strings.Fields(line) // PAM_TYPE PAM_USER PAM_TTY
-		if !slices.Contains(f, word) {
+		if !slices.Contains(f, word) && !slices.Contains(f, "/dev/"+word) {
 			continue
 		}
 		switch f[0] {
@@ -209,7 +209,7 @@ func (b *Logins) WantClosed(tb testing.TB, tty string) {
 		return c > 0
 	})
 	name := strings.TrimPrefix(tty, "/dev/")
-	defer b.Sh(tb, "sed -i 's, "+name+"$, before,' /run/sessions")
+	defer b.Sh(tb, `sed -i 's, \(/dev/\)\?`+name+`$, before,' /run/sessions`)
 	if o, c := b.Opened(tb, tty); o != 1 || c != 1 {
 		tb.Errorf("the PAM session on %s was opened %d times and closed %d times", tty, o, c)
 	}

@@ -46,10 +46,6 @@ func (l *listener) take(c stream) bool {
 		return true // it has gone already
 	}
 	l.mu.Lock()
-	if l.leaving {
-		l.mu.Unlock()
-		return false
-	}
 	p, ok := l.limits.admit(remote, local)
 	if !ok {
 		l.mu.Unlock()

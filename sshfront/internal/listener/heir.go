@@ -75,10 +75,13 @@ func (l *listener) isLeaving() bool {
 // connection from then on.
 func (l *listener) bequeath() {
 	l.mu.Lock()
-	l.leaving = true
 	for _, s := range l.sockets {
 		s.Close()
 	}
+	l.mu.Unlock()
+	l.acceptors.Wait() // who has been accepted already is served
+	l.mu.Lock()
+	l.leaving = true
 	var list []*child
 	for c := range l.children {
 		list = append(list, c)

@@ -83,7 +83,8 @@ type listener struct {
 	login    bool            // somebody has logged in
 	ended    chan struct{}   // closed when the only connection is over
 
-	wg sync.WaitGroup // of what runs for connections
+	acceptors sync.WaitGroup // of what accepts connections
+	wg        sync.WaitGroup // of what runs for connections
 }
 
 // Run is the listener's life. It returns when a signal ends it.
@@ -148,7 +149,7 @@ func Run(o Options) error {
 	l.once = o.Debug > 0
 	for a, s := range l.sockets {
 		sshlog.Printf(sshdconf.LogInfo, "Server listening on %s port %d.", a.Addr(), a.Port())
-		go l.accept(s)
+		l.acceptors.Go(func() { l.accept(s) })
 	}
 	l.writePid("", conf.PidFile)
 	defer func() { l.writePid(l.conf.PidFile, "") }()
@@ -275,7 +276,7 @@ func (l *listener) reload(passed bool) error {
 	for a, s := range l.sockets {
 		if old[a] == nil {
 			sshlog.Printf(sshdconf.LogInfo, "Server listening on %s port %d.", a.Addr(), a.Port())
-			go l.accept(s)
+			l.acceptors.Go(func() { l.accept(s) })
 		}
 	}
 	return nil
