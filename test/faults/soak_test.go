@@ -221,18 +221,23 @@ func (s *soaking) hit(h hit) {
 func (s *soaking) kill(stop <-chan struct{}, n int) {
 	began := len(s.snapshot())
 	replaced := false
-	for {
+	half := func() bool { return !replaced && len(s.snapshot())-began > n/2 }
+	for next := time.Now(); ; {
 		select {
 		case <-stop:
 			if !replaced {
 				s.t.Error("the programs were not replaced")
 			}
 			return
-		case <-time.After(time.Duration(200+rand.IntN(800)) * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		}
+		if !half() && time.Now().Before(next) {
+			continue
+		}
+		next = time.Now().Add(time.Duration(200+rand.IntN(800)) * time.Millisecond)
 		h := hit{from: time.Now()}
 		switch k := rand.IntN(10); {
-		case !replaced && len(s.snapshot())-began > n/2:
+		case half():
 			replaced = true
 			s.install()
 			// As the package's postinst: each is told to end, and started again.

@@ -73,10 +73,16 @@ func (l Login) process() int {
 	return l.PID
 }
 
-// wrote says whether a record of this terminal with that process is ours. Another worker
-// may have written it, which died.
-func (l Login) wrote(pid int) bool {
-	return pid == l.process() || l.SSH && unix.Kill(pid, 0) == unix.ESRCH
+// endInUtmp marks our record in utmp as dead. Another worker may have written it, which
+// died; but a record of our own comes first, as one of a login that was at this terminal
+// before may still be there, too.
+func (l Login) endInUtmp(now time.Time) error {
+	found, err := End(l.Places.Utmp, func(pid int) bool { return pid == l.process() }, l.line(), now)
+	if found || err != nil || !l.SSH {
+		return err
+	}
+	_, err = End(l.Places.Utmp, func(pid int) bool { return unix.Kill(pid, 0) == unix.ESRCH }, l.line(), now)
+	return err
 }
 
 func complain(what string, err error) {
@@ -165,7 +171,7 @@ func (l Login) End(before Before, now time.Time) {
 	if l.inWtmpdb() {
 		complain(l.Places.Wtmpdb, wtmpdbLogout(line, now))
 	}
-	complain(l.Places.Utmp, End(l.Places.Utmp, l.wrote, line, now))
+	complain(l.Places.Utmp, l.endInUtmp(now))
 	if !l.recorded(before, DeadProcess) {
 		complain(l.Places.Wtmp, Append(l.Places.Wtmp, Record{Type: DeadProcess, PID: l.process(), Line: line, ID: l.recordID(), Time: now}))
 	}

@@ -185,11 +185,11 @@ func Put(path string, r Record, byPID bool) error {
 }
 
 // End marks the record of a terminal in utmp as dead, if it is of a process that is ours,
-// and unless somebody else has done so.
-func End(path string, ours func(pid int) bool, line string, now time.Time) error {
+// and unless somebody else has done so. It says whether there is such a record.
+func End(path string, ours func(pid int) bool, line string, now time.Time) (found bool, err error) {
 	f, err := open(path, os.O_RDWR)
 	if f == nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	var r Record
@@ -198,11 +198,11 @@ func End(path string, ours func(pid int) bool, line string, now time.Time) error
 		return o.Type == UserProcess && o.Line == line && ours(o.PID)
 	})
 	if err != nil || !found {
-		return err
+		return false, err
 	}
 	r.Type, r.User, r.Host, r.Time = DeadProcess, "", "", now
 	_, err = f.WriteAt(r.encode(), at)
-	return err
+	return true, err
 }
 
 // find returns where a record is, or where the file ends.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,7 +87,7 @@ func TestATerminalOfSSHTakesThePlaceOfOneThatIsOver(t *testing.T) {
 	}
 	put(10, "pts/1")
 	put(10, "pts/2")
-	if err := End(path, is(10), "pts/1", time.Now()); err != nil {
+	if _, err := End(path, is(10), "pts/1", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	put(12, "pts/1")
@@ -97,6 +98,34 @@ func TestATerminalOfSSHTakesThePlaceOfOneThatIsOver(t *testing.T) {
 	put(13, "pts/11")
 	if n := len(Since(path, 0)); n != 3 {
 		t.Errorf("%d records of three that are logged in", n)
+	}
+}
+
+// A console's login may have left its terminal, and its record not be ended yet.
+func TestATerminalOfSSHEndsItsOwnRecordFirst(t *testing.T) {
+	p := places(t)
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	console := Login{Places: p, TTY: "/dev/pts/1", PID: ended.Process.Pid}
+	console.enter(console.BeforeEnd(), time.Now())
+	ssh := Login{Places: p, SSH: true, TTY: "/dev/pts/1", User: "alice"}
+	ssh.BeginTerminal(time.Now())
+	for _, c := range []struct {
+		login Login
+		left  []int
+	}{{ssh, []int{console.PID}}, {console, nil}} {
+		c.login.End(c.login.BeforeEnd(), time.Now())
+		var left []int
+		for _, r := range Since(p.Utmp, 0) {
+			if r.Type == UserProcess {
+				left = append(left, r.PID)
+			}
+		}
+		if !slices.Equal(left, c.left) {
+			t.Errorf("utmp has %v, not %v", left, c.left)
+		}
 	}
 }
 
@@ -121,7 +150,7 @@ func TestPutReplacesAndEndMarks(t *testing.T) {
 		pid  int
 		line string
 	}{{99, "ttyS0"}, {2, "ttyS0"}, {3, "ttyS0"}, {3, "ttyS0"}} {
-		if err := End(path, is(o.pid), o.line, time.Now()); err != nil {
+		if _, err := End(path, is(o.pid), o.line, time.Now()); err != nil {
 			t.Error(err)
 		}
 	}
