@@ -184,7 +184,7 @@ func (b *bed) signatures(t *testing.T) {
 		"alice's key for bob":               {"bob", ed, "Failed publickey for bob"},
 		"alice's key for root":              {"root", ed, "Failed publickey for root"},
 		"a key for nobody known":            {"mallory", ed, "Failed publickey for invalid user mallory"},
-		"a certificate for another":         {"alice", certOf(func(c *ssh.Certificate) { c.ValidPrincipals = []string{"bob"} }), "authorized principal"},
+		"a certificate for another":         {"alice", certOf(func(c *ssh.Certificate) { c.ValidPrincipals = []string{"bob"} }), "listed principal"},
 		"a certificate of the past":         {"alice", certOf(func(c *ssh.Certificate) { c.ValidBefore = c.ValidAfter + 1 }), "expired"},
 		"a certificate of the future":       {"alice", certOf(func(c *ssh.Certificate) { c.ValidAfter = c.ValidBefore - 1 }), "not yet valid"},
 		"a host's certificate":              {"alice", certOf(func(c *ssh.Certificate) { c.CertType = ssh.HostCert }), "not for users"},
