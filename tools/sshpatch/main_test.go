@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -110,15 +111,18 @@ func TestWithoutAPatchItsTestsFail(t *testing.T) {
 	}
 	for _, p := range queue {
 		t.Run(p.name, func(t *testing.T) {
-			out, _ := runWithout(t, []string{p.name}, tests[p.name])
-			// The tests use a name that the patch adds, or see the difference.
-			if missing.MatchString(out) {
-				return
-			}
-			for _, name := range tests[p.name] {
-				if !strings.Contains(out, "--- FAIL: "+name+" ") {
-					t.Errorf("%s does not fail without %s: %s", name, p.name, out)
+			// What hangs only where two things happen at once has some tries.
+			left, out := tests[p.name], ""
+			for try := 0; len(left) > 0 && try < 10; try++ {
+				out, _ = runWithout(t, []string{p.name}, left)
+				// The tests use a name that the patch adds, or see the difference.
+				if missing.MatchString(out) {
+					return
 				}
+				left = slices.DeleteFunc(slices.Clone(left), func(name string) bool { return strings.Contains(out, "--- FAIL: "+name+" ") })
+			}
+			for _, name := range left {
+				t.Errorf("%s does not fail without %s: %s", name, p.name, out)
 			}
 		})
 	}
