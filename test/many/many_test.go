@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ func TestManySessionsOfOneUserLockNobodyOut(t *testing.T) {
 	b.Sh(t, "mkdir -pm 700 /home/alice/.ssh; chown alice:alice /home/alice/.ssh")
 	b.Write(t, "/home/alice/.ssh/authorized_keys", string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
 	before := available(t)
+	alone, tasks := latency(t, b), threads(t)
 	began := time.Now()
 
 	// Four log in at a time, as MaxStartups drops some from ten on, and the listener
@@ -75,6 +77,7 @@ func TestManySessionsOfOneUserLockNobodyOut(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	crowded := latency(t, b)
 	want := fmt.Sprintf("sessions      %d\n", n)
 	status := ""
 	if !testbed.Eventually(func() bool {
@@ -83,6 +86,7 @@ func TestManySessionsOfOneUserLockNobodyOut(t *testing.T) {
 	}) {
 		t.Errorf("the status: %.400s", status)
 	}
+	t.Logf("a login of bob takes %d ms, and took %d ms before; %d threads for each session", crowded.Milliseconds(), alone.Milliseconds(), (threads(t)-tasks)/n)
 	t.Logf("%d sessions of alice after %s, %d ms each; %d KiB of memory each", n, took.Round(time.Second), took.Milliseconds()/int64(n), (before-available(t))/uint64(n))
 
 	if c, err := dial(b, "bob", -1, ssh.Password(testbed.Password)); err != nil {
@@ -119,6 +123,40 @@ func TestManySessionsOfOneUserLockNobodyOut(t *testing.T) {
 			t.Fatalf("sessions are left: %.400s", status)
 		}
 	}
+}
+
+// latency is the median of how long bob takes to log in by password and to run a program.
+func latency(t *testing.T, b *testbed.Bed) time.Duration {
+	t.Helper()
+	took := make([]time.Duration, 9)
+	for i := range took {
+		began := time.Now()
+		c, err := dial(b, "bob", -1, ssh.Password(testbed.Password))
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, c, "bob")
+		took[i] = time.Since(began)
+		c.Close()
+	}
+	slices.Sort(took)
+	return took[len(took)/2]
+}
+
+// threads is how many there are on the machine, from proc_loadavg(5).
+func threads(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "/")
+	word, _, _ := strings.Cut(rest, " ")
+	n, err := strconv.Atoi(word)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func key(t *testing.T) ssh.Signer {
