@@ -37,7 +37,8 @@ func newTTY(in *os.File, out io.Writer) *tty {
 
 // isTerminal is isatty(3).
 func isTerminal(fd int) bool {
-	return sys.Again(func() error { _, err := unix.IoctlGetTermios(fd, unix.TCGETS); return err }) == nil
+	_, err := sys.GetTermios(fd)
+	return err == nil
 }
 
 // giveUpAfter ends the process when the person takes too long.
@@ -88,22 +89,18 @@ func (t *tty) ask(question string) (string, error) {
 // quick must not have the answer on the screen. What was typed ahead counts.
 func (t *tty) askHidden(question string) (string, error) {
 	fd := int(t.in.Fd())
-	var shown *unix.Termios
-	err := sys.Again(func() (err error) { shown, err = unix.IoctlGetTermios(fd, unix.TCGETS); return err })
+	shown, err := sys.GetTermios(fd)
 	if err != nil {
 		return "", fmt.Errorf("the terminal: %w", err)
-	}
-	set := func(to *unix.Termios) error {
-		return sys.Again(func() error { return unix.IoctlSetTermios(fd, unix.TCSETS, to) })
 	}
 	hidden := *shown
 	hidden.Lflag &^= unix.ECHO
 	hidden.Lflag |= unix.ICANON | unix.ISIG
 	hidden.Iflag |= unix.ICRNL
-	if err := set(&hidden); err != nil {
+	if err := sys.SetTermios(fd, &hidden); err != nil {
 		return "", fmt.Errorf("the terminal: %w", err)
 	}
-	defer set(shown)
+	defer sys.SetTermios(fd, shown)
 	answer, err := t.ask(question)
 	if err == nil {
 		t.print("\n")

@@ -9,8 +9,9 @@
  *
  * It reads the capability from the socket FD, to its end, writes it to the file CAPUSE
  * and executes the program whose name it reads there, which is become: see capuse(4).
- * Where that fails it writes the errno, a digit that says at which step, and ends with
- * status 126. The socket is closed on exec, so that su reads the end otherwise.
+ * Where that fails it writes to FD a letter for the step, two bytes of the errno and a
+ * newline, and ends with status 126. FD is closed on exec, so that su reads the end
+ * otherwise.
  */
 
 #include <asm/errno.h>

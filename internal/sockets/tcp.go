@@ -2,6 +2,7 @@ package sockets
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -20,6 +21,9 @@ func Host(a netip.Addr) string {
 	}
 	return a.String()
 }
+
+// HostPort is an address and its port in sshd's words, for a log.
+func HostPort(a netip.AddrPort) string { return fmt.Sprintf("%s port %d", Host(a.Addr()), a.Port()) }
 
 // TCPAddrs returns the two ends of a connected TCP socket, as the kernel has
 // them. It asks by system calls of its own, as package net would change the

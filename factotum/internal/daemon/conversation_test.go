@@ -19,14 +19,20 @@ import (
 	"p9auth/factotum/internal/status"
 )
 
-// loginByPAM carries a conversation of proto=pam on until a session is open.
-func loginByPAM(t testing.TB, b *bench) *front {
+// sessionByPAM carries a conversation of proto=pam on until a session is asked for.
+func sessionByPAM(t testing.TB, b *bench) *front {
 	f := b.dial(t, uidLogin, uidLogin, 100)
 	f.want("ok", startMsg("pam", "user", "alice"))
 	f.want("ok", msg("read"))
 	f.want("ok", msg("write", "data", typed))
 	f.want("done", msg("read"))
 	f.want("ok", msg("session"))
+	return f
+}
+
+// loginByPAM carries a conversation of proto=pam on until a session is open.
+func loginByPAM(t testing.TB, b *bench) *front {
+	f := sessionByPAM(t, b)
 	f.want("done", msg("read"))
 	return f
 }

@@ -15,12 +15,12 @@ import (
 	"p9auth/internal/sys"
 )
 
-// An agentKey is a host key whose private half an ssh-agent has (HostKeyAgent), such
-// as one that is in a TPM. Each signature is a connection of its own, so an agent may
-// be started again at any time.
-type agentKey struct {
-	socket string
-	pub    ssh.PublicKey
+// A keyElsewhere is a host key whose private half somebody else has: an ssh-agent or a
+// security key. It implements [ssh.AlgorithmSigner].
+type keyElsewhere struct {
+	who string // we ask
+	pub ssh.PublicKey
+	ask func(data []byte, alg string) (*ssh.Signature, error)
 }
 
 // A signerError is why somebody else, whom we asked, has not signed.
@@ -30,6 +30,29 @@ type signerError struct {
 }
 
 func (e *signerError) Error() string { return fmt.Sprintf("%s: %v", e.who, e.err) }
+
+func (k *keyElsewhere) PublicKey() ssh.PublicKey { return k.pub }
+
+// Sign implements [ssh.Signer].
+func (k *keyElsewhere) Sign(_ io.Reader, data []byte) (*ssh.Signature, error) {
+	return k.SignWithAlgorithm(nil, data, k.pub.Type())
+}
+
+// SignWithAlgorithm has somebody else sign. Nobody sees a signature that does not verify:
+// an agent may be anybody's.
+func (k *keyElsewhere) SignWithAlgorithm(_ io.Reader, data []byte, alg string) (*ssh.Signature, error) {
+	sig, err := k.ask(data, alg)
+	if err == nil && sig.Format != alg {
+		err = fmt.Errorf("it signs in format %.60q, and not %s", sig.Format, alg)
+	}
+	if err == nil {
+		err = sshauth.VerifyHostKey(k.pub, data, sig)
+	}
+	if err != nil {
+		return nil, &signerError{k.who, err}
+	}
+	return sig, nil
+}
 
 const (
 	agentTime = 10 * time.Second // for the whole of a signature; a TPM takes a second
@@ -57,7 +80,7 @@ func agentSocket(named string) (string, error) {
 }
 
 // readAgentKey reads the public key in the file that HostKey names, or beside it.
-func readAgentKey(path, socket string) (*agentKey, error) {
+func readAgentKey(path, socket string) (*keyElsewhere, error) {
 	for _, p := range []string{path, path + ".pub"} {
 		b, err := sys.ReadFile(p, maxKeyFile)
 		if err != nil {
@@ -65,31 +88,23 @@ func readAgentKey(path, socket string) (*agentKey, error) {
 		}
 		pub, _, _, _, err := ssh.ParseAuthorizedKey(b)
 		if _, isCert := pub.(*ssh.Certificate); err == nil && !isCert {
-			return &agentKey{socket, pub}, nil
+			return agentKey(socket, pub), nil
 		}
 	}
 	return nil, fmt.Errorf("%s: neither it nor %s.pub is a public key", path, path)
 }
 
-func (k *agentKey) PublicKey() ssh.PublicKey { return k.pub }
-
-// Sign implements [ssh.Signer].
-func (k *agentKey) Sign(_ io.Reader, data []byte) (*ssh.Signature, error) {
-	return k.SignWithAlgorithm(nil, data, k.pub.Type())
+// agentKey is a host key that the agent at a socket has (HostKeyAgent), such as one that is
+// in a TPM. Each signature is a connection of its own, so an agent may be started again at
+// any time.
+func agentKey(socket string, pub ssh.PublicKey) *keyElsewhere {
+	return &keyElsewhere{"HostKeyAgent " + socket, pub, func(data []byte, alg string) (*ssh.Signature, error) {
+		return askAgent(socket, pub, data, alg)
+	}}
 }
 
-// SignWithAlgorithm has the agent sign. Nobody sees a signature that does not verify:
-// the agent may be anybody's.
-func (k *agentKey) SignWithAlgorithm(_ io.Reader, data []byte, alg string) (*ssh.Signature, error) {
-	sig, err := k.ask(data, alg)
-	if err != nil {
-		return nil, &signerError{"HostKeyAgent " + k.socket, err}
-	}
-	return sig, nil
-}
-
-func (k *agentKey) ask(data []byte, alg string) (*ssh.Signature, error) {
-	c, err := net.DialTimeout("unix", k.socket, agentTime)
+func askAgent(socket string, pub ssh.PublicKey, data []byte, alg string) (*ssh.Signature, error) {
+	c, err := net.DialTimeout("unix", socket, agentTime)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +115,7 @@ func (k *agentKey) ask(data []byte, alg string) (*ssh.Signature, error) {
 		Type      byte
 		Key, Data []byte
 		Flags     uint32
-	}{agentSignRequest, k.pub.Marshal(), data, flags})
+	}{agentSignRequest, pub.Marshal(), data, flags})
 	if _, err := c.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(request))), request...)); err != nil {
 		return nil, err
 	}
@@ -108,14 +123,7 @@ func (k *agentKey) ask(data []byte, alg string) (*ssh.Signature, error) {
 	if err != nil {
 		return nil, err
 	}
-	sig, err := agentSignature(answer)
-	if err != nil {
-		return nil, err
-	}
-	if sig.Format != alg {
-		return nil, fmt.Errorf("it signs in format %.60q, and not %s", sig.Format, alg)
-	}
-	return sig, sshauth.VerifyHostKey(k.pub, data, sig)
+	return agentSignature(answer)
 }
 
 // readFramed reads a message of an agent or of ssh-sk-helper, without its length.

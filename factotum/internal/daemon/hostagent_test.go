@@ -56,7 +56,7 @@ func TestNothingThatAnAgentAnswersIsASignatureUnlessItVerifies(t *testing.T) {
 				readFramed(conn)
 				conn.Write(c.answer)
 			}()
-			k := &agentKey{socket, signer.PublicKey()}
+			k := agentKey(socket, signer.PublicKey())
 			_, err = k.SignWithAlgorithm(nil, data, "ssh-ed25519")
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("%v", err)

@@ -118,7 +118,7 @@ func readHostKey(path, provider string) (ssh.AlgorithmSigner, error) {
 	}
 	signer, err := ssh.ParsePrivateKey(b[:n])
 	if err != nil {
-		if sk, e := parseSK(b[:n], provider); e == nil {
+		if sk, e := skKey(b[:n], provider); e == nil {
 			return sk, nil
 		}
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -7,24 +7,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os/exec"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
-	"p9auth/factotum/internal/sshauth"
 	"p9auth/internal/sshkey"
 )
-
-// An skKey is a host key that a security key has. ssh-sk-helper(8) of OpenSSH has it
-// sign, by the library that SecurityKeyProvider names: that runs in a process of its own,
-// and only where HostKey names such a key.
-type skKey struct {
-	provider string
-	pub      ssh.PublicKey
-	private  []byte // which only names the key to the security key
-}
 
 const (
 	skHelper    = "/usr/lib/openssh/ssh-sk-helper"
@@ -37,11 +26,12 @@ const (
 )
 
 // parseSK reads a private key of a security key that has no passphrase (OpenSSH's
-// PROTOCOL.key). As sshd(8) does, it asks for no touch.
-func parseSK(file []byte, provider string) (*skKey, error) {
+// PROTOCOL.key). The private half only names the key to the security key. As sshd(8)
+// does, it asks for no touch.
+func parseSK(file []byte) (pub ssh.PublicKey, half []byte, err error) {
 	block, _ := pem.Decode(file)
 	if block == nil || block.Type != skBlockType || !bytes.HasPrefix(block.Bytes, []byte(skKeyMagic)) {
-		return nil, errors.New("not a private key of OpenSSH")
+		return nil, nil, errors.New("not a private key of OpenSSH")
 	}
 	r := sshkey.Reader{Rest: block.Bytes[len(skKeyMagic):]}
 	cipher := string(r.Str())
@@ -50,11 +40,10 @@ func parseSK(file []byte, provider string) (*skKey, error) {
 	n, blob := r.U32(), r.Str()
 	private := sshkey.Reader{Rest: r.Str()}
 	if r.Bad || n != 1 || cipher != "none" {
-		return nil, errors.New("not one private key without a passphrase")
+		return nil, nil, errors.New("not one private key without a passphrase")
 	}
-	pub, err := ssh.ParsePublicKey(blob)
-	if err != nil {
-		return nil, err
+	if pub, err = ssh.ParsePublicKey(blob); err != nil {
+		return nil, nil, err
 	}
 	private.U32() // the check numbers, which are for a passphrase
 	private.U32()
@@ -64,7 +53,7 @@ func parseSK(file []byte, provider string) (*skKey, error) {
 	case ssh.KeyAlgoSKECDSA256:
 		private.Str() // curve
 	default:
-		return nil, errors.New("not a security key's")
+		return nil, nil, errors.New("not a security key's")
 	}
 	private.Str() // public key
 	private.Str() // application
@@ -73,36 +62,27 @@ func parseSK(file []byte, provider string) (*skKey, error) {
 	private.Str() // handle
 	private.Str() // reserved
 	if private.Bad {
-		return nil, errors.New("a private key that is cut")
+		return nil, nil, errors.New("a private key that is cut")
 	}
 	whole = bytes.Clone(whole[:len(whole)-len(private.Rest)])
 	whole[flags] &^= skPresence
-	return &skKey{provider, pub, whole}, nil
+	return pub, whole, nil
 }
 
-func (k *skKey) PublicKey() ssh.PublicKey { return k.pub }
-
-// Sign implements [ssh.Signer].
-func (k *skKey) Sign(_ io.Reader, data []byte) (*ssh.Signature, error) {
-	return k.SignWithAlgorithm(nil, data, k.pub.Type())
-}
-
-// SignWithAlgorithm has the helper sign.
-func (k *skKey) SignWithAlgorithm(_ io.Reader, data []byte, alg string) (*ssh.Signature, error) {
-	sig, err := k.ask(data)
-	if err == nil && sig.Format != alg {
-		err = fmt.Errorf("it signs in format %.60q, and not %s", sig.Format, alg)
-	}
-	if err == nil {
-		err = sshauth.VerifyHostKey(k.pub, data, sig)
-	}
+// skKey is a host key that a security key has, in a private key's file.
+func skKey(file []byte, provider string) (*keyElsewhere, error) {
+	pub, half, err := parseSK(file)
 	if err != nil {
-		return nil, &signerError{skHelper, err}
+		return nil, err
 	}
-	return sig, nil
+	return &keyElsewhere{skHelper, pub, func(data []byte, _ string) (*ssh.Signature, error) {
+		return askHelper(provider, half, data)
+	}}, nil
 }
 
-func (k *skKey) ask(data []byte) (*ssh.Signature, error) {
+// askHelper has ssh-sk-helper(8) of OpenSSH sign, by the library that SecurityKeyProvider
+// names: that runs in a process of its own, and only where HostKey names such a key.
+func askHelper(provider string, half, data []byte) (*ssh.Signature, error) {
 	request := ssh.Marshal(struct {
 		Version       byte
 		Type          uint32
@@ -114,7 +94,7 @@ func (k *skKey) ask(data []byte) (*ssh.Signature, error) {
 		Algorithm     string
 		Compatibility uint32
 		PIN           string
-	}{skVersion, skSign, false, 0, k.private, k.provider, data, "", 0, ""})
+	}{skVersion, skSign, false, 0, half, provider, data, "", 0, ""})
 	ctx, cancel := context.WithTimeout(context.Background(), skTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, skHelper)

@@ -93,7 +93,7 @@ func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
 	}
 	l.use(conf)
 	if conf.RefuseConnection {
-		l.sshlog(slog.LevelInfo, "Refusing connection from %s port %d: RefuseConnection", sockets.Host(l.remote.Addr()), l.remote.Port())
+		l.sshlog(slog.LevelInfo, "Refusing connection from %s: RefuseConnection", sockets.HostPort(l.remote))
 		return capproto.Msg{}, errConnectionRefused
 	}
 	l.grace.Stop()
@@ -236,7 +236,7 @@ func (l *sshProto) message(text string) {
 
 // from is the client's end of the connection, as sshd's log has it.
 func (l *sshProto) from() string {
-	return fmt.Sprintf("from %s port %d", sockets.Host(l.remote.Addr()), l.remote.Port())
+	return "from " + sockets.HostPort(l.remote)
 }
 
 // sshlog writes a line in sshd's words to our log and to syslog.

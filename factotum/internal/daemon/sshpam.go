@@ -117,7 +117,7 @@ func (l *sshProto) succeeded(method string, d sshauth.Detail) (capproto.Msg, err
 		return l.failed(d)
 	}
 	if l.isRoot() && !sshauth.RootMay(l.conf.PermitRootLogin, method, l.keyOptions) {
-		l.sshlog(slog.LevelInfo, "ROOT LOGIN REFUSED FROM %s port %d", sockets.Host(l.remote.Addr()), l.remote.Port())
+		l.sshlog(slog.LevelInfo, "ROOT LOGIN REFUSED FROM %s", sockets.HostPort(l.remote))
 		return l.failed(d)
 	}
 	if method != sshauth.PublicKey {

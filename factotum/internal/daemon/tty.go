@@ -59,7 +59,7 @@ func checkTTY(fd, pid int, uid uint32) (*tty, error) {
 	}
 	// An ioctl may mean anything to another device: this one the kernel has as a
 	// terminal.
-	if err := sys.Again(func() error { _, err := unix.IoctlGetTermios(fd, unix.TCGETS); return err }); err != nil {
+	if _, err := sys.GetTermios(fd); err != nil {
 		return nil, errors.New("tty: not a terminal")
 	}
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))

@@ -118,12 +118,7 @@ func TestARestrictedShellAtAConsoleThatTheDeviceCannotBind(t *testing.T) {
 			}
 			return obliging(w, r)
 		}
-		f := b.dial(t, uidLogin, uidLogin, 100)
-		f.want("ok", startMsg("pam", "user", "alice"))
-		f.want("ok", msg("read"))
-		f.want("ok", msg("write", "data", typed))
-		f.want("done", msg("read"))
-		f.want("ok", msg("session"))
+		f := sessionByPAM(t, b)
 		if refused {
 			f.want("error", msg("read"))
 			continue
@@ -227,12 +222,7 @@ func TestWhatModulesSetOfTheProcessIsInTheGrantOrTheLoginIsRefused(t *testing.T)
 				}
 				return obliging(w, r)
 			}
-			f := b.dial(t, uidLogin, uidLogin, 100)
-			f.want("ok", startMsg("pam", "user", "alice"))
-			f.want("ok", msg("read"))
-			f.want("ok", msg("write", "data", typed))
-			f.want("done", msg("read"))
-			f.want("ok", msg("session"))
+			f := sessionByPAM(t, b)
 			if !binds && c.refused {
 				if m := f.want("error", msg("read")); m.Get("code") != capproto.CodeAccount || !strings.Contains(b.log.String(), "cannot bind the login to what PAM's modules have set") {
 					t.Errorf("%s: %v; the log has %s", c.name, m, b.log.String())

@@ -56,8 +56,9 @@ func filter(a *arch.Info) ([]bpf.Instruction, error) {
 			call(n, fails(unix.EPERM))
 		}
 	}
-	// No namespaces are made, but for one of mounts: see pam_namespace in p9auth(7). The flags of clone3 are in memory, where a filter does
-	// not look, and libraries use clone where there is no clone3.
+	// No namespaces are made, but for one of mounts: see pam_namespace in p9auth(7). The
+	// flags of clone3 are in memory, where a filter does not look, and libraries use clone
+	// where there is no clone3.
 	noNamespace := []bpf.Instruction{arg(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: namespaces, SkipFalse: 1}, fails(unix.EPERM), allow}
 	call("clone", noNamespace...)
 	mounts := []bpf.Instruction{arg(0), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.CLONE_NEWNS, SkipFalse: 1}, allow}

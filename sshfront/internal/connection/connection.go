@@ -101,8 +101,9 @@ func serveConnection(conf *control.Config) (int, error) {
 		return control.ExitFailure, err
 	}
 	defer c.factotum.Close()
-	// The socket is passed to factotum first, if it is of TCP, as nothing can be passed from inside of
-	// the sandbox. What factotum answers is the one thing that is read outside of it.
+	// The socket is passed to factotum first, if it is of TCP, as nothing can be passed
+	// from inside of the sandbox. What factotum answers is the one thing that is read
+	// outside of it.
 	tcp := []*os.File{f}
 	if c.remote == sockets.Unknown {
 		tcp = nil

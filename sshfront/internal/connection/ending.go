@@ -2,7 +2,6 @@ package connection
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -19,9 +18,7 @@ import (
 )
 
 // from is the client's address in sshd's words.
-func (c *connection) from() string {
-	return fmt.Sprintf("%s port %d", sockets.Host(c.remote.Addr()), c.remote.Port())
-}
+func (c *connection) from() string { return sockets.HostPort(c.remote) }
 
 // ended logs, as sshd's packet.c does, why the client is not let in.
 func (c *connection) ended(err error) int {

@@ -67,7 +67,7 @@ func (l *listener) take(c stream) bool {
 	err := conn.start(c, config)
 	l.mu.Unlock()
 	if err != nil {
-		sshlog.Printf(sshdconf.LogError, "no process for the connection from %s port %d: %v", sockets.Host(remote.Addr()), remote.Port(), err)
+		sshlog.Printf(sshdconf.LogError, "no process for the connection from %s: %v", sockets.HostPort(remote), err)
 		conn.left()
 	}
 	if once {

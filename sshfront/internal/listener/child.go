@@ -73,7 +73,7 @@ func (c *child) start(client stream, config *os.File) error {
 		c.wire.Close()
 		return err
 	}
-	sshlog.Printf(sshdconf.LogVerbose, "Connection from %s port %d on %s port %d", sockets.Host(c.remote.Addr()), c.remote.Port(), sockets.Host(c.local.Addr()), c.local.Port())
+	sshlog.Printf(sshdconf.LogVerbose, "Connection from %s on %s", sockets.HostPort(c.remote), sockets.HostPort(c.local))
 	c.l.children[c] = true
 	c.l.wg.Add(2)
 	go c.serve()

@@ -37,7 +37,7 @@ func (c *child) crashed(st *os.ProcessState) bool {
 // logTimeout says that LoginGraceTime was over, in the words of sshd before 9.8, which
 // have the port.
 func (c *child) logTimeout() {
-	sshlog.Printf(sshdconf.LogInfo, "Timeout before authentication for %s port %d, pid = %d", sockets.Host(c.remote.Addr()), c.remote.Port(), c.process.Pid)
+	sshlog.Printf(sshdconf.LogInfo, "Timeout before authentication for %s, pid = %d", sockets.HostPort(c.remote), c.process.Pid)
 }
 
 // judge logs how a process ended that has not authenticated.

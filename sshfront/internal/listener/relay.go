@@ -45,7 +45,7 @@ type relay struct {
 func (c *child) relayOf(mode string, pid int) *relay {
 	return &relay{
 		pid: pid, who: fmt.Sprintf("%s process %d for %s", mode, pid, c.id()),
-		address: fmt.Sprintf("%s port %d", sockets.Host(c.remote.Addr()), c.remote.Port()),
+		address: sockets.HostPort(c.remote),
 		free:    c.l.opts.logLevel(c.l.conf) >= sshdconf.LogDebug1, left: burst, last: time.Now(),
 	}
 }

@@ -119,13 +119,12 @@ func (u *userProcess) openPTY(id uint32, r userlink.OpenPTY) (userlink.Answer, e
 	}
 	p.term = r.Term
 	err = p.control(func(fd int) error {
-		var t *unix.Termios
-		err := sys.Again(func() (err error) { t, err = unix.IoctlGetTermios(fd, unix.TCGETS); return err })
+		t, err := sys.GetTermios(fd)
 		if err != nil {
 			return err
 		}
 		setModes(t, r.Modes)
-		if err := sys.Again(func() error { return unix.IoctlSetTermios(fd, unix.TCSETS, t) }); err != nil {
+		if err := sys.SetTermios(fd, t); err != nil {
 			return err
 		}
 		return setSize(fd, r.Size)
