@@ -32,6 +32,7 @@ const dirVar = "P9AUTH_CONTAINER"
 type Machine struct {
 	Root    string        // its files, from here
 	Console *testbed.Term // /dev/console
+	upper   string        // what it has changed of the tree: the upper layer of an overlay
 	dir     string
 	leader  int // its process 1, from here
 }
@@ -40,18 +41,24 @@ type Machine struct {
 // and boots it. options are more of systemd-nspawn's.
 func Boot(t *testing.T, prepare string, options ...string) *Machine {
 	t.Helper()
+	// A container has no disk to mount and no audit, and one's host has the limits.
+	prepare = "set -e; : >/etc/fstab; rm -f /etc/systemd/system/multi-user.target.wants/audit* /etc/security/limits.d/test.conf\n" + prepare
+	return boot(t, t.TempDir(), prepare, options...)
+}
+
+// boot boots the tree with what upper, a directory, has changed of it.
+func boot(t *testing.T, upper, prepare string, options ...string) *Machine {
+	t.Helper()
 	dir := os.Getenv(dirVar)
 	if dir == "" {
 		t.Skip("needs a Debian tree, which make test-containers makes")
 	}
-	m := &Machine{dir: dir, Root: filepath.Join(t.TempDir(), "root")}
-	upper := t.TempDir()
-	for _, d := range []string{m.Root, upper + "/u", upper + "/w"} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+	m := &Machine{dir: dir, upper: upper, Root: filepath.Join(t.TempDir(), "root")}
+	work := t.TempDir()
+	if err := os.Mkdir(m.Root, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	if err := unix.Mount("overlay", m.Root, "overlay", 0, "lowerdir="+dir+"/root,upperdir="+upper+"/u,workdir="+upper+"/w"); err != nil {
+	if err := unix.Mount("overlay", m.Root, "overlay", 0, "lowerdir="+dir+"/root,upperdir="+upper+",workdir="+work); err != nil {
 		t.Fatalf("overlay: %v", err)
 	}
 	t.Cleanup(func() {
@@ -59,8 +66,6 @@ func Boot(t *testing.T, prepare string, options ...string) *Machine {
 			t.Error(err)
 		}
 	})
-	// A container has no disk to mount and no audit, and one's host has the limits.
-	prepare = "set -e; : >/etc/fstab; rm -f /etc/systemd/system/multi-user.target.wants/audit* /etc/security/limits.d/test.conf\n" + prepare
 	if out, err := exec.Command("chroot", m.Root, "/bin/sh", "-c", prepare).CombinedOutput(); err != nil {
 		t.Fatalf("prepare: %v: %s", err, out)
 	}

@@ -3,6 +3,7 @@
 package container
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -42,24 +43,34 @@ chmod 666 /var/tmp/told`)
 	t.Log(saw["ours"])
 }
 
-// w, who and loginctl show a session by SSH, its terminal and what runs there as they do
-// with sshd. Debian 13 has no utmp: its w looks for a terminal among the children and
-// grandchildren of the process that leads the session of systemd-logind, and finds none of
-// factotum-pam's.
+// w, who and loginctl show a session by SSH, its terminal and what runs there, as they do
+// with sshd. Where there is no utmp, as in Debian 13, w looks with sshd for a terminal among
+// the children of the process that leads the session of systemd-logind, and loginctl and who
+// know of none. With sshfront logind knows it.
 func TestWhoIsThereBySSH(t *testing.T) {
 	m := Boot(t, "")
 	look := func() string {
-		out, err := m.SSH("-tt", "alice@127.0.0.1", `[ ! -s /run/utmp ] || { w -h >~/w; awk '{ print $1, $2, $3, /factotum[-]pam/ ? "factotum" : "theirs" }' ~/w; }; who | awk '{ print $1, $2, $NF }'; loginctl --no-pager show-session $XDG_SESSION_ID -p TTY -p Service -p RemoteHost -p Type; tty`).CombinedOutput()
+		out, err := m.SSH("-tt", "alice@127.0.0.1", `w -h >~/w; awk '{ print "w:", $1, $2, /factotum[-]pam/ ? "factotum" : /w -h/ ? "w" : "another" }' ~/w; echo "tty: $(tty)"; echo "who: $(who | awk '{ print $1, $2, $NF }')"; loginctl --no-pager --no-legend list-sessions | sed -n 's,.*alice.* \(pts/[0-9]*\) .*,list: \1,p'; loginctl --no-pager show-session $XDG_SESSION_ID -p TTY -p Service -p RemoteHost -p Type -p State`).CombinedOutput()
 		if err != nil {
 			t.Fatalf("ssh: %v: %s", err, out)
 		}
-		return string(out)
+		return strings.ReplaceAll(string(out), "\r", "")
 	}
 	sshd := look()
 	m.Sh(t, "p9auth-switch -a hostkeyalgorithms,ciphers,kexalgorithms ssh on")
 	want(t, m.Sh(t, "p9auth-switch status"), "ssh: on")
-	if ours := look(); ours != sshd {
+	ours := look()
+	of := regexp.MustCompile(`(?m)^tty: /dev/(pts/\d+)$`).FindStringSubmatch(sshd)
+	if of == nil {
+		t.Fatalf("sshd gives no terminal: %s", sshd)
+	}
+	want(t, sshd, "w: alice "+of[1]+" w")
+	knows := strings.NewReplacer("who: alice sshd ", "who: alice "+of[1]+" ", "TTY=\n", "TTY="+of[1]+"\n").Replace(sshd)
+	if !strings.Contains(knows, "list: ") {
+		knows = strings.Replace(knows, "TTY=", "list: "+of[1]+"\nTTY=", 1)
+	}
+	if ours != knows {
 		t.Errorf("with sshd\n%s\nwith sshfront\n%s", sshd, ours)
 	}
-	t.Log(sshd)
+	t.Log(ours)
 }

@@ -111,6 +111,7 @@ type userProcess struct {
 	info    *Info
 	link    *userlink.Server
 	records *capproto.Terminals // or nil
+	shown   sync.Once           // the first terminal, to systemd-logind
 
 	// forks is held for writing while the umask is another one, or while a
 	// descriptor is about that must not be inherited.

@@ -133,6 +133,9 @@ func (u *userProcess) openPTY(id uint32, r userlink.OpenPTY) (userlink.Answer, e
 		// Whether it is recorded decides about no session.
 		p.line, p.lastLogin, _ = u.records.Begin(p.master)
 	}
+	if err == nil && u.info.Root == "" {
+		u.showTTY(p.slave)
+	}
 	if err == nil {
 		err = keep(u, id, u.ptys, p, u.maxPrograms())
 	}
