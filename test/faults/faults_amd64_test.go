@@ -37,7 +37,7 @@ var few = map[string][]string{
 	},
 	"ssh": {
 		"listener: accept4 1: EMFILE", "listener: clone 1: EAGAIN", "listener: epoll_ctl 2: killed", "connection: seccomp 1: ENOMEM", "connection: read 20: killed",
-		"connection: write 11: ENOSPC", "session: connect 1: EINTR", "become: keyctl 1: ENOMEM", "user: ioctl 1: EIO", "factotum: openat 5: EMFILE",
+		"connection: write 11: ENOSPC", "connection: write 20: ENOSPC", "connection: write 21: ENOSPC", "connection: read 33: EIO", "session: connect 1: EINTR", "become: keyctl 1: ENOMEM", "user: ioctl 1: EIO", "factotum: openat 5: EMFILE",
 		"factotum: sendmsg 4: ENOMEM", "worker: openat 20: EIO",
 	},
 }
@@ -349,10 +349,10 @@ func (w *world) try(t *testing.T, way string, f fault, proof bool) (came bool, w
 		bad("the log has %q", m)
 	}
 	if *show {
-		fmt.Printf("== %s %s, proof %v, came %v: %s\n%s", way, f, proof, came, o, said)
+		fmt.Printf("== %s %s at %q, proof %v, came %v: %s\n%s", way, f, w.in.at, proof, came, o, said)
 	}
 	if len(wrong) > 0 {
-		wrong = append(wrong, fmt.Sprintf("the log:\n%.3000s", said))
+		wrong = append(wrong, fmt.Sprintf("at %q, the log:\n%.3000s", w.in.at, said))
 	}
 	return came, wrong
 }

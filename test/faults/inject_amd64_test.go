@@ -71,6 +71,7 @@ type injector struct {
 	counts  map[step]int   // by step{kind, call, 0}
 	armed   *fault
 	hit     bool
+	at      string // what the first argument of the call that was hit says, if it is a descriptor
 }
 
 type thread struct {
@@ -210,6 +211,7 @@ func (in *injector) answer(fd int, n notice, t thread) {
 		s.n = in.counts[s]
 		if in.armed != nil && in.armed.step == s && !in.hit {
 			in.hit = true
+			in.at, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", n.pid, int32(n.args[0])))
 			if in.armed.errno == 0 {
 				unix.Kill(t.pid, unix.SIGKILL)
 				in.mu.Unlock()
@@ -234,7 +236,7 @@ func (in *injector) answer(fd int, n notice, t thread) {
 func (in *injector) arm(f *fault) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.armed, in.hit = f, false
+	in.armed, in.hit, in.at = f, false, ""
 	clear(in.counts)
 	for tid := range in.threads {
 		if unix.Kill(tid, 0) != nil {

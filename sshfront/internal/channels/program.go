@@ -77,6 +77,7 @@ func (x *sshChannel) begin() {
 	for _, o := range x.outputs {
 		go func() {
 			o.run()
+			x.check("read from the program", o.f, o.broken)
 			if !o.tty {
 				o.f.Close() // a program that still writes gets EPIPE
 			}
@@ -86,11 +87,21 @@ func (x *sshChannel) begin() {
 	go x.finish()
 }
 
+// check closes the channel and tells the log if data could not be moved, for another
+// reason than that the program has gone.
+func (x *sshChannel) check(what string, f *passed.File, err error) {
+	if err != nil && !f.Gone(err) {
+		x.s.failed(what, err)
+		x.abort()
+	}
+}
+
 // feed moves the client's data to the program. A terminal has no end of file
 // to be told of.
 func (x *sshChannel) feed() {
 	defer close(x.fed)
 	err := input(x.stdin, x.ch, x.act.touch)
+	x.check("write to the program", x.stdin, err)
 	if x.pty == nil {
 		x.stdin.Close()
 	}

@@ -30,6 +30,8 @@ type output struct {
 	// others behind, which still write.
 	tty bool
 
+	broken error // of the read that ended run, but for the end of what there is to read
+
 	drained chan struct{} // all that the program wrote before it ended is moved
 	eof     chan struct{} // and there will be nothing else
 
@@ -56,7 +58,11 @@ func (o *output) read(wait bool) (b *[]byte, n int, err error) {
 			return b, n, nil
 		}
 		buffers.Put(b)
-		if err != unix.EAGAIN || !wait {
+		if err != unix.EAGAIN {
+			o.broken = err
+			return nil, 0, err
+		}
+		if !wait {
 			return nil, 0, err
 		}
 		o.f.WaitToRead()

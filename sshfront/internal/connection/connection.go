@@ -49,6 +49,7 @@ type connection struct {
 	user     *sshdconf.Connection // what holds for the user; nil until there is a name
 	factotum *capproto.Client
 	client   socket
+	stream   *quickAck // of the client's socket
 	remote   netip.AddrPort
 
 	hostKeys [][]byte                // that the client may learn: those that are offered and their successors
@@ -126,11 +127,10 @@ func serveConnection(conf *control.Config) (int, error) {
 	if err != nil {
 		return control.ExitFailure, err
 	}
-	quick, err := newQuickAck(c.client)
-	if err != nil {
+	if c.stream, err = newQuickAck(c.client); err != nil {
 		return control.ExitFailure, err
 	}
-	meter := channels.NewMeter(&identified{Conn: quick})
+	meter := channels.NewMeter(&identified{Conn: c.stream})
 	conn, chans, reqs, err := ssh.NewServerConn(meter, sc)
 	if err != nil {
 		return c.ended(err), nil
@@ -139,7 +139,7 @@ func serveConnection(conf *control.Config) (int, error) {
 	if c.user == nil {
 		return control.ExitFailure, errors.New("the SSH library let in a user whom factotum was not told of")
 	}
-	quick.done()
+	c.stream.done()
 	if c.user.RekeyLimit.Bytes != c.address.RekeyLimit.Bytes {
 		conn.RequestKeyExchange() // the user's limit counts from a key exchange on
 	}

@@ -40,7 +40,7 @@ func (c *connection) ended(err error) int {
 	}
 	var auth *ssh.ServerAuthError // the client left while it authenticated, or was sent away
 	reason, text, theirs := disconnected(err)
-	switch {
+	switch broken := c.stream.writeError(); {
 	case theirs:
 		sshlog.Printf(disconnectLevel(reason), "Received disconnect from %s:%d: %.400s [preauth]", c.from(), reason, text)
 		sshlog.Printf(sshdconf.LogInfo, "Disconnected from %s [preauth]", who)
@@ -49,6 +49,8 @@ func (c *connection) ended(err error) int {
 		sshlog.Printf(sshdconf.LogInfo, "Disconnecting %s: Too many authentication failures [preauth]", who)
 	case c.over:
 		// It is in the log why we have ended the connection.
+	case broken != nil:
+		sshlog.Printf(sshdconf.LogInfo, "ssh_packet_write_poll: Connection from %s: %v [preauth]", who, broken)
 	case errors.Is(err, unix.ECONNRESET):
 		sshlog.Printf(sshdconf.LogInfo, "Connection reset by %s [preauth]", who)
 	case auth != nil, errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
@@ -82,7 +84,10 @@ func noMatch(what string) string {
 // has ended: err is what channels.Serve says of it.
 func (c *connection) left(conn *ssh.ServerConn, err error) {
 	who := "user " + c.login + " " + c.from()
-	switch {
+	switch broken := c.stream.writeError(); {
+	case broken != nil:
+		sshlog.Printf(sshdconf.LogInfo, "ssh_packet_write_poll: Connection from %s: %v", who, broken)
+		return
 	case errors.Is(err, channels.ErrNotResponding):
 		sshlog.Printf(sshdconf.LogInfo, "Timeout, client not responding from %s", who)
 		return

@@ -81,6 +81,8 @@ type quickAck struct {
 	raw  syscall.RawConn
 	file *passed.File // the same socket
 	off  atomic.Bool
+
+	broken atomic.Pointer[error] // of the first write that failed
 }
 
 func newQuickAck(c socket) (*quickAck, error) {
@@ -125,9 +127,20 @@ func (q *quickAck) Write(b []byte) (n int, err error) {
 		err = net.ErrClosed
 	}
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		q.broken.CompareAndSwap(nil, &err)
 		q.raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RD) })
 	}
 	return n, err
+}
+
+// writeError is why nothing more could be written, or nil: also where that says only that
+// the client has left, which whoever reads learns more exactly.
+func (q *quickAck) writeError() error {
+	err := q.broken.Load()
+	if err == nil || errors.Is(*err, net.ErrClosed) || errors.Is(*err, unix.EPIPE) || errors.Is(*err, unix.ECONNRESET) {
+		return nil
+	}
+	return *err
 }
 
 // Close closes the socket. Whoever waits for it gets an error.

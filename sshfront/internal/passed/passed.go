@@ -13,6 +13,7 @@
 package passed
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -136,6 +137,29 @@ func (p *File) ResumeReads() { p.halt(reading, false) }
 
 // HaltWrites has writes fail, those that wait included.
 func (p *File) HaltWrites() { p.halt(writing, true) }
+
+// Gone reports whether an error of Read or Write says no more than that nobody is at the
+// other end, or that the File is halted or closed. A terminal whose other end nobody has
+// open says EIO, and hangs up for poll(2), see pty(7).
+func (p *File) Gone(err error) bool {
+	for _, e := range []error{os.ErrClosed, os.ErrDeadlineExceeded, unix.EPIPE, unix.ECONNRESET} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return errors.Is(err, unix.EIO) && p.hungUp()
+}
+
+func (p *File) hungUp() bool {
+	var fds [1]unix.PollFd
+	if p.rc.Control(func(fd uintptr) {
+		fds[0].Fd = int32(fd)
+		sys.Again(func() error { _, err := unix.Ppoll(fds[:], &unix.Timespec{}, nil); return err })
+	}) != nil {
+		return true
+	}
+	return fds[0].Revents&unix.POLLHUP != 0
+}
 
 // ShutdownWrites ends the sending half of a socket.
 func (p *File) ShutdownWrites() {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"p9auth/capproto"
 )
 
@@ -112,6 +114,9 @@ func (c *Client) call(n int, r Request) (id uint32, p capproto.Packet, err error
 		c.mu.Unlock()
 		if errors.Is(err, capproto.ErrPacket) {
 			return 0, p, &Error{CodeLimit, err.Error()}
+		}
+		if !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+			c.fail(fmt.Errorf("the link to the user's process: %w", err))
 		}
 		// What the redeemer said before it ended is the better reason.
 		<-c.done

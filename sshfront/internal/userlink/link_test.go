@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -232,6 +233,22 @@ func TestAnErrorBeforeTheUserProcessReachesEveryCall(t *testing.T) {
 	}
 	if err := c.NoMoreSessions(); err == nil || err.Error() != "the account has expired" {
 		t.Errorf("a later call: %v", err)
+	}
+}
+
+func TestARequestThatCannotBeSentEndsTheLinkAtOnce(t *testing.T) {
+	near, _ := ends(t)
+	c := NewClient(near)
+	near.SetWriteDeadline(time.Unix(1, 0)) // each write fails from here on
+	for range 2 {
+		if err := c.NoMoreSessions(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the request ends with %v", err)
+		}
+	}
+	select {
+	case <-c.Done():
+	default:
+		t.Error("the link is still of use")
 	}
 }
 
