@@ -45,10 +45,13 @@ var (
 		"sk-ssh-ed25519-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com"}
 	gssKex = []string{"gss-group14-sha256-", "gss-group16-sha512-", "gss-nistp256-sha256-", "gss-curve25519-sha256-", "gss-group14-sha1-", "gss-gex-sha1-"}
 	// RSA's signatures with SHA-1, which are no default, and those with DSA, which OpenSSH
-	// 10 has not got either.
+	// 10 has not got.
 	rsaSHA1 = []string{"ssh-rsa", "ssh-rsa-cert-v01@openssh.com"}
 	dsa     = []string{"ssh-dss", "ssh-dss-cert-v01@openssh.com"}
 )
+
+// isDSA reports whether a name is one of dsa, or a pattern means these: "ssh-*" does not.
+func isDSA(name string) bool { return strings.HasPrefix(name, "ssh-dss") }
 
 const webauthn = "webauthn-sk-ecdsa-sha2-nistp256@openssh.com"
 
@@ -83,9 +86,15 @@ func kexAlgos() algos {
 	}
 }
 
-// Of host keys and of users' keys.
-func pubkeyAlgos() algos {
+func hostKeyAlgos() algos {
 	return algos{known: inOrder(slices.Concat(certKeys, plainKeys, rsaSHA1)), missing: slices.Concat(dsa, []string{webauthn}), defaults: slices.Concat(certKeys, plainKeys)}
+}
+
+// Of users' keys: those of DSA are there for who names them, as with OpenSSH up to 9.9.
+func pubkeyAlgos() algos {
+	a := hostKeyAlgos()
+	a.known, a.missing = inOrder(slices.Concat(certKeys, plainKeys, rsaSHA1, dsa)), []string{webauthn}
+	return a
 }
 
 func caAlgos() algos {
@@ -127,7 +136,7 @@ func (a algos) expand(arg string) (out, absent []string, err error) {
 		for e := range strings.SplitSeq(strings.Trim(list, ","), ",") {
 			hits, others := only(a.known, e), only(a.missing, e)
 			if strings.ContainsAny(e, "*?") {
-				other := func(k string) bool { return !match.Pattern(k, e) }
+				other := func(k string) bool { return !match.Pattern(k, e) || isDSA(k) && !isDSA(e) }
 				hits, others = slices.DeleteFunc(slices.Clone(a.known), other), slices.DeleteFunc(slices.Clone(a.missing), other)
 			}
 			if len(hits)+len(others) == 0 {
@@ -174,7 +183,7 @@ func inOrder(algos []string) []string {
 // PubkeyAcceptedAlgorithms accepts: what a server announces (RFC 8308, section 3.1), and
 // what the SSH library compares with. factotum compares the full name.
 func SignatureAlgorithms(accepted []string) []string {
-	return slices.DeleteFunc(slices.Concat(plainKeys, rsaSHA1[:1]), func(plain string) bool {
+	return slices.DeleteFunc(slices.Concat(plainKeys, rsaSHA1[:1], dsa[:1]), func(plain string) bool {
 		cert := strings.TrimSuffix(plain, "@openssh.com") + "-cert-v01@openssh.com"
 		return !slices.Contains(accepted, plain) && !slices.Contains(accepted, cert)
 	})

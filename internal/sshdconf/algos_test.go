@@ -16,12 +16,11 @@ func TestAListLosesWhatOnlyOpenSSHHasAndSaysSo(t *testing.T) {
 		list  string
 		notes string
 	}{
-		"KexAlgorithms ecdh-sha2-nistp256":             {"ecdh-sha2-nistp256", ""},
-		"MACs -umac*,hmac-sha1*":                       {"hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512", ""},
-		"CASignatureAlgorithms +ssh-*":                 {"ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256,ssh-rsa", ""},
-		"HostKeyAlgorithms ssh-ed25519,ssh-dss":        {"ssh-ed25519", "ssh-dss"},
-		"PubkeyAcceptedAlgorithms ssh-dss,ssh-ed25519": {"ssh-ed25519", "ssh-dss"},
-		"CASignatureAlgorithms ssh-ed25519,ssh-dss":    {"ssh-ed25519", "ssh-dss"},
+		"KexAlgorithms ecdh-sha2-nistp256":          {"ecdh-sha2-nistp256", ""},
+		"MACs -umac*,hmac-sha1*":                    {"hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512", ""},
+		"CASignatureAlgorithms +ssh-*":              {"ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256,ssh-rsa", ""},
+		"HostKeyAlgorithms ssh-ed25519,ssh-dss":     {"ssh-ed25519", "ssh-dss"},
+		"CASignatureAlgorithms ssh-ed25519,ssh-dss": {"ssh-ed25519", "ssh-dss"},
 	} {
 		c := mustParse(t, text)
 		g := c.Global()
@@ -43,7 +42,7 @@ func TestAListLosesWhatOnlyOpenSSHHasAndSaysSo(t *testing.T) {
 // Each algorithm that the client here has is one that a list may name.
 func TestEachAlgorithmOfOpenSSHIsKnown(t *testing.T) {
 	for query, a := range map[string]algos{
-		"kex": kexAlgos(), "cipher": cipherAlgos(), "mac": macAlgos(), "HostKeyAlgorithms": pubkeyAlgos(), "PubkeyAcceptedAlgorithms": pubkeyAlgos(),
+		"kex": kexAlgos(), "cipher": cipherAlgos(), "mac": macAlgos(), "HostKeyAlgorithms": hostKeyAlgos(), "PubkeyAcceptedAlgorithms": pubkeyAlgos(),
 	} {
 		out, err := exec.Command("ssh", "-Q", query).Output()
 		if err != nil {
@@ -57,11 +56,49 @@ func TestEachAlgorithmOfOpenSSHIsKnown(t *testing.T) {
 	}
 }
 
+// DSA is on for users' keys where somebody has named it, and the administrator is told.
+func TestDSAIsOnForUsersKeysThatNameItOnly(t *testing.T) {
+	for text, want := range map[string]string{
+		"PubkeyAcceptedAlgorithms *":                   "",
+		"PubkeyAcceptedAlgorithms +ssh-*":              "",
+		"PubkeyAcceptedAlgorithms +ssh-dss":            "ssh-dss",
+		"PubkeyAcceptedAlgorithms ssh-dss,ssh-ed25519": "ssh-dss",
+		"PubkeyAcceptedAlgorithms ssh-dss*":            "ssh-dss,ssh-dss-cert-v01@openssh.com",
+		"PubkeyAcceptedAlgorithms -ssh-dss*":           "",
+		"HostKeyAlgorithms +ssh-dss":                   "",
+		"CASignatureAlgorithms +ssh-dss":               "",
+	} {
+		c := mustParse(t, text)
+		g := c.Global()
+		other := func(a string) bool { return !isDSA(a) }
+		if got := slices.DeleteFunc(slices.Concat(g.PubkeyAcceptedAlgorithms, g.HostKeyAlgorithms, g.CASignatureAlgorithms), other); strings.Join(got, ",") != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+		if said := strings.Contains(strings.Join(c.Notes(), "; "), ":1: PubkeyAcceptedAlgorithms: ssh-dss is on, which is weak"); said != (want != "") {
+			t.Errorf("%s: %q", text, c.Notes())
+		}
+	}
+}
+
+// A client that asks before its user is known is told what a Match block accepts, too.
+func TestWhatSomeUserMaySignInIsAnnounced(t *testing.T) {
+	for text, want := range map[string]string{
+		"PubkeyAcceptedAlgorithms ssh-ed25519": "ssh-ed25519",
+		"PubkeyAcceptedAlgorithms ssh-ed25519\nMatch User bob\nPubkeyAcceptedAlgorithms rsa-sha2-512-cert*\nMatch User eve\nPubkeyAcceptedAlgorithms ssh-rsa": "ssh-ed25519,rsa-sha2-512,ssh-rsa",
+		"Match User bob\nPubkeyAcceptedAlgorithms ssh-ed25519": strings.Join(plainKeys, ","),
+	} {
+		c := mustParse(t, text)
+		if got := strings.Join(c.Transport(c.Global(), nil).PubkeyAcceptedAlgorithms, ","); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
 // Signatures and key exchanges by SHA-1 are there for who names them.
 func TestNothingBySHA1IsOfferedUnasked(t *testing.T) {
-	for _, a := range []algos{kexAlgos(), pubkeyAlgos(), caAlgos()} {
+	for _, a := range []algos{kexAlgos(), hostKeyAlgos(), pubkeyAlgos(), caAlgos()} {
 		for _, name := range a.defaults {
-			if strings.HasSuffix(name, "-sha1") || name == "ssh-rsa" || strings.HasPrefix(name, "ssh-rsa-cert") {
+			if strings.HasSuffix(name, "-sha1") || name == "ssh-rsa" || strings.HasPrefix(name, "ssh-rsa-cert") || isDSA(name) {
 				t.Errorf("%s is offered", name)
 			}
 		}

@@ -97,7 +97,7 @@ func newTable() []keyword {
 		{"SecurityKeyProvider", true, fileOr("internal", func(s *Settings) *string { return &s.SecurityKeyProvider })},
 		{"HostKeyAgent", true, fileOr("SSH_AUTH_SOCK", func(s *Settings) *string { return &s.HostKeyAgent })},
 		{"HostCertificate", true, kind{set: setHostCert, each: true, show: list(func(s *Settings) []string { return s.HostCertificates })}},
-		{"HostKeyAlgorithms", true, algorithms(pubkeyAlgos(), func(s *Settings) *[]string { return &s.HostKeyAlgorithms })},
+		{"HostKeyAlgorithms", true, algorithms(hostKeyAlgos(), func(s *Settings) *[]string { return &s.HostKeyAlgorithms })},
 		{"KexAlgorithms", true, algorithms(kexAlgos(), func(s *Settings) *[]string { return &s.KexAlgorithms })},
 		{"Ciphers", true, algorithms(cipherAlgos(), func(s *Settings) *[]string { return &s.Ciphers })},
 		{"MACs", true, algorithms(macAlgos(), func(s *Settings) *[]string { return &s.MACs })},

@@ -221,9 +221,14 @@ func algorithms(from algos, at func(*Settings) *[]string) kind {
 			}
 			var absent []string
 			*at(s), absent, err = from.resolve(v)
+			var notes []string
 			if len(absent) > 0 {
-				a.note = "left out, as p9auth does not have it: " + clip(strings.Join(absent, ","))
+				notes = append(notes, "left out, as p9auth does not have it: "+clip(strings.Join(absent, ",")))
 			}
+			if slices.ContainsFunc(*at(s), isDSA) {
+				notes = append(notes, "ssh-dss is on, which is weak (1024 bits, SHA-1), and OpenSSH 10 does not have it")
+			}
+			a.note = strings.Join(notes, "; ")
 			return err
 		},
 		show: func(s *Settings) []string { return one(strings.Join(*at(s), ",")) },

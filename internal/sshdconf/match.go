@@ -189,6 +189,20 @@ func (c *Config) For(ci ConnInfo) (*Settings, error) {
 	return b.finish(), nil
 }
 
+// Transport is the connection process's part of settings for an address.
+// Algorithms of host keys that the server has not are left out; types are those of the
+// keys that it has, such as "ssh-ed25519". Algorithms of users' keys are those that some
+// user's key may sign in: a client of OpenSSH before 9.6 asks once, before we know its
+// user, and would not use a key that only a Match block accepts.
+func (c *Config) Transport(s *Settings, types []string) *Transport {
+	t := part[Transport](s)
+	t.PubkeyAcceptedAlgorithms = SignatureAlgorithms(slices.Concat(t.PubkeyAcceptedAlgorithms, c.pubkeys))
+	t.HostKeyAlgorithms = slices.DeleteFunc(slices.Clone(t.HostKeyAlgorithms), func(alg string) bool {
+		return !slices.ContainsFunc(types, func(keyType string) bool { return keyTypeOf(alg) == strings.TrimSuffix(keyType, "@openssh.com") })
+	})
+	return t
+}
+
 // Global returns the settings outside of all Match blocks: the listener's.
 func (c *Config) Global() *Settings {
 	b, err := c.global()

@@ -64,10 +64,12 @@ type Config struct {
 	// cmdPorts: the command line named ports, which replace those of the files.
 	cmdPorts bool
 	notes    []string
+	// pubkeys are the PubkeyAcceptedAlgorithms of all Match blocks.
+	pubkeys []string
 }
 
 // Notes are lines for the administrator, "file:line: message": what is left out of
-// the configuration.
+// the configuration, or weak.
 func (c *Config) Notes() []string { return c.notes }
 
 // line is one keyword with its arguments and the conditions it stands under.
@@ -149,8 +151,12 @@ func parse(file string, overrides []string, src source) (*Config, error) {
 	scratch := newBuilder()
 	for i := range p.cfg.lines {
 		clear(scratch.set)
-		if err := scratch.apply(&p.cfg.lines[i]); err != nil {
+		l := &p.cfg.lines[i]
+		if err := scratch.apply(l); err != nil {
 			p.errs = append(p.errs, err)
+		}
+		if l.kw.name == "PubkeyAcceptedAlgorithms" && len(l.conds) > 0 {
+			p.cfg.pubkeys = unique(slices.Concat(p.cfg.pubkeys, scratch.s.PubkeyAcceptedAlgorithms))
 		}
 	}
 	p.cfg.notes = scratch.notes

@@ -2,7 +2,6 @@ package sshdconf
 
 import (
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -58,7 +57,7 @@ type Transport struct {
 	RekeyLimit        Rekey
 
 	// PubkeyAcceptedAlgorithms are SignatureAlgorithms alone, to be announced until the
-	// user is known.
+	// user is known: those of any user.
 	PubkeyAcceptedAlgorithms []string
 }
 
@@ -147,18 +146,6 @@ var SessionFormat = pack.Format[Session]{Name: "session settings", Version: 1}
 
 // Listen is the listener's part.
 func (s *Settings) Listen() *Listen { return part[Listen](s) }
-
-// Transport is the connection process's part for an address.
-// Algorithms of host keys that the server has not are left out; types are those of the
-// keys that it has, such as "ssh-ed25519".
-func (s *Settings) Transport(types []string) *Transport {
-	t := part[Transport](s)
-	t.PubkeyAcceptedAlgorithms = SignatureAlgorithms(t.PubkeyAcceptedAlgorithms)
-	t.HostKeyAlgorithms = slices.DeleteFunc(slices.Clone(t.HostKeyAlgorithms), func(alg string) bool {
-		return !slices.ContainsFunc(types, func(keyType string) bool { return keyTypeOf(alg) == strings.TrimSuffix(keyType, "@openssh.com") })
-	})
-	return t
-}
 
 // keyTypeOf is the type of the keys that sign in an algorithm, or of certificates for
 // them, without its domain.

@@ -27,7 +27,7 @@ func TestPartsHaveOnlyFieldsOfSettings(t *testing.T) {
 var hostKeyTypes = []string{"ssh-rsa", "ecdsa-sha2-nistp256", "ssh-ed25519"}
 
 func TestOnlyAlgorithmsOfHostKeysThatAreThereAreInATransport(t *testing.T) {
-	s := mustParse(t, "").Global()
+	conf := mustParse(t, "")
 	for _, c := range []struct{ types, want string }{
 		{"ssh-ed25519", "ssh-ed25519-cert-v01@openssh.com ssh-ed25519"},
 		{"ssh-rsa", "rsa-sha2-512-cert-v01@openssh.com rsa-sha2-256-cert-v01@openssh.com rsa-sha2-512 rsa-sha2-256"},
@@ -35,7 +35,7 @@ func TestOnlyAlgorithmsOfHostKeysThatAreThereAreInATransport(t *testing.T) {
 			"ecdsa-sha2-nistp384-cert-v01@openssh.com sk-ssh-ed25519-cert-v01@openssh.com ecdsa-sha2-nistp384 sk-ssh-ed25519@openssh.com"},
 		{"", ""},
 	} {
-		if got := strings.Join(s.Transport(strings.Fields(c.types)).HostKeyAlgorithms, " "); got != c.want {
+		if got := strings.Join(conf.Transport(conf.Global(), strings.Fields(c.types)).HostKeyAlgorithms, " "); got != c.want {
 			t.Errorf("%s: %s", c.types, got)
 		}
 	}
@@ -78,7 +78,7 @@ func goesThrough[T any](t *testing.T, f pack.Format[T], v *T) []byte {
 
 func TestEachPartComesThroughItsEncoding(t *testing.T) {
 	s := settingsOf(t)
-	goesThrough(t, TransportFormat, s.Transport(hostKeyTypes))
+	goesThrough(t, TransportFormat, new(Config).Transport(s, hostKeyTypes))
 	goesThrough(t, ConnectionFormat, s.Connection())
 	goesThrough(t, AuthFormat, s.Auth())
 	goesThrough(t, SessionFormat, s.Session())
@@ -95,7 +95,7 @@ func TestEachPartComesThroughItsEncoding(t *testing.T) {
 func TestPartsAreSmall(t *testing.T) {
 	s := settingsOf(t)
 	for name, n := range map[string]int{
-		"transport":  len(TransportFormat.Encode(s.Transport(hostKeyTypes))),
+		"transport":  len(TransportFormat.Encode(new(Config).Transport(s, hostKeyTypes))),
 		"connection": len(ConnectionFormat.Encode(s.Connection())),
 		"auth":       len(AuthFormat.Encode(s.Auth())),
 		"session":    len(SessionFormat.Encode(s.Session())),
@@ -135,7 +135,7 @@ func FuzzSession(f *testing.F) {
 func BenchmarkSettingsOfALogin(b *testing.B) {
 	s := settingsOf(b)
 	for b.Loop() {
-		TransportFormat.Decode(TransportFormat.Encode(s.Transport(hostKeyTypes)))
+		TransportFormat.Decode(TransportFormat.Encode(new(Config).Transport(s, hostKeyTypes)))
 		ConnectionFormat.Decode(ConnectionFormat.Encode(s.Connection()))
 		SessionFormat.Decode(SessionFormat.Encode(s.Session()))
 	}

@@ -131,7 +131,7 @@ func defaults() *Settings {
 		SecurityKeyProvider: "internal",
 		HostKeys: []string{"/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ecdsa_key",
 			"/etc/ssh/ssh_host_ed25519_key"},
-		HostKeyAlgorithms:   pubkeyAlgos().defaults,
+		HostKeyAlgorithms:   hostKeyAlgos().defaults,
 		KexAlgorithms:       kexAlgos().defaults,
 		Ciphers:             cipherAlgos().defaults,
 		MACs:                macAlgos().defaults,

@@ -19,6 +19,7 @@ import (
 // The types of keys (RFC 4253 section 6.6, RFC 5656, RFC 8709, OpenSSH's PROTOCOL.u2f).
 const (
 	RSA       = "ssh-rsa"
+	DSA       = "ssh-dss"
 	ED25519   = "ssh-ed25519"
 	ECDSA256  = "ecdsa-sha2-nistp256"
 	ECDSA384  = "ecdsa-sha2-nistp384"
@@ -69,6 +70,7 @@ type field func([]byte) ([]byte, error)
 // types has the fields of each type of key.
 var types = map[string][]field{
 	RSA:       {number, number},
+	DSA:       {number, number, number, number},
 	ED25519:   {sized(32)},
 	ECDSA256:  {exactly("nistp256"), point(32)},
 	ECDSA384:  {exactly("nistp384"), point(48)},
@@ -80,6 +82,7 @@ var types = map[string][]field{
 // certificates has the type of the key in each type of certificate.
 var certificates = map[string]string{
 	"ssh-rsa-cert-v01@openssh.com":                RSA,
+	"ssh-dss-cert-v01@openssh.com":                DSA,
 	"ssh-ed25519-cert-v01@openssh.com":            ED25519,
 	"ecdsa-sha2-nistp256-cert-v01@openssh.com":    ECDSA256,
 	"ecdsa-sha2-nistp384-cert-v01@openssh.com":    ECDSA384,

@@ -76,13 +76,10 @@ const (
 // has these. With the suite of Debian 13, whose OpenSSH has no DSA and asks for algorithms
 // again when the user is known, they pass as they are.
 var inPart = map[string]part{
-	"agent":          {noDSA, withoutDSA},
 	"cert-hostkey":   {noDSA, withoutDSA},
-	"cert-userkey":   {noDSA, withoutDSA},
 	"hostkey-rotate": {noDSA, withoutDSA},
 	"keyscan":        {noDSA, withoutDSA},
 	"keytype":        {noDSA, withoutDSA},
-	"limit-keytype":  {noDSA + " ssh-rsa", "without DSA and RSA: clients before OpenSSH 9.6 are not told what a Match block accepts"},
 }
 
 // differences are the scripts that do not pass with sshfront, and why. Each has its row

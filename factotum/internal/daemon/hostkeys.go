@@ -38,7 +38,7 @@ func loadSSH(c config.Config, log *slog.Logger) (*sshServer, error) {
 		return nil, err
 	}
 	for _, n := range conf.Notes() {
-		log.Warn("a part of the SSH configuration is left out", "what", n)
+		log.Warn("the SSH configuration has a line that is worth a look", "what", n)
 	}
 	s := &sshServer{conf: conf, syslog: newSyslog(c.Syslog, log)}
 	g := conf.Global()

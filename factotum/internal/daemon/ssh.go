@@ -111,7 +111,7 @@ func (l *sshProto) start(p capproto.Packet) (capproto.Msg, error) {
 	for _, k := range l.gen.ssh.keys {
 		types = append(types, k.PublicKey().Type())
 	}
-	transport := conf.Transport(types)
+	transport := l.gen.ssh.conf.Transport(conf, types)
 	l.version = transport.ServerVersion()
 	m.Add("settings", capproto.B64(sshdconf.TransportFormat.Encode(transport)))
 	m.Add("nonce", l.giveNonce())

@@ -77,7 +77,7 @@ func (k Key) Fingerprint(hash string) string {
 
 // names are the types of keys as sshd's log has them.
 var names = map[string]string{
-	ssh.KeyAlgoED25519: "ED25519", ssh.KeyAlgoSKED25519: "ED25519-SK", ssh.KeyAlgoSKECDSA256: "ECDSA-SK", ssh.KeyAlgoRSA: "RSA",
+	ssh.KeyAlgoED25519: "ED25519", ssh.KeyAlgoSKED25519: "ED25519-SK", ssh.KeyAlgoSKECDSA256: "ECDSA-SK", ssh.KeyAlgoRSA: "RSA", sshkey.DSA: "DSA",
 	ssh.KeyAlgoECDSA256: "ECDSA", ssh.KeyAlgoECDSA384: "ECDSA", ssh.KeyAlgoECDSA521: "ECDSA",
 }
 

@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"io"
 	"math/big"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -19,11 +20,12 @@ import (
 
 	"p9auth/internal/authkeys"
 	"p9auth/internal/sshdconf"
+	"p9auth/internal/sshkey"
 )
 
 var all = Policy{Algorithms: []string{
 	ssh.KeyAlgoED25519, ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoECDSA256, ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256,
-	ssh.CertAlgoED25519v01, ssh.CertAlgoRSASHA256v01, ssh.CertAlgoRSASHA512v01,
+	ssh.CertAlgoED25519v01, ssh.CertAlgoRSASHA256v01, ssh.CertAlgoRSASHA512v01, sshkey.DSA,
 }, RSABits: 2048}
 
 // signedBytes is what a client signs, by RFC 4252 section 7, written out anew.
@@ -71,11 +73,20 @@ func keys(t *testing.T) (ed, rs, ec ssh.AlgorithmSigner) {
 
 func TestASignatureIsForOneSessionOneUserAndOneAlgorithm(t *testing.T) {
 	ed, rs, ec := keys(t)
+	text, err := os.ReadFile("testdata/dsa") // crypto/dsa, which makes keys, is deprecated
+	if err != nil {
+		t.Fatal(err)
+	}
+	ds, err := ssh.ParsePrivateKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
 	sid := bytes.Repeat([]byte{7}, 32)
 	for _, c := range []struct {
 		s         ssh.AlgorithmSigner
 		alg, name string
 	}{
+		{ds.(ssh.AlgorithmSigner), sshkey.DSA, "DSA"},
 		{ed, ssh.KeyAlgoED25519, "ED25519"}, {rs, ssh.KeyAlgoRSASHA256, "RSA"}, {rs, ssh.KeyAlgoRSASHA512, "RSA"}, {ec, ssh.KeyAlgoECDSA256, "ECDSA"},
 	} {
 		blob := c.s.PublicKey().Marshal()
@@ -98,7 +109,7 @@ func TestASignatureIsForOneSessionOneUserAndOneAlgorithm(t *testing.T) {
 			t.Errorf("%s: %v", c.alg, err)
 		}
 		other := *sig
-		other.Format = "ssh-dss"
+		other.Format = "ssh-xmss@openssh.com"
 		long := *sig
 		long.Rest = []byte{1}
 		for name, err := range map[string]error{

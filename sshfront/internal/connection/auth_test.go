@@ -170,7 +170,7 @@ func (f *fakeFactotum) login(methods ...ssh.AuthMethod) (banner string, server, 
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	c := &connection{conf: &control.Config{}, address: conf.Global().Transport([]string{"ssh-ed25519"}), client: nc.(*net.TCPConn)}
+	c := &connection{conf: &control.Config{}, address: conf.Transport(conf.Global(), []string{"ssh-ed25519"}), client: nc.(*net.TCPConn)}
 	c.remote = sockets.AddrPort(c.client.RemoteAddr())
 	if c.factotum, err = capproto.Dial(f.path); err != nil {
 		f.t.Fatal(err)
