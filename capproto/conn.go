@@ -161,7 +161,8 @@ func (c *Conn) Close() error {
 	return c.c.Close()
 }
 
-// Send sends one message with the given files' descriptors.
+// Send sends one message with the given files' descriptors. After an error other than one
+// that wraps ErrPacket nothing more can be sent.
 func (c *Conn) Send(m Msg, files ...*os.File) error {
 	b, err := m.Encode()
 	if err != nil {
@@ -171,7 +172,7 @@ func (c *Conn) Send(m Msg, files ...*os.File) error {
 	if len(files) == 0 {
 		// By write(2): the sandbox of sshfront has no sendmsg(2).
 		_, err = c.c.Write(b)
-		return c.failed(err)
+		return c.lost(err)
 	}
 	fds := make([]int, len(files))
 	for i, f := range files {
@@ -189,9 +190,19 @@ func (c *Conn) Send(m Msg, files ...*os.File) error {
 		}
 	})
 	if e != nil {
-		return c.failed(e)
+		return c.lost(e)
 	}
-	return os.NewSyscallError("sendmsg", err)
+	return c.lost(os.NewSyscallError("sendmsg", err))
+}
+
+// lost is the error of a message that was not sent. The peer might wait for it: it is told
+// that nothing more comes, and so is whoever receives here, who might wait for the answer.
+// Where it is the peer who has gone, what it said last can still be received.
+func (c *Conn) lost(err error) error {
+	if err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		c.Shutdown(unix.SHUT_RDWR)
+	}
+	return c.failed(err)
 }
 
 // A Packet is a received message with what the kernel says of it.

@@ -188,6 +188,20 @@ func TestConnCarriesFilesAndCredentials(t *testing.T) {
 	}
 }
 
+func TestAMessageThatCannotBeSentEndsTheConnForBothSides(t *testing.T) {
+	a, b := pair(t)
+	a.SetWriteDeadline(time.Unix(1, 0))
+	if err := a.Send(NewMsg("ask")); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Send: %v", err)
+	}
+	for name, c := range map[string]*Conn{"the sender": a, "the peer": b} {
+		c.c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := c.Recv(); err != io.EOF {
+			t.Errorf("%s receives %v", name, err)
+		}
+	}
+}
+
 func TestConnRefusesALargePacket(t *testing.T) {
 	a, b := pair(t)
 	if err := a.Send(NewMsg("write", "data", strings.Repeat("x", MaxRequest))); err != nil {

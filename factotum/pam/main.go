@@ -18,6 +18,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,7 @@ func main() {
 	}
 	catchSignals()
 	restoreNoFile()
+	giveUpProtection()
 	if err := privs.Undumpable(); err != nil { // it holds passwords
 		fail(err)
 	}
@@ -54,6 +56,18 @@ func main() {
 	}
 	if err := conversation.New(conn).Run(); err != nil && !errors.Is(err, io.EOF) {
 		fail(err)
+	}
+}
+
+// giveUpProtection makes this process one that the kernel's out-of-memory killer may take,
+// as one login's, with what PAM's modules execute. factotum, all logins', is protected by
+// its service manager.
+func giveUpProtection() {
+	const score = "/proc/self/oom_score_adj" // proc_pid_oom_score_adj(5)
+	if b, err := os.ReadFile(score); err == nil && bytes.HasPrefix(b, []byte{'-'}) {
+		if err := os.WriteFile(score, []byte{'0'}, 0); err != nil {
+			log.Warn("PAM worker", "error", err.Error())
+		}
 	}
 }
 

@@ -38,8 +38,8 @@ var unasked = func() (list []uint32) {
 
 // harmless says whether this call is none of those that its name stands for: it makes a
 // thread, for want of which both runtimes end their program (tests of the lack of tasks try
-// that), it asks for or sets what cannot fail, it wakes a poller by a byte in a pipe, or it
-// reads one of Go's eventfds, or the pipe in which a child says why it cannot execute a
+// that), it asks for or sets what cannot fail, it wakes a poller by a byte in a pipe or by
+// an eventfd, or it reads that, or the pipe in which a child says why it cannot execute a
 // program: reading that fails for nothing, and the runtime would wait for the child's end.
 func harmless(n notice) bool {
 	switch n.nr {
@@ -48,7 +48,7 @@ func harmless(n notice) bool {
 	case unix.SYS_READ:
 		return n.args[2] == 8
 	case unix.SYS_WRITE:
-		return n.args[2] == 1
+		return n.args[2] == 1 || n.args[2] == 8
 	case unix.SYS_FCNTL:
 		return n.args[1] != unix.F_DUPFD && n.args[1] != unix.F_DUPFD_CLOEXEC
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,20 +91,27 @@ func (s *Server) fail(err error) {
 	}
 }
 
+// lacks are the errors of accept(2) that pass.
+var lacks = []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.ECONNABORTED}
+
 func (s *Server) acceptFrom(ln *net.UnixListener) error {
-	for {
+	for lacking := false; ; {
 		u, err := ln.AcceptUnix()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ECONNABORTED) {
-				s.log.Error("accept", "error", err.Error())
-				time.Sleep(100 * time.Millisecond) // with no descriptor left it would spin
-				continue
+			if !slices.ContainsFunc(lacks, func(e error) bool { return errors.Is(err, e) }) {
+				return fmt.Errorf("accept: %w", err)
 			}
-			return fmt.Errorf("accept: %w", err)
+			if !lacking {
+				lacking = true
+				s.log.Error("accept", "error", err.Error())
+			}
+			time.Sleep(100 * time.Millisecond) // with no descriptor left it would spin
+			continue
 		}
+		lacking = false
 		peer, err := sys.PeerCred(u)
 		if err != nil {
 			s.log.Error("who connects", "error", err.Error())

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"p9auth/capproto"
 	"p9auth/internal/proc"
 	"p9auth/internal/sockets"
@@ -210,12 +212,14 @@ func (c *child) handle(p capproto.Packet) error {
 		}
 		c.redeemer = true
 		pid, err := c.startRedeemer()
+		answer := capproto.NewMsg(capproto.VerbOK, "pid", strconv.Itoa(pid))
 		if err != nil {
 			sshlog.Printf(sshdconf.LogError, "no session process for %s: %v", c.id(), err)
-			c.wire.Send(capproto.NewMsg(capproto.VerbError, "text", "the session process could not be started"))
-			return nil
+			answer = capproto.NewMsg(capproto.VerbError, "text", "the session process could not be started")
 		}
-		c.wire.Send(capproto.NewMsg(capproto.VerbOK, "pid", strconv.Itoa(pid)))
+		if err := c.wire.Send(answer); err != nil && !errors.Is(err, unix.EPIPE) {
+			sshlog.Printf(sshdconf.LogError, "no answer to %s: %v", c.id(), err)
+		}
 	}
 	return nil
 }

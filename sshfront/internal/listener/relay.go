@@ -75,7 +75,7 @@ func (r *relay) run(pipe *os.File) {
 var ownWords = sync.OnceValue(func() *regexp.Regexp {
 	const who = `(?:(?:(?:authenticating|invalid) )?user [!-~]{1,256} )?`
 	return regexp.MustCompile(`^(?:` +
-		`(?:Connection (?:closed|reset) by|Disconnected from|Disconnecting|Timeout, client not responding from|terminating inactive connection from|ssh_dispatch_run_fatal: Connection from) ` + who + `\x00` +
+		`(?:Connection (?:closed|reset) by|Disconnected from|Disconnecting|Timeout, client not responding from|terminating inactive connection from|(?:ssh_dispatch_run_fatal|ssh_packet_write_poll): Connection from) ` + who + `\x00` +
 		`|(?:Unable to negotiate with|Received disconnect from|Read error from remote host|banner exchange: Connection from) \x00` +
 		`)(?:$| \[preauth\]$|:[0-9 ].*$)` +
 		`|^(?:error: )?kex_exchange_identification: `)

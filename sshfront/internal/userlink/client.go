@@ -64,6 +64,8 @@ func (c *Client) receive() {
 	for started := false; ; started = true {
 		p, err := c.conn.Recv()
 		if err != nil {
+			c.send.Lock() // a request that could not be sent is the better reason
+			defer c.send.Unlock()
 			if !started {
 				// become failed, or the user process did: the listener logs why.
 				c.fail(&Error{CodeFailed, NotOpened})
@@ -107,6 +109,9 @@ func (c *Client) call(n int, r Request) (id uint32, p capproto.Packet, err error
 	c.pending[id] = answer
 	c.mu.Unlock()
 	err = c.conn.Send(encode(id, r))
+	if err != nil && !errors.Is(err, capproto.ErrPacket) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		c.fail(fmt.Errorf("the link to the user's process: %w", err))
+	}
 	c.send.Unlock()
 	if err != nil {
 		c.mu.Lock()
@@ -114,9 +119,6 @@ func (c *Client) call(n int, r Request) (id uint32, p capproto.Packet, err error
 		c.mu.Unlock()
 		if errors.Is(err, capproto.ErrPacket) {
 			return 0, p, &Error{CodeLimit, err.Error()}
-		}
-		if !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
-			c.fail(fmt.Errorf("the link to the user's process: %w", err))
 		}
 		// What the redeemer said before it ended is the better reason.
 		<-c.done

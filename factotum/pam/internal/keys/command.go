@@ -134,20 +134,13 @@ func safeProgram(path string) (string, error) {
 	return real, authkeys.CheckPath(f, real, "", 0, authkeys.NoGroup)
 }
 
-// start starts a program that inherits no descriptor, and not factotum's protection
-// from the out-of-memory killer either.
+// start starts a program that inherits no descriptor.
 func start(cmd *exec.Cmd) error {
 	// Go marks its own descriptors, but not those that PAM's modules opened.
 	if err := sys.CloseOnExec(); err != nil {
 		return err
 	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	if b, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil && bytes.HasPrefix(b, []byte{'-'}) {
-		os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte{'0'}, 0)
-	}
-	return nil
+	return cmd.Start()
 }
 
 // bounded keeps at most max bytes of what is written to it. More is an error if it is
