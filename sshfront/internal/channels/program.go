@@ -77,7 +77,7 @@ func (x *sshChannel) begin() {
 	for _, o := range x.outputs {
 		go func() {
 			o.run()
-			x.check("read from the program", o.f, o.broken)
+			x.check("read from the program", o.broken, o.f.EndOfReads)
 			if !o.tty {
 				o.f.Close() // a program that still writes gets EPIPE
 			}
@@ -89,8 +89,8 @@ func (x *sshChannel) begin() {
 
 // check closes the channel and tells the log if data could not be moved, for another
 // reason than that the program has gone.
-func (x *sshChannel) check(what string, f *passed.File, err error) {
-	if err != nil && !f.Gone(err) {
+func (x *sshChannel) check(what string, err error, isEnd func(error) bool) {
+	if err != nil && !isEnd(err) {
 		x.s.failed(what, err)
 		x.abort()
 	}
@@ -101,7 +101,7 @@ func (x *sshChannel) check(what string, f *passed.File, err error) {
 func (x *sshChannel) feed() {
 	defer close(x.fed)
 	err := input(x.stdin, x.ch, x.act.touch)
-	x.check("write to the program", x.stdin, err)
+	x.check("write to the program", err, x.stdin.EndOfWrites)
 	if x.pty == nil {
 		x.stdin.Close()
 	}

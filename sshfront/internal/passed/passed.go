@@ -138,27 +138,37 @@ func (p *File) ResumeReads() { p.halt(reading, false) }
 // HaltWrites has writes fail, those that wait included.
 func (p *File) HaltWrites() { p.halt(writing, true) }
 
-// Gone reports whether an error of Read or Write says no more than that nobody is at the
-// other end, or that the File is halted or closed. A terminal whose other end nobody has
-// open says EIO, and hangs up for poll(2), see pty(7).
-func (p *File) Gone(err error) bool {
+// EndOfReads reports whether an error of Read says no more than that nobody is at the other
+// end, or that the File is halted or closed. A terminal whose other end nobody has open says
+// EIO when there is nothing more to read, and hangs up for poll(2).
+func (p *File) EndOfReads(err error) bool {
+	return isEnd(err) || errors.Is(err, unix.EIO) && p.poll()&(unix.POLLIN|unix.POLLHUP) == unix.POLLHUP
+}
+
+// EndOfWrites is EndOfReads for an error of Write.
+func (p *File) EndOfWrites(err error) bool {
+	return isEnd(err) || errors.Is(err, unix.EIO) && p.poll()&unix.POLLHUP != 0
+}
+
+func isEnd(err error) bool {
 	for _, e := range []error{os.ErrClosed, os.ErrDeadlineExceeded, unix.EPIPE, unix.ECONNRESET} {
 		if errors.Is(err, e) {
 			return true
 		}
 	}
-	return errors.Is(err, unix.EIO) && p.hungUp()
+	return false
 }
 
-func (p *File) hungUp() bool {
-	var fds [1]unix.PollFd
+// poll is what poll(2) says at once. A File that is closed has hung up.
+func (p *File) poll() int16 {
+	fds := [1]unix.PollFd{{Events: unix.POLLIN}}
 	if p.rc.Control(func(fd uintptr) {
 		fds[0].Fd = int32(fd)
 		sys.Again(func() error { _, err := unix.Ppoll(fds[:], &unix.Timespec{}, nil); return err })
 	}) != nil {
-		return true
+		return unix.POLLHUP
 	}
-	return fds[0].Revents&unix.POLLHUP != 0
+	return fds[0].Revents
 }
 
 // ShutdownWrites ends the sending half of a socket.
