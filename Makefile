@@ -176,6 +176,14 @@ test-containers: deps
 		P9AUTH_CONTAINER=$(CURDIR)/build/containers/$$s $(GO) test -count=1 -timeout 30m $(TESTFLAGS) -tags containers -v ./test/container || exit 1; \
 	done
 
+# The same, with a domain controller of Samba's and sssd.
+test-domain: deps
+	scripts/deps containers
+	$(MAKE) deb
+	PACKAGES=samba-ad-dc,samba-dsdb-modules,samba-vfs-modules,samba-ad-provision,winbind,sssd-ad,sssd-tools,sssd-krb5,libnss-sss,libpam-sss,krb5-user,ldb-tools,libsasl2-modules-gssapi-mit \
+		test/vm/debian/image -t build/containers/domain bookworm build/p9auth_$(DEBVERSION)_$(ARCH).deb
+	P9AUTH_CONTAINER=$(CURDIR)/build/containers/domain $(GO) test -count=1 -timeout 30m $(TESTFLAGS) -tags containers -v -run Domain ./test/container
+
 # A kernel with CAP_GRANT_ID, from Debian's linux-source: ten minutes and more.
 kernel-grantid: $(CRYPTO)
 	scripts/deps kernel
@@ -294,4 +302,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults soak test-switch test-arm64 test-site test-openssh test-clients check demo bench vm-test vm-boot test-containers kernel-grantid install deb lintian clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults soak test-switch test-arm64 test-site test-openssh test-clients check demo bench vm-test vm-boot test-containers test-domain kernel-grantid install deb lintian clean
