@@ -3,6 +3,10 @@ package capproto
 import (
 	"os"
 	"strconv"
+	"strings"
+	"unicode"
+
+	"golang.org/x/sys/unix"
 )
 
 // StartSu begins su: who the user is to be, with su - or without. tty is the person's
@@ -87,6 +91,32 @@ func (c *Client) Run(r Run) error {
 	}
 	_, err := c.rpc(m)
 	return err
+}
+
+// SessionAt opens the session, as Session does, and says which X11 display su is at, for
+// pam_xauth(8): DISPLAY and XAUTHORITY, or "" for what is not set or not possible.
+func (c *Client) SessionAt(display, authority string) error {
+	m := NewMsg(VerbSession)
+	if PossibleDisplay(display) {
+		m.Add("display", display)
+	}
+	if PossibleAuthority(authority) {
+		m.Add("authority", authority)
+	}
+	_, err := c.rpc(m)
+	return err
+}
+
+// PossibleDisplay says whether a text can be DISPLAY, see X(7): 1 to 255 bytes of ASCII that
+// are visible, and not an option of a command.
+func PossibleDisplay(s string) bool {
+	return s != "" && len(s) < 256 && s[0] != '-' && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' })
+}
+
+// PossibleAuthority says whether a text can be the path in XAUTHORITY: absolute, of less than
+// PATH_MAX bytes, without control characters.
+func PossibleAuthority(s string) bool {
+	return strings.HasPrefix(s, "/") && len(s) < unix.PathMax && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 // Signal sends a signal, TERM, KILL or CONT, to a child of the caller that has redeemed

@@ -309,9 +309,9 @@ func TestTheWorkerHasTheCallersRealUidAndNothingElse(t *testing.T) {
 	defer cmd.Process.Kill()
 	if !testbed.Eventually(func() bool {
 		p := b.Pids("factotum-pam")
-		return len(p) == 1 && strings.Contains(b.Sh(t, fmt.Sprintf("cat /proc/%d/status", p[0])), "Uid:\t"+b.Sh(t, "id -u alice")+"\t0\t0\t0")
+		return len(p) == 1 && strings.Contains(b.Sh(t, fmt.Sprintf("cat /proc/%d/status", p[0])), b.Sh(t, `printf 'Uid:\t%d\t0\t0\t0\nGid:\t%d\t0\t0\t0\n' $(id -u alice) $(id -g alice)`))
 	}) {
-		t.Fatal("no worker with alice's real uid and root's effective one")
+		t.Fatal("no worker with alice's real ids and root's effective one")
 	}
 	pid := b.Pids("factotum-pam")[0]
 	read := func(command, file string) string { return b.Sh(t, fmt.Sprintf("%s /proc/%d/%s", command, pid, file)) }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -71,7 +72,7 @@ func su(o options) error {
 	if err := client.Run(o.run(fds)); err != nil {
 		return err
 	}
-	if err := client.Session(); err != nil {
+	if err := client.SessionAt(display()); err != nil {
 		return err
 	}
 	say := converse.Say
@@ -92,6 +93,14 @@ func su(o options) error {
 		fmt.Fprintf(os.Stderr, "su: warning: cannot change directory to %s: %s\n", a.Home, a.NoHome)
 	}
 	return watch(client, a, o, fds)
+}
+
+// display is DISPLAY and XAUTHORITY. A path is told in full, as it is opened elsewhere.
+func display() (name, authority string) {
+	if authority = os.Getenv("XAUTHORITY"); authority != "" {
+		authority, _ = filepath.Abs(authority)
+	}
+	return os.Getenv("DISPLAY"), authority
 }
 
 // sayNoNews leaves out what the session's modules tell a person who logs in, such as the

@@ -183,7 +183,7 @@ func (w *fakeWorker) Open(s *session) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.session = s
-	for _, e := range w.reply(w, pamwire.OpenSession{PID: s.leader.PID, Root: s.root}) {
+	for _, e := range w.reply(w, s.request()) {
 		w.say(e)
 	}
 	return nil

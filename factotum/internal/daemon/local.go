@@ -137,12 +137,13 @@ func (l *localProto) beginAs(service, user string, p capproto.Packet) error {
 	if err := l.startWorker(); err != nil {
 		return err
 	}
-	return l.beginIn(service, user, p.Cred.Uid)
+	return l.beginIn(service, user, p.Cred)
 }
 
 // beginIn starts the transaction in the worker that is there. User "" is the caller.
-func (l *localProto) beginIn(service, user string, uid uint32) error {
-	if err := l.tell(pamwire.Begin{Service: service, User: user, TTY: l.line, ConfDir: l.gen.conf.PAMConfDir, Caller: &uid}); err != nil {
+func (l *localProto) beginIn(service, user string, cred *unix.Ucred) error {
+	caller := &pamwire.Caller{UID: cred.Uid, GID: cred.Gid}
+	if err := l.tell(pamwire.Begin{Service: service, User: user, TTY: l.line, ConfDir: l.gen.conf.PAMConfDir, Caller: caller}); err != nil {
 		return err
 	}
 	e, err := l.await()

@@ -81,7 +81,7 @@ func (l *passwdProto) start(p capproto.Packet) (capproto.Msg, error) {
 		}
 	}
 	// Without a name it is the caller's own account, which the worker finds.
-	if err := l.beginIn(l.binding.Service, user, caller); err != nil {
+	if err := l.beginIn(l.binding.Service, user, p.Cred); err != nil {
 		return capproto.Msg{}, err
 	}
 	if asked[0] {

@@ -157,7 +157,7 @@ func FuzzPasswords(f *testing.F) {
 			for _, r := range w.told {
 				switch r := r.(type) {
 				case pamwire.Begin:
-					if r.Caller == nil || *r.Caller != uidAlice || r.User != "" && r.User != "alice" || r.Service != "passwd" {
+					if r.Caller == nil || r.Caller.UID != uidAlice || r.User != "" && r.User != "alice" || r.Service != "passwd" {
 						t.Errorf("%q: %+v", s, r)
 					}
 				case pamwire.PasswordStatus:

@@ -164,6 +164,23 @@ func (l *suProto) groups() []string {
 	return l.asked.groups
 }
 
+// An x11 is what su(1) has of the caller's X11 display: DISPLAY and XAUTHORITY, or "".
+type x11 struct{ display, authority string }
+
+// display is the sender's display, for pam_xauth(8), which only su has. Neither is opened
+// or believed here or by the worker: a program that has the caller's ids, and no more, is
+// given them, as the caller could give them to it.
+func (c *conversation) display(p capproto.Packet) (x x11, err error) {
+	x = x11{p.Get("display"), p.Get("authority")}
+	if _, su := c.proto.(*suProto); !su && x != (x11{}) {
+		return x, violation("a display of a front end that is not for su")
+	}
+	if x.display != "" && !capproto.PossibleDisplay(x.display) || x.authority != "" && !capproto.PossibleAuthority(x.authority) {
+		return x, violation("impossible display= or authority=")
+	}
+	return x, nil
+}
+
 // shell is the program: the one that was wanted, or the user's own. Who has a shell
 // that shells(5) does not list has it for a reason, so that root alone can choose.
 func (l *suProto) shell(o *pamwire.Opened) string {

@@ -106,6 +106,58 @@ func TestEachVerbInEachPhaseOfSuDoesWhatTheModelSays(t *testing.T) {
 	}
 }
 
+// TestADisplayIsPossibleAndOfSu, or it ends the conversation. The worker is told of it as it
+// is.
+func TestADisplayIsPossibleAndOfSu(t *testing.T) {
+	long := strings.Repeat("x", 4096)
+	for _, c := range []struct {
+		display, authority string
+		good               bool
+	}{
+		{":0", "", true}, {"localhost:10.0", "/home/bob/.Xauthority", true}, {"", "/tmp/ein schöner Name", true},
+		{long[:255], "/" + long[:4094], true}, {long[:256], "", false}, {":0", "/" + long[:4095], false},
+		{"-q", "", false}, {":0 :1", "", false}, {":0\n", "", false}, {":\x7f", "", false}, {"ö:0", "", false},
+		{":0", "Xauthority", false}, {":0", "-f", false}, {":0", "/x\ny", false}, {":0", "/x\x1b[2J", false},
+	} {
+		var told []pamwire.OpenSession
+		b := localBench(nil)
+		b.reply = func(w *fakeWorker, r pamwire.Request) []pamwire.Event {
+			if o, ok := r.(pamwire.OpenSession); ok {
+				told = append(told, o)
+			}
+			return obliging(w, r)
+		}
+		f := b.bob(t)
+		f.want("ok", suMsg("start"))
+		f.want("ok", msg("read"))
+		f.want("ok", suMsg("write"))
+		f.want("done", msg("read"))
+		m := msg("session")
+		for name, v := range map[string]string{"display": c.display, "authority": c.authority} {
+			if v != "" {
+				m.Add(name, v)
+			}
+		}
+		r, _ := f.ask(m)
+		if good := r.Verb == "ok"; good != c.good || !good && (r.Get("code") != capproto.CodeProtocol || told != nil) {
+			t.Errorf("%.40q %.40q: %v", c.display, c.authority, r)
+		}
+		if c.good && (len(told) != 1 || told[0].Display != c.display || told[0].XAuthority != c.authority) {
+			t.Errorf("%.40q %.40q: the worker is told %.80v", c.display, c.authority, told)
+		}
+		f.hangUp()
+	}
+	f := newBench(host().gen).dial(t, uidLogin, uidLogin, 100)
+	defer f.hangUp()
+	f.want("ok", startMsg("pam", "user", "alice"))
+	f.want("ok", msg("read"))
+	f.want("ok", msg("write", "data", typed))
+	f.want("done", msg("read"))
+	if r, _ := f.ask(msg("session", "display", ":0")); r.Get("code") != capproto.CodeProtocol {
+		t.Errorf("of a login: %v", r)
+	}
+}
+
 // suGrant has bob become the user of o by su with these requests run, and returns the grant.
 func suGrant(t *testing.T, o pamwire.Opened, login bool, run ...capproto.Msg) becomerecord.Record {
 	t.Helper()
@@ -125,7 +177,7 @@ func suGrant(t *testing.T, o pamwire.Opened, login bool, run ...capproto.Msg) be
 	}
 	f.want("ok", start)
 	begun := b.workers[0].told[0].(pamwire.Begin)
-	if want := map[bool]string{false: "su", true: "su-l"}[login]; begun.Service != want || begun.Caller == nil || *begun.Caller != uidBob {
+	if want := map[bool]string{false: "su", true: "su-l"}[login]; begun.Service != want || begun.Caller == nil || begun.Caller.UID != uidBob {
 		t.Errorf("PAM is begun with %+v", begun)
 	}
 	f.want("ok", msg("read"))

@@ -21,6 +21,10 @@ import (
 // openSession has the PAM session opened for the sender's process, which the
 // kernel has named, and which from now on is known by its pidfd.
 func (c *conversation) openSession(p capproto.Packet) (capproto.Msg, error) {
+	x, err := c.display(p)
+	if err != nil {
+		return capproto.Msg{}, err
+	}
 	leader, err := c.leader(int(p.Cred.Pid), p.Cred.Uid)
 	if err != nil {
 		return capproto.Msg{}, violation("%v", err)
@@ -38,6 +42,7 @@ func (c *conversation) openSession(p capproto.Packet) (capproto.Msg, error) {
 		return capproto.Msg{}, err
 	}
 	c.session = s
+	s.x = x
 	if l, ok := c.proto.(*suProto); ok {
 		s.groups = l.groups()
 	}

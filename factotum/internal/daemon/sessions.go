@@ -8,6 +8,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/factotum/internal/config"
+	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/internal/status"
 	"p9auth/internal/proc"
 )
@@ -31,11 +32,17 @@ type session struct {
 	leader *proc.Handle // the process that it is for
 	root   string       // of the user's processes, as person has it
 	groups []string     // as pamwire.OpenSession has them
+	x      x11          // of the caller of su
 
 	// Under the lock of sessions.
 	info *status.Session // once it is open
 	over bool
 	kept int // by its speakers
+}
+
+// request is what a worker is asked, to open it.
+func (s *session) request() pamwire.OpenSession {
+	return pamwire.OpenSession{PID: s.leader.PID, Root: s.root, Groups: s.groups, Display: s.x.display, XAuthority: s.x.authority}
 }
 
 // add counts a session of a user through a front end, if there may be one more.

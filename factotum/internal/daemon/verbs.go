@@ -30,7 +30,7 @@ var verbs = map[string]struct {
 	capproto.VerbSignal:   {open, false, false, []string{"pid", "signal"}, 0, bySU((*suProto).signal)},
 	capproto.VerbRead:     {talking | opening, false, false, nil, 0, (*conversation).read},
 	capproto.VerbWrite:    {talking | opening, false, false, []string{"data", "fail"}, 0, (*conversation).write},
-	capproto.VerbSession:  {proven, false, true, nil, 0, (*conversation).openSession},
+	capproto.VerbSession:  {proven, false, true, []string{"display", "authority"}, 0, (*conversation).openSession},
 	capproto.VerbAuthInfo: {open, false, false, nil, 0, (*conversation).authinfo},
 	capproto.VerbSign:     {anySSH, true, false, []string{"key", "alg", "hash", "transcript"}, 0, bySSH((*sshProto).sign)},
 	capproto.VerbNonce:    {admitted | handedOver, true, false, nil, 0, bySSH((*sshProto).nextNonce)},

@@ -153,7 +153,7 @@ func (w *workerProc) Open(s *session) error {
 		return errors.New("it has ended")
 	}
 	w.session = s
-	return w.proc.conn.Send(pamwire.OpenSession{PID: s.leader.PID, Root: s.root, Groups: s.groups}.Encode(), s.leader.File())
+	return w.proc.conn.Send(s.request().Encode(), s.leader.File())
 }
 
 // Events has what the worker says.

@@ -48,7 +48,7 @@ import (
 
 // Version is the version of this wire. It grows with every change of a word or
 // an attribute. Programs from before there was a Hello count as version 0.
-const Version = 8
+const Version = 9
 
 // Bounds of what the worker may say of one thing.
 const (

@@ -29,7 +29,7 @@ var everyRequest = []struct {
 	{KeyQuery{Key: []byte("k"), Settings: "{}", Addr: netip.MustParseAddr("192.0.2.1"), Ends: "x"}, 0},
 	{Begin{Service: "login"}, 0},
 	{Begin{"sshd", "alice", "ssh", "192.0.2.1", "/etc/x", []string{"SSH_CONNECTION=a b", "EMPTY="}, true, true, nil}, 1},
-	{Begin{Service: "su", User: "bob", TTY: "pts/1", Caller: new(uint32)}, 0},
+	{Begin{Service: "su", User: "bob", TTY: "pts/1", Caller: &Caller{0, 100}}, 0},
 	{Authenticate{}, 0},
 	{Authenticate{NoEmpty: true}, 0},
 	{Answer{}, 0},
@@ -38,7 +38,7 @@ var everyRequest = []struct {
 	{CheckAccount{}, 0}, {CheckAccount{Later: true}, 0},
 	{OpenSession{PID: 1}, 1},
 	{OpenSession{PID: 1, Root: "/srv/%u"}, 1},
-	{OpenSession{PID: 1, Groups: []string{"wizards", "27"}}, 1}, {Signal{15}, 1},
+	{OpenSession{PID: 1, Groups: []string{"wizards", "27"}}, 1}, {OpenSession{PID: 1, Display: ":0", XAuthority: "/home/alice/.Xauthority"}, 1}, {Signal{15}, 1},
 	{Adopt{User: "alice", Service: "login", PID: 4194304}, 1},
 	{Adopt{"alice", "login", "/dev/tty1", "h", "/etc/x", []string{"A=b=c"}, 2, &Owner{0, 5, 0o4620}, []string{"pts/1", "pts/2"}, true}, 2},
 	{BeginTerminal{Line: "pts/1"}, 1},
@@ -151,7 +151,7 @@ func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
 		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog take caller", "authenticate": "null",
 		"adopt": "tty rhost confdir env owner lines local", "recorded": "last", "password": "expired quiet", "check": "password", "checked": "output", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
-		"denied": "note", "ok": "log caller shell", "resolve": "u g", "resolved": "u g", "session": "root group", "opened": "env login umask nofile nproc limit nohome hush context keyring mounts ambient ttyaudit",
+		"denied": "note", "ok": "log caller shell", "resolve": "u g", "resolved": "u g", "session": "root group display xauthority", "opened": "env login umask nofile nproc limit nohome hush context keyring mounts ambient ttyaudit",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for i, a := range m.Attrs {

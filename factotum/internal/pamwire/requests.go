@@ -24,7 +24,8 @@ var requests = map[string]struct {
 	"answer":       {0, 0, decodeAnswer},
 	"account":      {0, 0, func(r *reader) Request { return CheckAccount{Later: r.flag("later", "yes")} }},
 	"session": {1, 1, func(r *reader) Request {
-		o := OpenSession{PID: r.positive("pid"), Root: r.optional("root", maxPath), Groups: r.list("group", capproto.MaxGroups, maxName)}
+		o := OpenSession{PID: r.positive("pid"), Root: r.optional("root", maxPath), Groups: r.list("group", capproto.MaxGroups, maxName),
+			Display: r.optional("display", maxName), XAuthority: r.optional("xauthority", maxPath)}
 		if slices.Contains(o.Groups, "") {
 			r.fail("group= is empty")
 		}
@@ -97,11 +98,14 @@ type Begin struct {
 	LastLog bool // the user is told of their last login (PrintLastLog)
 	Take    bool // of the terminal
 
-	// Caller is the uid of whoever runs su(1) or the like, nil for a login. It is
-	// the worker's real uid from here on, as a setuid program has it, and its name
-	// is PAM_RUSER. Nothing is recorded or given to a process as for a login.
-	Caller *uint32
+	// Caller is who runs su(1) or the like, nil for a login. These are the worker's
+	// real ids from here on, as a setuid program has them, and the uid's name is
+	// PAM_RUSER. Nothing is recorded or given to a process as for a login.
+	Caller *Caller
 }
+
+// A Caller has the real ids of the process that factotum talks with.
+type Caller struct{ UID, GID uint32 }
 
 func (b Begin) Encode() capproto.Msg {
 	m := capproto.NewMsg("begin", "service", b.Service, "user", b.User)
@@ -112,7 +116,7 @@ func (b Begin) Encode() capproto.Msg {
 	addFlag(&m, "lastlog", "yes", b.LastLog)
 	addFlag(&m, "take", "yes", b.Take)
 	if b.Caller != nil {
-		m.Add("caller", utoa(*b.Caller))
+		m.Add("caller", utoa(b.Caller.UID)+","+utoa(b.Caller.GID))
 	}
 	return m
 }
@@ -123,8 +127,11 @@ func decodeBegin(r *reader) Request {
 		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env("env"), LastLog: r.flag("lastlog", "yes"), Take: r.flag("take", "yes"),
 	}
 	if r.has("caller") {
-		uid := r.takeID("caller")
-		b.Caller = &uid
+		if ids := r.ids("caller"); len(ids) == 2 {
+			b.Caller = &Caller{ids[0], ids[1]}
+		} else {
+			r.fail("caller= is not a uid and a gid")
+		}
 	}
 	return b
 }
@@ -184,12 +191,18 @@ type OpenSession struct {
 
 	// Groups are by name, the primary one first, in place of the user's own.
 	Groups []string
+
+	// DISPLAY and XAUTHORITY of the process, or "". pam_xauth(8) has a program read
+	// XAUTHORITY, as the caller of Begin.
+	Display, XAuthority string
 }
 
 func (o OpenSession) Encode() capproto.Msg {
 	m := capproto.NewMsg("session", "pid", strconv.Itoa(o.PID))
 	add(&m, "root", o.Root)
 	addAll(&m, "group", o.Groups)
+	add(&m, "display", o.Display)
+	add(&m, "xauthority", o.XAuthority)
 	return m
 }
 

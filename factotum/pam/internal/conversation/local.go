@@ -12,11 +12,12 @@ import (
 )
 
 // beginLocal starts the transaction of somebody who is logged in, and has called su(1)
-// or the like. From here on this process has the caller's real uid and root's effective
-// and saved one, as a setuid program has them: modules decide by that (pam_rootok,
-// pam_wheel, pam_unix, pam_xauth). It has nothing else of the caller's.
+// or the like. From here on this process has the caller's real uid and gid and root's
+// effective and saved ones, as a setuid program has them: modules decide by that
+// (pam_rootok, pam_wheel, pam_unix), and pam_xauth has a program run with them. It has
+// nothing else of the caller's.
 func (c *Conversation) beginLocal(b pamwire.Begin) (pamwire.Event, error) {
-	caller, err := nss.LookupUID(*b.Caller)
+	caller, err := nss.LookupUID(b.Caller.UID)
 	if err != nil && err != nss.ErrNoUser {
 		return nil, err
 	}
@@ -36,7 +37,10 @@ func (c *Conversation) beginLocal(b pamwire.Begin) (pamwire.Event, error) {
 	}
 	b.User = a.Name
 	// All threads: libpam's calls are made by this one, and no other must keep more.
-	if err := syscall.Setresuid(int(*b.Caller), 0, 0); err != nil {
+	if err := syscall.Setresgid(int(b.Caller.GID), 0, 0); err != nil {
+		return nil, fmt.Errorf("setresgid: %w", err)
+	}
+	if err := syscall.Setresuid(int(b.Caller.UID), 0, 0); err != nil {
 		return nil, fmt.Errorf("setresuid: %w", err)
 	}
 	if err := c.transaction(b); err != nil {

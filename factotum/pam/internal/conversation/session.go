@@ -20,7 +20,7 @@ func (c *Conversation) openSession(r pamwire.OpenSession, files []*os.File) erro
 	}
 	c.opening = true
 	s := c.session(r.PID, files[0])
-	s.Root, s.Groups = r.Root, r.Groups
+	s.Root, s.Groups, s.Display = r.Root, r.Groups, session.Display{Name: r.Display, Authority: r.XAuthority}
 	opened, err := s.Open()
 	if err != nil {
 		c.end()

@@ -21,6 +21,11 @@ const logindRuns = "/run/systemd/seats"
 // service manager. Afterwards the worker is back in its own groups, out of the caller's
 // reach, unless a module has moved it.
 func (s *Session) openSession() error {
+	takeBack, err := s.lend()
+	if err != nil {
+		return err
+	}
+	defer takeBack()
 	if _, err := os.Stat(logindRuns); err != nil || !s.Login.Local {
 		return s.Transaction.OpenSession(s.silent)
 	}
@@ -30,7 +35,7 @@ func (s *Session) openSession() error {
 		return errors.New("the caller has ended") // and the groups may be another's
 	}
 	enter(callers, own)
-	err := s.Transaction.OpenSession(s.silent)
+	err = s.Transaction.OpenSession(s.silent)
 	if now := groupsOf("self"); maps.Equal(now, callers) {
 		enter(own, now)
 	}

@@ -48,6 +48,7 @@ type Session struct {
 	SetGroups   func([]int) error // unix.Setgroups, but in tests
 	Root        string            // ChrootDirectory of sshd_config(5), or ""
 	Groups      []string          // in place of the account's, the primary one first
+	Display     Display           // of the caller of su
 
 	silent    pam.Flags
 	keyring   shared
