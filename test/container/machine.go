@@ -28,6 +28,10 @@ import (
 // Machines set this: where image has put the tree and alice's key.
 const dirVar = "P9AUTH_CONTAINER"
 
+// ordinary makes the tree one of a container, which has no disk to mount and no audit, and
+// whose host has the limits.
+const ordinary = "set -e; : >/etc/fstab; rm -f /etc/systemd/system/multi-user.target.wants/audit* /etc/security/limits.d/test.conf\n"
+
 // A Machine is one that runs. Its methods end the test on an error.
 type Machine struct {
 	Root    string        // its files, from here
@@ -41,20 +45,18 @@ type Machine struct {
 // and boots it. options are more of systemd-nspawn's.
 func Boot(t *testing.T, prepare string, options ...string) *Machine {
 	t.Helper()
-	// A container has no disk to mount and no audit, and one's host has the limits.
-	prepare = "set -e; : >/etc/fstab; rm -f /etc/systemd/system/multi-user.target.wants/audit* /etc/security/limits.d/test.conf\n" + prepare
-	return boot(t, t.TempDir(), prepare, options...)
+	return boot(t, t.TempDir(), t.TempDir(), ordinary+prepare, options...)
 }
 
-// boot boots the tree with what upper, a directory, has changed of it.
-func boot(t *testing.T, upper, prepare string, options ...string) *Machine {
+// boot boots the tree with what upper, a directory, has changed of it. work is an empty
+// directory of the same file system, for overlayfs.
+func boot(t *testing.T, upper, work, prepare string, options ...string) *Machine {
 	t.Helper()
 	dir := os.Getenv(dirVar)
 	if dir == "" {
 		t.Skip("needs a Debian tree, which make test-containers makes")
 	}
 	m := &Machine{dir: dir, upper: upper, Root: filepath.Join(t.TempDir(), "root")}
-	work := t.TempDir()
 	if err := os.Mkdir(m.Root, 0o755); err != nil {
 		t.Fatal(err)
 	}
