@@ -17,14 +17,13 @@ func (c *Conversation) lookup(l pamwire.Lookup) (pamwire.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups, err := a.Groups()
-	if err != nil {
-		return nil, err
-	}
+	groups, groupsErr := a.Groups()
 	e := pamwire.Account{Name: a.Name, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, BadShell: badShell(a.Shell)}
 	// A name that is cut short or left out would be a rule that is not obeyed.
 	// factotum minds only where there are rules about groups.
-	if len(groups) > pamwire.MaxGroupNames { // to ask for each name would take long
+	if groupsErr != nil { // which the session is refused for
+		e.GroupsErr = pamwire.Fit(groupsErr.Error(), pamwire.MaxText)
+	} else if len(groups) > pamwire.MaxGroupNames { // to ask for each name would take long
 		e.GroupsErr = "there are too many of them"
 	} else if e.Groups, err = nss.GroupNames(groups, pamwire.MaxGroupNames, pamwire.MaxGroupNamesSize); err != nil {
 		e.GroupsErr = pamwire.Fit(err.Error(), pamwire.MaxText)

@@ -63,11 +63,13 @@ func (s *Session) Open() (o pamwire.Opened, err error) {
 		log.Warn("some settings are not used", "error", err.Error())
 	}
 	groups, err := s.groups()
-	if err != nil {
-		return o, err
+	if err == nil {
+		err = s.becomeGroups(groups)
 	}
-	if err := s.becomeGroups(groups); err != nil {
-		return o, err
+	if no := (pamwire.Refused{}); errors.As(err, &no) {
+		return o, no
+	} else if err != nil {
+		return o, s.cannotGive(err)
 	}
 	before := readEffects()
 	origin, err := readOrigin()
@@ -184,7 +186,10 @@ func (s *Session) opened(before effects, origin origin, defs logindefs.Defs) (o 
 	if s.Login.Local {
 		// The process is the caller's, and must have nothing of the user's.
 		after.describeAll(before, &o)
-		return o, s.lowerPriority(before, after)
+		if err := s.lowerPriority(before, after); err != nil {
+			return o, s.cannotGive(err)
+		}
+		return o, nil
 	}
 	if o.Limits, err = after.apply(before, s.Login.PID, s.ended); err != nil {
 		return o, s.cannotGive(err)
@@ -201,9 +206,10 @@ func (s *Session) opened(before effects, origin origin, defs logindefs.Defs) (o 
 	return o, nil
 }
 
-// cannotGive refuses a session whose process does not get what the modules have set.
+// cannotGive refuses a session whose process does not get the groups or what the modules
+// have set.
 func (s *Session) cannotGive(err error) error {
-	log.Error("the session's process does not get what PAM's modules have set", "user", s.Account.Name, "error", err.Error())
+	log.Error("the session's process does not get what the administrator has set", "user", s.Account.Name, "error", err.Error())
 	return pamwire.Refused{Code: capproto.CodeAccount, Text: pamwire.Fit("what the administrator has set for your sessions cannot be set: "+err.Error(), pamwire.MaxText)}
 }
 
