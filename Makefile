@@ -197,9 +197,10 @@ N ?= 5000
 many-sessions: all
 	P9AUTH_SESSIONS=$(N) $(GO) test -count=1 -timeout 60m -v ./test/many
 
-# Logins where there is no room for another process or thread, at each limit.
+# Logins where there is no room for another process or thread, for memory or descriptors,
+# at each limit.
 test-limits: all
-	P9AUTH_LIMITS=all $(GO) test -count=1 -timeout 60m -v -run 'LackOfTasks' ./test/daemon
+	P9AUTH_LIMITS=all $(GO) test -count=1 -timeout 60m -v -run 'LackOf' ./test/daemon
 
 # Faults at random steps of a login, FAULTS by each front end: 20000 are all. Two a second.
 FAULTS ?= 400
