@@ -167,7 +167,8 @@ vm-boot:
 		$(GO) run ./test/vm/debian -dir build/boot/$$s $(VMFLAGS) || exit 1; \
 	done
 
-# A Debian with the package, booted with systemd in a container, see test/container.
+# A Debian with the package, booted with systemd in a container, see test/container. With
+# P9AUTH_CUTS=all and TESTFLAGS="-run Port22 -timeout 3h", each cut of each switch.
 test-containers: deps
 	scripts/deps containers
 	$(MAKE) deb

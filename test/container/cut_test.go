@@ -8,10 +8,12 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -215,7 +217,8 @@ func (d *image) copied(t *testing.T) disk {
 
 // Wherever all processes of the machine are killed during a switch, either way, or its power
 // is cut, it answers at port 22 after the next boot, and people log in there and at the
-// console and become others. The same switch, said again, comes to its end.
+// console and become others. The same switch, said again, comes to its end. Without
+// P9AUTH_CUTS=all every eighth disk is booted, others each time.
 func TestPort22AnswersAfterTheNextBootWhereverASwitchIsCut(t *testing.T) {
 	const setIDs = "chmod u+s /usr/bin/su /usr/bin/passwd; chmod g+s /usr/sbin/unix_chkpwd\n"
 	disks := []struct {
@@ -226,6 +229,12 @@ func TestPort22AnswersAfterTheNextBootWhereverASwitchIsCut(t *testing.T) {
 		{"the power of a prompt disk is cut", func(t *testing.T) disk { return newImage(t, "1") }},
 		{"the power of a late disk is cut", func(t *testing.T) disk { return newImage(t, "300") }},
 	}
+	every := 8
+	if os.Getenv("P9AUTH_CUTS") == "all" {
+		every = 1
+	}
+	var tried, answered atomic.Int32
+	t.Cleanup(func() { t.Logf("cuts: %d, of which %d answered", tried.Load(), answered.Load()) })
 	for _, s := range []struct{ name, before, args, prepare string }{
 		{"ssh on", "", accepted + " ssh on", ""},
 		{"ssh off", accepted + " ssh on", "ssh off", ""},
@@ -247,8 +256,9 @@ func TestPort22AnswersAfterTheNextBootWhereverASwitchIsCut(t *testing.T) {
 				m.Sh(t, "sync")
 				all, commands := cuts(t, m, disk, strings.Fields(s.args)...)
 				complete := state(t, m)
-				answered := 0
-				for _, c := range all {
+				for i := rand.IntN(min(every, len(all))); i < len(all); i += every {
+					c := all[i]
+					tried.Add(1)
 					if t.Run(fmt.Sprintf("before command %d", c.n), func(t *testing.T) {
 						t.Log(c.what)
 						m := c.disk.boot(t, "rm -f /run/nologin")
@@ -258,10 +268,10 @@ func TestPort22AnswersAfterTheNextBootWhereverASwitchIsCut(t *testing.T) {
 							t.Errorf("said again, it leaves\n%s\nnot\n%s", got, complete)
 						}
 					}) {
-						answered++
+						answered.Add(1)
 					}
 				}
-				t.Logf("%s while %s: %d commands, before which there are %d disks: %d answered", s.name, d.name, commands, len(all), answered)
+				t.Logf("%s while %s: %d commands, before which there are %d disks", s.name, d.name, commands, len(all))
 			})
 		}
 	}
