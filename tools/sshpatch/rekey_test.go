@@ -164,3 +164,28 @@ func TestTheThresholdCountsWhatWaitedForNewKeys(t *testing.T) {
 		t.Errorf("%d bytes, %d key exchanges, %v; a threshold has %d bytes", n, got, err, threshold)
 	}
 }
+
+// A client that has all it wanted ends the connection when its last channel is closed: a
+// key exchange that is due comes before that.
+func TestTheLastDataThatReachTheThresholdAreFollowedByAKeyExchange(t *testing.T) {
+	const threshold = 64 << 10
+	for range 50 {
+		addr := serve(t, threshold, 32<<10, func(string) int { return threshold })
+		var exchanges atomic.Int64
+		c, err := ssh.Dial("tcp", addr, &ssh.ClientConfig{
+			HostKeyCallback: func(string, net.Addr, ssh.PublicKey) error { exchanges.Add(1); return nil }, Config: ssh.Config{RekeyThreshold: 1 << 30}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ch, reqs, err := c.OpenChannel("big", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, ch)
+		ssh.DiscardRequests(reqs) // until the channel is closed
+		if got := exchanges.Load(); n != threshold || err != nil || got < 2 {
+			t.Errorf("%d bytes, %v; %d key exchanges before the channel is closed", n, err, got)
+		}
+		c.Close()
+	}
+}
