@@ -167,6 +167,14 @@ vm-boot:
 		$(GO) run ./test/vm/debian -dir build/boot/$$s $(VMFLAGS) || exit 1; \
 	done
 
+# The same where SELinux is enforced, with Debian's policy and dist/selinux.
+vm-selinux:
+	scripts/deps boot
+	$(MAKE) deb
+	SELINUX=yes PACKAGES=selinux-policy-default,selinux-policy-dev,policycoreutils,policycoreutils-python-utils,make,m4 \
+		test/vm/debian/image build/boot/selinux bookworm build/p9auth_$(DEBVERSION)_$(ARCH).deb
+	$(GO) run ./test/vm/debian -dir build/boot/selinux -only selinux $(VMFLAGS)
+
 # A Debian with the package, booted with systemd in a container, see test/container. With
 # P9AUTH_CUTS=all and TESTFLAGS="-run Port22 -timeout 3h", each cut of each switch.
 test-containers: deps
@@ -263,6 +271,7 @@ install: all
 	for p in factotum sshfront p9auth-switch p9doas p9passwd p9su; do ln -sf p9auth $(TOP)/share/bash-completion/completions/$$p; done
 	install -D -m 644 dist/completions/_p9auth $(TOP)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_p9auth
 	install -D -m 755 dist/fleet $(TOP)/share/doc/p9auth/examples/fleet
+	for f in dist/selinux/p9auth.*; do install -D -m 644 $$f $(TOP)/share/doc/p9auth/examples/selinux/$${f##*/}; done
 	$(GO) run ./tools/licences LICENSE $(PROGRAMS) >$(TOP)/share/doc/p9auth/copyright.new
 	mv $(TOP)/share/doc/p9auth/copyright.new $(TOP)/share/doc/p9auth/copyright
 	for s in factotum p9auth-ssh p9auth-getty; do install -D -m 755 dist/runit/$$s/run $(LIB)/runit/$$s/run; done
@@ -304,4 +313,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults soak test-switch test-arm64 test-site test-openssh test-clients check demo bench vm-test vm-boot test-containers test-domain kernel-grantid install deb lintian clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults soak test-switch test-arm64 test-site test-openssh test-clients check demo bench vm-test vm-boot vm-selinux test-containers test-domain kernel-grantid install deb lintian clean

@@ -41,8 +41,8 @@ type core struct {
 	guesses   guesses
 	delays    sshauth.Delays
 	sleep     func(time.Duration)
-	hire      func(config.Config, status.Log, *tty) (Worker, error) // starts a worker
-	leader    func(pid int, uid uint32) (*proc.Handle, error)       // of a session
+	hire      func(config.Config, status.Log, *tty, string) (Worker, error) // starts a worker, for a front end in that security context
+	leader    func(pid int, uid uint32) (*proc.Handle, error)               // of a session
 }
 
 // A state of a conversation.
@@ -103,6 +103,8 @@ type conversation struct {
 	wire wire
 	peer *unix.Ucred // who made the connection
 	log  status.Log
+
+	context string // the security context of who made the connection, or ""
 
 	place   *place // among the conversations
 	startup *place // from the first worker to a proof
@@ -210,7 +212,7 @@ func (c *conversation) startWorker() error {
 	if err := c.startUp(); err != nil {
 		return err
 	}
-	w, err := c.hire(c.gen.conf, c.log, c.tty)
+	w, err := c.hire(c.gen.conf, c.log, c.tty, c.context)
 	if err != nil {
 		return c.workerFailed(err)
 	}

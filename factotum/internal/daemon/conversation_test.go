@@ -164,7 +164,7 @@ func TestAFrontEndForSSHThatIsTakenAwayMeanwhileHarmsNobody(t *testing.T) {
 	s.caps.hash = &b.hash
 	w := newFakeWire()
 	f := &front{t: t, b: b, w: w, cred: &unix.Ucred{Pid: 200, Uid: uidSSH}, ended: make(chan struct{})}
-	s.accept(w, f.cred)
+	s.accept(w, f.cred, "")
 	f.want("ok", msg("attr"))
 	without := host().gen.conf
 	without.FrontEnds = map[string]config.Binding{"_login": {Service: "login", Proto: "pam"}}
@@ -174,7 +174,7 @@ func TestAFrontEndForSSHThatIsTakenAwayMeanwhileHarmsNobody(t *testing.T) {
 	f.want("done", keyMsg("alice", f.sid))
 	// Whoever comes later is no front end.
 	late := newFakeWire()
-	s.accept(late, &unix.Ucred{Pid: 201, Uid: uidSSH})
+	s.accept(late, &unix.Ucred{Pid: 201, Uid: uidSSH}, "")
 	if m := <-late.out; m.Get("code") != capproto.CodeProtocol || !strings.Contains(m.Get("text"), "add a FrontEnd line") {
 		t.Errorf("%v", m)
 	}

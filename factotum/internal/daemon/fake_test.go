@@ -250,7 +250,7 @@ func newBench(gen *generation) *bench {
 	b.caps = newCapabilities(gen.conf.MaxCapsPerUID(), func(error) {})
 	b.caps.hash = &b.hash
 	b.sleep = func(time.Duration) {}
-	b.hire = func(_ config.Config, _ status.Log, t *tty) (Worker, error) {
+	b.hire = func(_ config.Config, _ status.Log, t *tty, _ string) (Worker, error) {
 		w := &fakeWorker{of: b, tty: t, reply: b.reply, more: b.more, events: make(chan pamwire.Event, maxQueue)}
 		b.mu.Lock()
 		b.workers = append(b.workers, w)

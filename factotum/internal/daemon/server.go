@@ -56,8 +56,8 @@ func newServer(gen *generation, log *slog.Logger) *Server {
 	s.lines = loglimit.Limiter{PerUID: 200, InAll: 500}
 	s.delays = sshauth.NewDelays(secret)
 	s.sleep = time.Sleep
-	s.hire = func(c config.Config, log status.Log, t *tty) (Worker, error) {
-		return startWorker(c, log, t, &s.workers)
+	s.hire = func(c config.Config, log status.Log, t *tty, front string) (Worker, error) {
+		return startWorker(c, log, t, front, &s.workers)
 	}
 	s.leader = openLeader
 	s.gen.Store(gen)
@@ -113,18 +113,24 @@ func (s *Server) acceptFrom(ln *net.UnixListener) error {
 		}
 		lacking = false
 		peer, err := sys.PeerCred(u)
+		context := ""
+		if err == nil {
+			context, err = peerContext(u)
+		}
 		if err != nil {
 			s.log.Error("who connects", "error", err.Error())
 			u.Close()
 			continue
 		}
-		s.accept(capproto.StrangerConn(u, capproto.MaxRequest), peer)
+		s.accept(capproto.StrangerConn(u, capproto.MaxRequest), peer, context)
 	}
 }
 
-// accept starts a conversation, if the peer may have one more.
-func (s *Server) accept(w wire, peer *unix.Ucred) {
+// accept starts a conversation, if the peer, who is in that security context, may have one
+// more.
+func (s *Server) accept(w wire, peer *unix.Ucred, context string) {
 	c := newConversation(&s.core, s.gen.Load(), w, peer)
+	c.context = context
 	c.log = s.log.With("conversation", s.nextID.Add(1), "uid", peer.Uid, "pid", peer.Pid)
 	if refusal := s.admit(c); refusal != nil {
 		s.turnAway(c, refusal)

@@ -33,6 +33,7 @@ type workerProc struct {
 	conf    config.Config
 	tty     *tty          // or nil; closed when the worker has ended
 	running *atomic.Int64 // how many processes there are, of all handles
+	front   string        // the security context of the front end, or ""
 
 	events chan pamwire.Event
 	begun  pamwire.Begin // with what its PAM transaction began
@@ -56,9 +57,10 @@ type process struct {
 // starting is held while a process starts, which takes a thread: see sys.KeepThreads.
 var starting sync.Mutex
 
-// startWorker starts a worker process, which has the terminal from then on.
-func startWorker(c config.Config, log status.Log, t *tty, running *atomic.Int64) (*workerProc, error) {
-	w := &workerProc{log: log, conf: c, tty: t, running: running, events: make(chan pamwire.Event, maxQueue)}
+// startWorker starts a worker process for a front end in that security context. It has the
+// terminal from then on.
+func startWorker(c config.Config, log status.Log, t *tty, front string, running *atomic.Int64) (*workerProc, error) {
+	w := &workerProc{log: log, conf: c, tty: t, front: front, running: running, events: make(chan pamwire.Event, maxQueue)}
 	if err := w.spawn(); err != nil {
 		return nil, err
 	}
@@ -68,6 +70,10 @@ func startWorker(c config.Config, log status.Log, t *tty, running *atomic.Int64)
 
 // spawn starts the process and greets it.
 func (w *workerProc) spawn() error {
+	context, err := workerContext(w.front, w.conf.PAMWorker)
+	if err != nil {
+		return fmt.Errorf("the PAM worker's security context: %w", err)
+	}
 	ours, theirs, err := sys.Socketpair()
 	if err != nil {
 		return err
@@ -84,7 +90,7 @@ func (w *workerProc) spawn() error {
 	p.cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	starting.Lock()
-	err = p.cmd.Start()
+	err = startIn(context, p.cmd)
 	starting.Unlock()
 	if err != nil {
 		conn.Close()

@@ -113,7 +113,7 @@ func startTestWorker(t *testing.T, how string) *workshop {
 	c := config.Default()
 	c.PAMWorker = script
 	s := &workshop{}
-	if s.w, err = startWorker(c, status.NewLog(slog.New(slog.NewTextHandler(&s.log, nil)), &s.stats), nil, &s.running); err != nil {
+	if s.w, err = startWorker(c, status.NewLog(slog.New(slog.NewTextHandler(&s.log, nil)), &s.stats), nil, "", &s.running); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -239,12 +239,12 @@ func TestAWorkerThatIsNotThereIsAnError(t *testing.T) {
 	c := config.Default()
 	c.PAMWorker = filepath.Join(t.TempDir(), "gone")
 	var n atomic.Int64
-	if _, err := startWorker(c, status.NewLog(slog.New(slog.DiscardHandler), new(status.Stats)), nil, &n); err == nil {
+	if _, err := startWorker(c, status.NewLog(slog.New(slog.DiscardHandler), new(status.Stats)), nil, "", &n); err == nil {
 		t.Error("it starts")
 	}
 	gen := *host().gen
 	b := newBench(&gen)
-	b.hire = func(config.Config, status.Log, *tty) (Worker, error) { return nil, os.ErrNotExist }
+	b.hire = func(config.Config, status.Log, *tty, string) (Worker, error) { return nil, os.ErrNotExist }
 	if m := b.dial(t, uidLogin, uidLogin, 100).wantEnd(capproto.CodeInternal, startMsg("pam", "user", "alice")); m.Get("text") != "authentication failed: the PAM worker crashed; try again" {
 		t.Errorf("%v", m)
 	}

@@ -82,14 +82,22 @@ var (
 
 func main() {
 	dir := flag.String("dir", "build/boot/trixie", "where test/vm/debian/image has put the disk")
-	only := flag.String("only", "", "local tries su, passwd and the like alone")
+	only := flag.String("only", "", "local tries su, passwd and the like alone; selinux logs in where SELinux is enforced (an image made with SELINUX=yes)")
+	permissive := flag.Bool("permissive", false, "with -only selinux: log what the policy would deny, and deny nothing")
 	flag.DurationVar(&patience, "patience", patience, "how long anything in the guest may take, its boot included")
 	flag.IntVar(&rounds, "rounds", 5, "how often each way to become root is timed")
 	verbose := flag.Bool("v", false, "show the guest's console")
 	flag.Parse()
 	var err error
 	os.Remove(filepath.Join(*dir, "console"))
-	if vm, err = start(*dir, *verbose, ""); err != nil {
+	words, mode := "", "Enforcing"
+	if *permissive {
+		mode = "Permissive"
+	}
+	if *only == "selinux" {
+		words = "security=selinux enforcing=" + map[string]string{"Enforcing": "1", "Permissive": "0"}[mode]
+	}
+	if vm, err = start(*dir, *verbose, words); err != nil {
 		fmt.Fprintf(os.Stderr, "vm-boot: %v\n", err)
 		os.Exit(1)
 	}
@@ -102,6 +110,9 @@ func main() {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "vm-boot: %v\n", err)
 		os.Exit(1)
+	}
+	if *only == "selinux" {
+		enforced(signer, mode)
 	}
 	if *only == "local" {
 		must("Debian's login lets root in", func() error { return vm.login("root", `# $`) })
