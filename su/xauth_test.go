@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"p9auth/test/testbed"
@@ -42,8 +43,6 @@ func TestPamXauthHandsACookieOnAsWithSu(t *testing.T) {
 		"as a login":                    {who: "alice", args: []string{"-l", "-c", show, "bob"}, typed: pw, env: at("/home/alice/x")},
 		"the file that xauth looks for": {who: "alice", args: []string{"-c", show, "bob"}, typed: pw, env: []string{"DISPLAY=:7"}},
 		"a path that is not absolute":   {who: "alice", sh: `cd /home/alice && $SU -c "$SHOW" bob`, typed: pw, env: at("x")},
-		"root's file":                   {who: "alice", args: []string{"-c", show, "bob"}, typed: pw, env: at("/home/alice/roots")},
-		"a file of root's group":        {who: "alice", args: []string{"-c", show, "bob"}, typed: pw, env: at("/home/alice/groups")},
 		"alice exports to others only":  {who: "alice", sh: `mkdir -p ~/.xauth; echo carol >~/.xauth/export; $SU -c "$SHOW" bob; s=$?; rm ~/.xauth/export; exit $s`, typed: pw, env: at("/home/alice/x")},
 	} {
 		// The name of the new file is drawn at random.
@@ -60,6 +59,22 @@ func TestPamXauthHandsACookieOnAsWithSu(t *testing.T) {
 	if !testbed.Eventually(func() bool { return b.Sh(t, "find /home /root -name '.xauth??????'") == "" }) {
 		t.Errorf("left: %s", b.Sh(t, "ls -la /home/*/.xauth??????"))
 	}
+}
+
+// TestPamXauthReadsNoFileThatTheCallerCannotRead for them, be it root's or of root's group.
+func TestPamXauthReadsNoFileThatTheCallerCannotRead(t *testing.T) {
+	t.Parallel()
+	b := withXauth(t, "")
+	var all sync.WaitGroup
+	for _, file := range []string{"roots", "groups"} {
+		all.Go(func() {
+			r := row{who: "alice", args: []string{"-c", "echo I am $(id -un); ls -a ~", "bob"}, typed: testbed.Password + "\n", env: []string{"DISPLAY=:7", "XAUTHORITY=/home/alice/" + file}}
+			if out := r.play(t, b, b.Bin("su")); !strings.Contains(out, "I am bob") || strings.Contains(out, ".xauth") {
+				t.Errorf("%s: %s", file, out)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // TestTheProgramOfPamXauthIsTheCallers in all that counts: the module runs it with the ids
