@@ -81,10 +81,10 @@ func grantIDTests() {
 	})
 }
 
-// factotumCaps are CAP_GRANT_ID and what PAM, and becoming a user to read
-// their files, take.
+// factotumCaps are CAP_GRANT_ID and what PAM, becoming a user to read their files, and
+// hanging a terminal up (CAP_SYS_ADMIN) take.
 func factotumCaps() uint64 {
-	return mask(capGrantID, unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH, unix.CAP_FOWNER, unix.CAP_KILL,
+	return mask(capGrantID, unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH, unix.CAP_FOWNER, unix.CAP_KILL, unix.CAP_SYS_ADMIN,
 		unix.CAP_SETGID, unix.CAP_SETUID, unix.CAP_SYS_PTRACE, unix.CAP_SYS_RESOURCE, unix.CAP_AUDIT_WRITE, unix.CAP_AUDIT_CONTROL)
 }
 
