@@ -157,6 +157,17 @@ demo: deps
 vm-test: $(CRYPTO)
 	$(GO) run ./test/vm/kernel/vm $(VMFLAGS)
 
+# The same on arm64.
+vm-test-arm64: $(CRYPTO)
+	scripts/deps arm64
+	scripts/deps-arm64
+	$(GO) run ./test/vm/kernel/vm -kernels arm64-6.1,arm64-6.12,arm64-7.3 $(VMFLAGS)
+
+# The same on a current kernel, whose compiler is fetched with it.
+vm-test-current: $(CRYPTO)
+	scripts/deps vm
+	$(GO) run ./test/vm/kernel/vm -kernels 7.3 $(VMFLAGS)
+
 # A Debian with the package, booted with systemd in qemu, see test/vm/debian.
 SUITES  ?= bookworm trixie
 vm-boot:
@@ -193,12 +204,14 @@ test-domain: deps
 		test/vm/debian/image -t build/containers/domain bookworm build/p9auth_$(DEBVERSION)_$(ARCH).deb
 	P9AUTH_CONTAINER=$(CURDIR)/build/containers/domain $(GO) test -count=1 -timeout 30m $(TESTFLAGS) -tags containers -v -run Domain ./test/container
 
-# A kernel with CAP_GRANT_ID, from Debian's linux-source: ten minutes and more.
+# A kernel with CAP_GRANT_ID, from Debian's linux-source, 6.1 or 7.3: ten minutes and more.
+GRANTID ?= 6.1
 kernel-grantid: $(CRYPTO)
 	scripts/deps kernel
-	test/vm/kernel/fetch build/vm
-	test/vm/kernel/grantid build/vm
-	$(GO) run ./test/vm/kernel/vm -kernels grantid $(VMFLAGS)
+	for v in $(GRANTID); do \
+		test/vm/kernel/grantid build/vm $$v && \
+		$(GO) run ./test/vm/kernel/vm -kernels grantid-$$v $(VMFLAGS) || exit 1; \
+	done
 
 # As many sessions of one user at once: each takes some 7 MB of memory, 30 threads of
 # kernel.pid_max, and 5 of the descriptors that factotum may have.
@@ -313,4 +326,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults soak test-switch test-arm64 test-site test-openssh test-clients check demo bench vm-test vm-boot vm-selinux test-containers test-domain kernel-grantid install deb lintian clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults soak test-switch test-arm64 test-site test-openssh test-clients check demo bench vm-test vm-test-arm64 vm-test-current vm-boot vm-selinux test-containers test-domain kernel-grantid install deb lintian clean

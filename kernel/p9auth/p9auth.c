@@ -35,8 +35,8 @@
 #include <linux/user_namespace.h>
 #include <linux/workqueue.h>
 
-#if !defined(CONFIG_X86_64)
-#error "p9auth has been tried on x86-64 only"
+#if !defined(CONFIG_X86_64) && !defined(CONFIG_ARM64)
+#error "p9auth has been tried on x86-64 and arm64 only"
 #endif
 #if !defined(CONFIG_KPROBES) || !defined(CONFIG_SECURITY) || !defined(CONFIG_USER_NS)
 #error "p9auth needs CONFIG_KPROBES, CONFIG_SECURITY and CONFIG_USER_NS"

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -146,7 +147,7 @@ func TestDebianPackage(t *testing.T) {
 			t.Error("no units")
 		}
 	})
-	t.Run("its copyright file has all that is linked, and nothing else", func(t *testing.T) { testCopyright(t, root) })
+	t.Run("its copyright file has all that is linked, and nothing else", func(t *testing.T) { testCopyright(t, root, runtime.GOARCH) })
 	t.Run("its version is that of its programs and of its changelog", func(t *testing.T) { testVersions(t, root, "0.test") })
 	t.Run("each manual page of section 1 is of a program", func(t *testing.T) {
 		pages, _ := filepath.Glob(root + "/usr/share/man/man1/*")

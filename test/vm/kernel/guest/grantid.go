@@ -74,6 +74,14 @@ func grantIDTests() {
 			}
 		}
 	})
+	run("CAP_GRANT_ID: the kernel's own selftest passes, and skips nothing", func(t *T) {
+		closeHash()
+		defer openHash(t)
+		got := output(exec.Command("/selftest/test_grant_id"))
+		if !strings.Contains(got, " pass:5 fail:0 xfail:0 xpass:0 skip:0 error:0") {
+			t.Errorf("%s", got)
+		}
+	})
 	run("CAP_GRANT_ID: a root shell with nothing else can", func(t *T) {
 		closeHash()
 		defer openHash(t)

@@ -112,6 +112,17 @@ func short() bool {
 	return slices.Contains(strings.Fields(string(b)), "p9.short")
 }
 
+// argument is what follows a word at the beginning of an argument of the kernel's.
+func argument(word string) string {
+	b, _ := os.ReadFile("/proc/cmdline")
+	for _, a := range strings.Fields(string(b)) {
+		if value, ok := strings.CutPrefix(a, word); ok {
+			return value
+		}
+	}
+	return ""
+}
+
 const (
 	modulePath = "/lib/p9auth.ko"
 	parameters = "/sys/module/p9auth/parameters"

@@ -104,6 +104,7 @@ func restricted(factotum *daemon) {
 		settings(t, "ForceCommand echo forced\n")
 		refused(t, "ForceCommand")
 		settings(t, "")
+		unix.Unlink("/bin/rbash")
 		t.must(os.Link("/bin/bash", "/bin/rbash"))
 		shell(t, "/bin/rbash")
 		refused(t, "the login shell /bin/rbash")

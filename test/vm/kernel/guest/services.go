@@ -121,7 +121,7 @@ func services() {
 	}
 	run("agetty and login log alice in at the console", func(t *T) {
 		agetty := start(t, "/var/log/agetty", bounded(without(capGrantID),
-			"/sbin/agetty", "-L", "--login-program", programs+"login", "ttyS1", "115200", "linux")...)
+			"/sbin/agetty", "-L", "--login-program", programs+"login", argument("p9.tty="), "115200", "linux")...)
 		fmt.Println("p9: console") // the person sits down, and says what they see
 		ended := make(chan error, 1)
 		go func() { ended <- agetty.cmd.Wait() }()

@@ -81,26 +81,46 @@ func (a *archive) copy(name, path string, mode int) error {
 	return nil
 }
 
-// host adds a file or symbolic link of the host where it is, without any
-// set-user-ID bit.
-func (a *archive) host(path string) error {
-	st, err := os.Lstat(path)
+// below adds what is at a path of a system whose root directory is root: a file, a
+// directory with all that is in it, or a symbolic link and what it leads to; nothing if
+// there is no such path, as another Debian has other files. Set-user-ID bits are lost.
+// It tells each regular file to seen, if there is one.
+func (a *archive) below(root, path string, seen func(string)) error {
+	full := filepath.Join(root, path)
+	st, err := os.Lstat(full)
 	if err != nil {
-		return err
+		return nil
 	}
-	if st.Mode()&os.ModeSymlink != 0 {
-		to, err := os.Readlink(path)
+	switch mode := st.Mode(); {
+	case mode&os.ModeSymlink != 0:
+		to, err := os.Readlink(full)
 		if err != nil {
 			return err
 		}
 		a.add(path, modeLink|0o777, 0, []byte(to))
-		return nil
+		if root != "/" {
+			return nil // the whole system is added
+		}
+		if full, err = filepath.EvalSymlinks(full); err != nil {
+			return nil
+		}
+		return a.below(root, full, seen)
+	case st.IsDir():
+		a.dir(path, int(mode.Perm()), 0)
+		list, err := os.ReadDir(full)
+		for _, e := range list {
+			if err := a.below(root, filepath.Join(path, e.Name()), seen); err != nil {
+				return err
+			}
+		}
+		return err
+	case mode.IsRegular():
+		if seen != nil {
+			seen(full)
+		}
+		return a.copy(path, full, int(mode.Perm()))
 	}
-	if st.IsDir() {
-		a.dir(path, int(st.Mode().Perm()), 0)
-		return nil
-	}
-	return a.copy(path, path, int(st.Mode().Perm()))
+	return nil
 }
 
 // bytes is the whole archive.

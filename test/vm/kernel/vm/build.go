@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,25 @@ import (
 type builder struct {
 	top string // the source tree
 	dir string
+}
+
+// arm64 says that a kernel, as fetch names it, is for that machine.
+func arm64(version string) bool { return strings.HasPrefix(version, "arm64-") }
+
+// bin is where the suite for a kernel's machine is.
+func (b *builder) bin(version string) string {
+	if arm64(version) {
+		return filepath.Join(b.dir, "arm64-bin")
+	}
+	return filepath.Join(b.dir, "bin")
+}
+
+// user is the root of the system that the guest's other programs come from.
+func (b *builder) user(version string) string {
+	if arm64(version) {
+		return filepath.Join(b.dir, "arm64-user")
+	}
+	return "/"
 }
 
 func (b *builder) root(version string) string { return filepath.Join(b.dir, version, "root") }
@@ -36,21 +54,49 @@ func (b *builder) run(argv ...string) error {
 }
 
 // prepare fetches the kernels and builds the suite.
-func (b *builder) prepare() error {
+func (b *builder) prepare(kernels []string) error {
 	fmt.Println("vm-test: fetching kernels, building the suite")
-	if err := b.run("test/vm/kernel/fetch", b.dir); err != nil {
-		return err
+	fetch, suites := []string{"test/vm/kernel/fetch", b.dir}, map[bool]bool{}
+	for _, k := range kernels {
+		suites[arm64(k)] = true
+		if !strings.HasPrefix(k, "grantid") {
+			fetch = append(fetch, k)
+		}
 	}
-	// A make that runs us hands its variables down; ours are named here.
-	if err := b.run("make", "BACKEND=capdev", "BIN=build/vm/bin"); err != nil {
-		return err
+	if len(fetch) > 2 {
+		if err := b.run(fetch...); err != nil {
+			return err
+		}
 	}
-	return b.run("env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-tags", "capdev", "-o", "build/vm/bin/guest", "./test/vm/kernel/guest")
+	for arm := range suites {
+		bin, arch := "build/vm/bin", "amd64"
+		if arm {
+			bin, arch = "build/vm/arm64-bin", "arm64"
+		}
+		// A make that runs us hands its variables down; ours are named here.
+		if err := b.run("make", "BACKEND=capdev", "ARCH="+arch, "BIN="+bin); err != nil {
+			return err
+		}
+		if err := b.run("env", "CGO_ENABLED=0", "GOARCH="+arch, "go", "build", "-trimpath", "-tags", "capdev", "-o", bin+"/guest", "./test/vm/kernel/guest"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // module builds the module for a kernel and returns its path.
 func (b *builder) module(version string) (string, error) {
+	root := b.root(version)
+	own := exists(filepath.Join(root, "usr/bin/make")) // the kernel comes with its compiler
 	dir := filepath.Join(b.dir, version, "p9auth")
+	if own {
+		dir = filepath.Join(root, "p9auth")
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
@@ -68,27 +114,57 @@ func (b *builder) module(version string) (string, error) {
 			return "", err
 		}
 	}
-	headers := filepath.Join(b.root(version), "usr", "src", "linux-headers-"+b.release(version))
+	headers := "/usr/src/linux-headers-" + b.release(version)
 	// Type information for BPF would need pahole, and the kernel's vmlinux.
-	// C=2 has sparse(1) look at what is compiled, and at what was.
-	err := b.run("make", "-C", headers, "M="+dir, "CONFIG_DEBUG_INFO_BTF_MODULES=", "W=1", "KCFLAGS=-Werror",
-		"C=2", "CHECK=sparse -Wsparse-error", "modules")
+	flags := []string{"CONFIG_DEBUG_INFO_BTF_MODULES=", "W=1", "KCFLAGS=-Werror"}
+	if arm64(version) {
+		flags = append(flags, "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-")
+	}
+	var err error
+	if own {
+		// Debian's headers for these kernels lack what C=2 needs.
+		argv := []string{"unshare", "-rm", "sh", "-ec", `mount --rbind /dev "$0/dev"; mount --rbind /proc "$0/proc"; exec chroot "$0" "$@"`,
+			root, "/usr/bin/make", "-C", headers, "M=/p9auth"}
+		err = b.run(append(append(argv, flags...), "modules")...)
+	} else {
+		// C=2 has sparse(1) look at what is compiled, and at what was.
+		flags = append(flags, "C=2", "CHECK=sparse -Wsparse-error")
+		argv := []string{"make", "-C", filepath.Join(root, headers), "M=" + dir}
+		err = b.run(append(append(argv, flags...), "modules")...)
+	}
 	return filepath.Join(dir, "p9auth.ko"), err
 }
 
-// Programs of this machine that the guest has, besides ours.
+// Programs that the guest has, besides ours.
 var programs = strings.Fields(`
 	/bin/bash /bin/sh /bin/cat /bin/chmod /bin/chown /bin/grep /bin/ls /bin/mkdir /bin/mktemp /bin/rm /bin/sed /bin/sleep
 	/bin/stty /bin/true /usr/bin/basenc /usr/bin/env /usr/bin/head /usr/bin/id /usr/bin/od /usr/bin/openssl /usr/bin/printf
 	/usr/bin/setpriv /usr/bin/stat /usr/bin/touch /usr/bin/tr /usr/bin/tty /usr/bin/wc /usr/bin/xxd /sbin/agetty /sbin/unix_chkpwd
-	/usr/bin/ssh /usr/bin/ssh-keygen /bin/su /bin/ps /bin/uname /usr/bin/paste`)
+	/usr/bin/ssh /usr/bin/ssh-keygen /bin/su /bin/ps /bin/uname /usr/bin/paste /lib/x86_64-linux-gnu/security /lib/terminfo/l/linux`)
 
-// Other files.
-var files = strings.Fields(`
+// Files of this machine that are the same on another.
+var settings = strings.Fields(`
 	/etc/login.defs /etc/nsswitch.conf /etc/pam.d /etc/security /etc/services /etc/protocols /etc/ssl/openssl.cnf
-	/lib/x86_64-linux-gnu/security /lib/terminfo/l/linux /usr/lib/ssl/openssl.cnf /etc/environment`)
+	/usr/lib/ssl/openssl.cnf /etc/environment`)
 
-// initramfs packs the guest's root file system and returns its path.
+// addPrograms adds this machine's programs, and the libraries that they load.
+func (b *builder) addPrograms(a *archive) error {
+	var elf []string
+	for _, p := range programs {
+		if err := a.below("/", p, func(f string) { elf = append(elf, f) }); err != nil {
+			return err
+		}
+	}
+	for _, lib := range libraries(append(elf, filepath.Join(b.dir, "bin", "factotum-pam"))) {
+		if err := a.below("/", lib, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// initramfs packs the guest's root file system and returns its path. What comes first
+// stays: our accounts and settings.
 func (b *builder) initramfs(version string) (string, error) {
 	ko, err := b.module(version)
 	if err != nil {
@@ -101,51 +177,47 @@ func (b *builder) initramfs(version string) (string, error) {
 	a.link("/var/run", "/run")
 	// As on the host, /bin and the like may be links into /usr.
 	for _, l := range []string{"/bin", "/sbin", "/lib", "/lib64"} {
-		if to, err := os.Readlink(l); err == nil {
+		if to, err := os.Readlink(filepath.Join(b.user(version), l)); err == nil {
 			a.link(l, to)
 		}
 	}
-	need := map[string]bool{}
-	for _, p := range append(programs, files...) {
-		real, err := filepath.EvalSymlinks(p)
-		if err != nil {
-			continue // other Debian, other files
-		}
-		filepath.WalkDir(real, func(f string, d fs.DirEntry, err error) error {
-			if err == nil && !d.IsDir() {
-				need[f] = true
-			}
-			return nil
-		})
-		if real != p {
-			need[p] = true
-		}
-	}
-	var elf []string
-	for f := range need {
-		elf = append(elf, f)
-	}
-	elf = append(elf, filepath.Join(b.dir, "bin", "factotum-pam"))
-	for _, lib := range libraries(elf) {
-		need[lib] = true
-	}
-	for f := range need {
-		if err := a.host(f); err != nil {
+	// That of the patches with which test/vm/kernel/grantid has built the kernel.
+	if test := filepath.Join(b.dir, version, "selftest", "test_grant_id"); exists(test) {
+		if err := a.copy("/selftest/test_grant_id", test, 0o755); err != nil {
 			return "", err
 		}
 	}
-	for _, p := range []string{"factotum", "factotum-pam", "login", "sshfront"} {
-		if err := a.copy("/usr/lib/p9auth/"+p, filepath.Join(b.dir, "bin", p), 0o755); err != nil {
+	// Where FUSE is not in the kernel itself, fetch has its module.
+	if fuse := filepath.Join(b.dir, version, "fuse.ko"); exists(fuse) {
+		if err := a.copy("/lib/fuse.ko", fuse, 0o644); err != nil {
 			return "", err
 		}
 	}
-	if err := a.copy("/init", filepath.Join(b.dir, "bin", "guest"), 0o755); err != nil {
+	if err := b.accounts(a); err != nil {
+		return "", err
+	}
+	for _, f := range settings {
+		if err := a.below("/", f, nil); err != nil {
+			return "", err
+		}
+	}
+	if arm64(version) {
+		err = a.below(b.user(version), "/", nil)
+	} else {
+		err = b.addPrograms(a)
+	}
+	if err != nil {
+		return "", err
+	}
+	for _, p := range []string{"factotum", "factotum-pam", "login", "sshfront", "become"} {
+		if err := a.copy("/usr/lib/p9auth/"+p, filepath.Join(b.bin(version), p), 0o755); err != nil {
+			return "", err
+		}
+	}
+	if err := a.copy("/init", filepath.Join(b.bin(version), "guest"), 0o755); err != nil {
 		return "", err
 	}
 	if err := a.copy("/lib/p9auth.ko", ko, 0o644); err != nil {
-		return "", err
-	}
-	if err := b.accounts(a); err != nil {
 		return "", err
 	}
 	if err := b.examples(a); err != nil {

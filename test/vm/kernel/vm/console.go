@@ -14,8 +14,8 @@ type person struct {
 	seen string // of the screen, and not expected yet
 }
 
-// console is the person's whole visit. It returns what they found wrong.
-func console(sock string) error {
+// console is the person's whole visit, to a terminal of this name in the guest. It returns what they found wrong.
+func console(sock, tty string) error {
 	c, err := net.Dial("unix", sock)
 	if err != nil {
 		return err
@@ -37,7 +37,7 @@ func console(sock string) error {
 	}
 	for _, q := range []struct{ command, want string }{
 		{"id", "uid=1000(alice) gid=1000(alice) groups=1000(alice),1100(wizards)"},
-		{"tty; stat -c '%U %G %a' $(tty)", "/dev/ttyS1\nalice tty 600"},
+		{"tty; stat -c '%U %G %a' $(tty)", "/dev/" + tty + "\nalice tty 600"},
 		{"grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/$$/status | tr -d '\\n\\t'", "CapInh:0000000000000000CapPrm:0000000000000000CapEff:0000000000000000CapAmb:0000000000000000"},
 		{"cat /proc/self/loginuid; echo", "1000"},
 		{"ulimit -Su; ulimit -Hu", "40\n40"},

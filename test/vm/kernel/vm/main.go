@@ -27,22 +27,26 @@ import (
 
 func main() {
 	short := flag.Bool("short", false, "cut the stress and the fuzz down")
-	kernels := flag.String("kernels", "6.1,6.12", "the kernels to boot")
+	kernels := flag.String("kernels", "6.1,6.12", "the kernels to boot: those of test/vm/kernel/fetch, and those of test/vm/kernel/grantid")
+	slow := flag.Int64("slow", 1, "allow a loaded machine so many times the time")
 	verbose := flag.Bool("v", false, "show the guest's console")
 	flag.Parse()
+	patience *= time.Duration(*slow)
+	limit *= time.Duration(*slow)
 	top, err := os.Getwd()
 	if err == nil {
-		err = missing()
+		err = missing(*kernels)
 	}
 	if err != nil {
 		fatal(err)
 	}
 	b := &builder{top: top, dir: filepath.Join(top, "build", "vm")}
-	if err := b.prepare(); err != nil {
+	names := strings.Split(*kernels, ",")
+	if err := b.prepare(names); err != nil {
 		fatal(err)
 	}
 	passed, failed := 0, 0
-	for _, v := range strings.Split(*kernels, ",") {
+	for _, v := range names {
 		start := time.Now()
 		r, err := b.boot(v, *short, *verbose)
 		if err != nil {
@@ -63,10 +67,14 @@ func fatal(err error) {
 }
 
 // missing names a program that has to be installed first.
-func missing() error {
-	for _, p := range []string{"qemu-system-x86_64", "gcc-12", "sparse", "apt-get", "dpkg-deb"} {
+func missing(kernels string) error {
+	need := []string{"qemu-system-x86_64", "gcc-12", "sparse", "apt-get", "dpkg-deb"}
+	if strings.Contains(kernels, "arm64-") {
+		need = append(need, "qemu-system-aarch64", "aarch64-linux-gnu-gcc")
+	}
+	for _, p := range need {
 		if _, err := exec.LookPath(p); err != nil {
-			return fmt.Errorf("%s is missing: scripts/deps vm installs it", p)
+			return fmt.Errorf("%s is missing: scripts/deps vm (or arm64) installs it", p)
 		}
 	}
 	return nil
@@ -90,10 +98,32 @@ func (r *result) fail(what string) {
 
 // patience is how long a guest may be silent, and limit how long it may take.
 // The stress is silent for a minute.
-const (
+// On a loaded machine, -slow multiplies both.
+var (
 	patience = 4 * time.Minute
 	limit    = 15 * time.Minute
 )
+
+// A machine is what qemu emulates.
+type machine struct {
+	argv            []string
+	cmdline         string // of the kernel: its consoles
+	second, chardev string // qemu's arguments for the second serial port
+	tty             string // which the guest knows by this name
+}
+
+func machineFor(version string) machine {
+	if arm64(version) {
+		return machine{[]string{"qemu-system-aarch64", "-M", "virt", "-cpu", "max,pauth-impdef=on"},
+			"console=ttyAMA0 p9.tty=ttyS0", "-device", "pci-serial,chardev=s1", "ttyS0"}
+	}
+	// Without cx16: qemu 7.2 now and then leaves rubbish in EFLAGS when it
+	// emulates cmpxchg16b, which Linux 6.12 uses to allocate memory (seen as a
+	// double fault in kmem_cache_alloc with half a pointer in EFLAGS).
+	// On a loaded host the kernel's check of its timer fails, and ends it: no_timer_check.
+	return machine{[]string{"qemu-system-x86_64", "-cpu", "max,cx16=off"},
+		"console=ttyS0 p9.tty=ttyS1 no_timer_check", "-serial", "chardev:s1", "ttyS1"}
+}
 
 // boot boots a kernel and follows its guest's console.
 func (b *builder) boot(version string, short, verbose bool) (*result, error) {
@@ -107,19 +137,17 @@ func (b *builder) boot(version string, short, verbose bool) (*result, error) {
 	defer cancel()
 	sock := filepath.Join(b.dir, version, "ttyS1")
 	os.Remove(sock)
-	cmdline := "console=ttyS0 quiet panic=-1 oops=panic rdinit=/init selinux=0"
+	m := machineFor(version)
+	cmdline := m.cmdline + " quiet panic=-1 oops=panic rdinit=/init selinux=0"
 	if short {
 		cmdline += " p9.short"
 	}
-	// Without cx16: qemu 7.2 now and then leaves rubbish in EFLAGS when it
-	// emulates cmpxchg16b, which Linux 6.12 uses to allocate memory (seen as a
-	// double fault in kmem_cache_alloc with half a pointer in EFLAGS).
-	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max,cx16=off", "-smp", "2", "-m", "1536",
+	qemu := exec.CommandContext(ctx, m.argv[0], append(m.argv[1:], "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1536",
 		"-nodefaults", "-no-reboot", "-display", "none",
 		"-chardev", "stdio,id=s0,signal=off", "-serial", "chardev:s0",
-		"-chardev", "socket,id=s1,server=on,wait=off,path="+sock, "-serial", "chardev:s1",
+		"-chardev", "socket,id=s1,server=on,wait=off,path="+sock, m.second, m.chardev,
 		"-kernel", filepath.Join(b.root(version), "boot", "vmlinuz-"+b.release(version)),
-		"-initrd", initrd, "-append", cmdline)
+		"-initrd", initrd, "-append", cmdline)...)
 	qemu.Stderr = os.Stderr
 	out, err := qemu.StdoutPipe()
 	if err != nil {
@@ -161,7 +189,7 @@ func (b *builder) boot(version string, short, verbose bool) (*result, error) {
 		case "note":
 			fmt.Printf("       %s\n", rest)
 		case "console": // somebody has to sit down at the second serial port
-			go func() { visits <- console(sock) }()
+			go func() { visits <- console(sock, m.tty) }()
 		case "done":
 			select {
 			case err := <-visits:
