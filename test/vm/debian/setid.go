@@ -7,11 +7,19 @@ import (
 )
 
 // setIDMount has Debian's su and doas with their set-id bits, on a file system where
-// these count, and lets bob become others by them and by ours without a question.
+// these count, and lets bob become others by them and by ours without a question, but for
+// carol, with su. No terminal takes what a process pretends to type there.
 const setIDMount = `mkdir -p /mnt/setid && mount -t tmpfs -o mode=755,suid none /mnt/setid
 for p in su doas; do cp /usr/bin/$p.distrib /mnt/setid/$p; chmod 4755 /mnt/setid/$p; done
 cp -p /etc/pam.d/su /mnt/setid/pam-su; cp -p /etc/doas.conf /mnt/setid/doas.conf
-sed -i '1i auth sufficient pam_succeed_if.so quiet ruser = bob' /etc/pam.d/su
+sed -i '1i auth sufficient pam_succeed_if.so quiet ruser = bob user != carol' /etc/pam.d/su
+cat >/mnt/setid/type-into <<'PERL'
+#!/usr/bin/perl
+my $c = "x";
+ioctl(STDIN, 0x5412, $c) or die "$!\n"; # TIOCSTI
+PERL
+chmod 755 /mnt/setid/type-into
+[ ! -e /proc/sys/dev/tty/legacy_tiocsti ] || echo 0 >/proc/sys/dev/tty/legacy_tiocsti
 echo 'permit nopass bob' >>/etc/doas.conf
 if [ -d /etc/polkit-1/rules.d ]; then
 	cat >/etc/polkit-1/rules.d/10-bob.rules <<'RULE'
@@ -49,9 +57,26 @@ func besideSetID() {
 	vm.sh(setIDMount)
 	vm.logout()
 	must("bob logs in where set-id programs lie beside ours", func() error { return vm.login("bob", `\$ $`) })
-	for _, how := range []string{"su root -c observe", "su - root -c observe", "su alice -c observe", "su - alice -c observe", "doas observe", "doas -u alice observe"} {
+	hows := []string{"su root -c observe", "su - root -c observe", "su alice -c observe", "su - alice -c observe", "doas observe", "doas -u alice observe"}
+	if vm.sh("/mnt/setid/su --help | grep -c no-pty") == "1" { // which Debian 12's lacks
+		hows = append(hows, "su alice -P -T -c observe", "su alice --pty --no-pty -c observe")
+	}
+	for _, how := range hows {
 		claim(how+": all is as by the setuid program", func() error {
 			return differ(otherLimits.ReplaceAllString(vm.sh("/mnt/setid/"+how), ""), otherLimits.ReplaceAllString(vm.sh(how), ""))
+		})
+	}
+	for _, how := range []string{"su alice --session-command ", "su alice -c ", "su alice -P -c "} {
+		if vm.sh("cat /proc/sys/dev/tty/legacy_tiocsti") != "0" {
+			fmt.Printf("  --   this kernel cannot forbid TIOCSTI: not tried\n")
+			break
+		}
+		claim(how+"what it types into its terminal is refused as with util-linux's", func() error {
+			theirs, ours := vm.sh("/mnt/setid/"+how+"/mnt/setid/type-into; echo status $?"), vm.sh(how+"/mnt/setid/type-into; echo status $?")
+			if err := want(theirs, `^Input/output error\nstatus 5$`); err != nil {
+				return err
+			}
+			return differ(theirs, ours)
 		})
 	}
 	claim("what it takes to become root", func() error {
@@ -73,5 +98,50 @@ func besideSetID() {
 	})
 	vm.logout()
 	must("root logs in at ttyS0 after that", func() error { return vm.login("root", `# $`) })
+	auditBesideSetID()
 	vm.sh(setIDUnmount)
+}
+
+// audited has the shell's function audited: which program sends the records, which is the
+// last one, and what bob executes at root's terminal. It prints the records, without time
+// and pid, and without what p9su(1) and p9doas(1) say is the worker's: exe, the login uid
+// and its session, and CRED_REFR; opendoas has that in the place of CRED_ACQ.
+const audited = `audited() {
+	exe=$1; last=$2; shift 2
+	n=$(wc -l </var/log/audit/audit.log)
+	echo wrong | runuser -u bob -- "$@" >/dev/null
+	for i in $(seq 60); do
+		tail -n +$((n + 1)) /var/log/audit/audit.log | grep -F "exe=\"$exe\"" >/tmp/records
+		grep -q "^type=$last" /tmp/records && break
+		sleep 1
+	done
+	echo
+	[ "$1" = doas ] || [ "$1" = /mnt/setid/doas ] && sed -i '/^type=CRED_ACQ/d' /tmp/records
+	sed -E '/^type=CRED_REFR/d; s/msg=audit\([^)]*\): //; s/ pid=[0-9]+//; s/ exe="[^"]*"//; s/ auid=[0-9]+ ses=[0-9]+//; s/\x1d.*//' /tmp/records
+}`
+
+// auditBesideSetID compares what audit has of our su and doas and of Debian's.
+func auditBesideSetID() {
+	vm.sh(audited)
+	for _, c := range []struct{ how, last, want string }{
+		{"su -c true", "CRED_DISP", `USER_AUTH[\s\S]*USER_ACCT[\s\S]*CRED_ACQ[\s\S]*USER_START[\s\S]*acct="root"[\s\S]*USER_END[\s\S]*CRED_DISP`},
+		{"su - alice -c true", "CRED_DISP", `USER_AUTH[\s\S]*USER_ACCT[\s\S]*CRED_ACQ[\s\S]*USER_START[\s\S]*acct="alice"[\s\S]*USER_END[\s\S]*CRED_DISP`},
+		{"su carol -c true", "USER_AUTH", `USER_AUTH.*acct="carol".* terminal=\S*ttyS0 res=failed`},
+		{"doas true", "CRED_DISP", `USER_START[\s\S]*acct="root"[\s\S]*USER_END[\s\S]*CRED_DISP`},
+	} {
+		claim(c.how+": audit has what it has of the setuid program", func() error {
+			program, _, _ := strings.Cut(c.how, " ")
+			theirs := records(vm.sh("audited /mnt/setid/" + program + " " + c.last + " /mnt/setid/" + c.how))
+			ours := records(vm.sh("audited /usr/lib/p9auth/factotum-pam " + c.last + " " + c.how))
+			if err := want(theirs, c.want); err != nil {
+				return err
+			}
+			return differ(theirs, ours)
+		})
+	}
+}
+
+// records are those of audit in what a terminal shows.
+func records(screen string) string {
+	return strings.Join(regexp.MustCompile(`(?m)^type=.*$`).FindAllString(screen, -1), "\n")
 }
