@@ -76,10 +76,12 @@ deps:
 	scripts/deps
 
 # What building needs comes before what is built. The last line has the number of
-# attacks that were tried, see test/attack/README.md.
+# attacks that were tried, see test/attack/README.md. Tests of logins wait most of their
+# time, for a delay of PAM's or a grace time, so there are two packages for each processor.
+PACKAGES ?= $(shell expr 2 '*' $$(nproc))
 test: deps
 	$(MAKE) all
-	$(GO) run ./tools/attacks $(GO) test -count=1 -shuffle=on $(TESTFLAGS) -tags '$(TAGS)' ./...
+	$(GO) run ./tools/attacks $(GO) test -p $(PACKAGES) -count=1 -shuffle=on $(TESTFLAGS) -tags '$(TAGS)' ./...
 
 race: $(CRYPTO)
 	$(GO) test -count=1 -shuffle=on -race -short $(TESTFLAGS) $(RACE)
