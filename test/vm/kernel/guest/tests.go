@@ -269,6 +269,7 @@ func tests() {
 			t.Errorf("its slab cache is left")
 		}
 	})
+	withoutDevice()
 }
 
 func redeemerIsTarget(t *T) {
