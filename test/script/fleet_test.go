@@ -21,7 +21,7 @@ while :; do
 	-M) master=yes; shift ;;
 	-fN) shift; break ;;
 	-S) way=$2; shift 2 ;;
-	-O) rm -f "$way"; exit ;;
+	-O) if [ "$2" = check ]; then [ -e "$way" ]; else rm -f "$way"; fi; exit ;;
 	-o) case $2 in ControlPath=none) fresh=yes ;; esac; shift 2 ;;
 	*) break ;;
 	esac
@@ -31,6 +31,7 @@ shift
 cd $WORK/$host || exit 255
 if [ -n "$master" ]; then : >"$way"; exit; fi
 if [ -n "$fresh" ]; then [ ! -e silent ] || exit 255; else [ -e "$way" ] || exit 255; fi
+[ ! -e drops ] || rm -f "$way"
 PATH=$WORK/bin:$PATH exec sh -c "$*"
 `
 
@@ -123,6 +124,8 @@ func TestAFleetIsRolledOverOneByOne(t *testing.T) {
 			`fleet: STOPPED at b: its check failed: test "$HOST" != b; it is as it was before. Done: a. Not begun: c.`},
 		{"the second refuses", map[string]string{"refuses": ""}, []string{"ssh", "on"}, "a:s b: c:",
 			"fleet: STOPPED at b: p9auth-switch ssh on failed; it is as it was before. Done: a. Not begun: c."},
+		{"the second's connection breaks off", map[string]string{"drops": ""}, []string{"ssh", "on"}, "a:s b: c:",
+			"fleet: STOPPED at b: the connection by which it could go back is lost; nothing was changed. Done: a. Not begun: c."},
 		{"the second answers nobody", map[string]string{"lost": ""}, []string{"ssh", "on"}, "a:s b: c:",
 			"fleet: STOPPED at b: no new login; it is as it was before. Done: a. Not begun: c."},
 		{"and the way back does not help", map[string]string{"lost": "for good"}, []string{"-m", "7", "ssh", "on"}, "a:s b:+ c:",
