@@ -46,7 +46,7 @@ func start(dir string, verbose bool, words string) (*machine, error) {
 		"-netdev", "user,id=n0,restrict=on,hostfwd=tcp:"+m.ssh+"-10.0.2.15:22", "-device", "virtio-net-pci,netdev=n0",
 		"-device", "virtio-rng-pci",
 		"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", filepath.Join(dir, "initrd"),
-		"-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=-1 loglevel=3 audit=1 systemd.show_status=false "+words)
+		"-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=-1 no_timer_check loglevel=3 audit=1 systemd.show_status=false "+words)
 	m.qemu.Stderr = os.Stderr
 	if err := m.qemu.Start(); err != nil {
 		return nil, err

@@ -82,8 +82,9 @@ var (
 
 func main() {
 	dir := flag.String("dir", "build/boot/trixie", "where test/vm/debian/image has put the disk")
-	only := flag.String("only", "", "local tries su, passwd and the like alone; selinux logs in where SELinux is enforced (an image made with SELINUX=yes)")
+	only := flag.String("only", "", "local tries su, passwd and the like alone; cuts cuts the power during switches; selinux logs in where SELinux is enforced (an image made with SELINUX=yes)")
 	permissive := flag.Bool("permissive", false, "with -only selinux: log what the policy would deny, and deny nothing")
+	cuts := flag.Int("cuts", 2, "how often the power is cut during a switch")
 	flag.DurationVar(&patience, "patience", patience, "how long anything in the guest may take, its boot included")
 	flag.IntVar(&rounds, "rounds", 5, "how often each way to become root is timed")
 	verbose := flag.Bool("v", false, "show the guest's console")
@@ -122,6 +123,11 @@ func main() {
 		localPrograms()
 		summary()
 	}
+	if *only == "cuts" {
+		must("Debian's login lets root in", func() error { return vm.login("root", `# $`) })
+		powerCuts(*dir, *verbose, signer, *cuts)
+		summary()
+	}
 	before := reference(signer)
 	switchOver()
 	console()
@@ -133,6 +139,13 @@ func main() {
 	upgrade(signer)
 	disturb(signer)
 	reboot(signer)
+	must("root logs in for power cuts", func() error { return vm.login("root", `# $`) })
+	powerCuts(*dir, *verbose, signer, *cuts)
+	must("all is on again", func() error {
+		out := vm.sh("p9auth-switch -a hostkeyalgorithms,ciphers,kexalgorithms all on; p9auth-switch local on; p9auth-switch status")
+		vm.logout()
+		return want(out, `ssh: on\n[\s\S]*console: on\n[\s\S]*local: on`)
+	})
 	if systemd < 256 {
 		hybrid(*dir, *verbose, signer)
 	} else {

@@ -105,19 +105,20 @@ func besideSetID() {
 // audited has the shell's function audited: which program sends the records, which is the
 // last one, and what bob executes at root's terminal. It prints the records, without time
 // and pid, and without what p9su(1) and p9doas(1) say is the worker's: exe, the login uid
-// and its session, and CRED_REFR; opendoas has that in the place of CRED_ACQ.
+// and its session, and CRED_REFR; opendoas has that in the place of CRED_ACQ. It has no tab,
+// at which the shell of a terminal would complete.
 const audited = `audited() {
-	exe=$1; last=$2; shift 2
-	n=$(wc -l </var/log/audit/audit.log)
-	echo wrong | runuser -u bob -- "$@" >/dev/null
-	for i in $(seq 60); do
-		tail -n +$((n + 1)) /var/log/audit/audit.log | grep -F "exe=\"$exe\"" >/tmp/records
-		grep -q "^type=$last" /tmp/records && break
-		sleep 1
-	done
-	echo
-	[ "$1" = doas ] || [ "$1" = /mnt/setid/doas ] && sed -i '/^type=CRED_ACQ/d' /tmp/records
-	sed -E '/^type=CRED_REFR/d; s/msg=audit\([^)]*\): //; s/ pid=[0-9]+//; s/ exe="[^"]*"//; s/ auid=[0-9]+ ses=[0-9]+//; s/\x1d.*//' /tmp/records
+exe=$1; last=$2; shift 2
+n=$(wc -l </var/log/audit/audit.log)
+echo wrong | runuser -u bob -- "$@" >/dev/null
+for i in $(seq 60); do
+tail -n +$((n + 1)) /var/log/audit/audit.log | grep -F "exe=\"$exe\"" >/tmp/records
+grep -q "^type=$last" /tmp/records && break
+sleep 1
+done
+echo
+[ "$1" = doas ] || [ "$1" = /mnt/setid/doas ] && sed -i '/^type=CRED_ACQ/d' /tmp/records
+sed -E '/^type=CRED_REFR/d; s/msg=audit\([^)]*\): //; s/ pid=[0-9]+//; s/ exe="[^"]*"//; s/ auid=[0-9]+ ses=[0-9]+//; s/\x1d.*//' /tmp/records
 }`
 
 // auditBesideSetID compares what audit has of our su and doas and of Debian's.
