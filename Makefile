@@ -267,7 +267,7 @@ LIB      = $(TOP)/lib/p9auth
 # Those that Go's linker made.
 PROGRAMS = $(addprefix $(BIN)/,doas factotum factotum-pam login passwd sshfront su unix_chkpwd)
 # What names places: programs find each other by themselves.
-TEXTS    = $(LIB)/console-dropin $(LIB)/runit/*/run $(TOP)/lib/systemd/system/*factotum* $(TOP)/lib/systemd/system/p9auth* $(TOP)/sbin/p9auth-switch $$(for p in man/*.[1-9]; do echo $(TOP)/share/man/man$${p\#\#*.}/$${p\#\#*/}; done)
+TEXTS    = $(LIB)/console-dropin $(LIB)/runit/*/run $(TOP)/lib/systemd/system/*factotum* $(TOP)/lib/systemd/system/p9auth* $(TOP)/sbin/p9auth-switch $(TOP)/share/doc/p9auth/examples/selinux/p9auth.fc $$(for p in man/*.[1-9]; do echo $(TOP)/share/man/man$${p\#\#*.}/$${p\#\#*/}; done)
 
 install: all
 	install -d $(LIB) $(TOP)/bin $(TOP)/sbin $(TOP)/lib/systemd/system $(TOP)/lib/sysusers.d
