@@ -78,10 +78,11 @@ deps:
 # What building needs comes before what is built. The last line has the number of
 # attacks that were tried, see test/attack/README.md. Tests of logins wait most of their
 # time, for a delay of PAM's or a grace time, so there are two packages for each processor.
+# The one that takes longest comes first.
 PACKAGES ?= $(shell expr 2 '*' $$(nproc))
 test: deps
 	$(MAKE) all
-	$(GO) run ./tools/attacks $(GO) test -p $(PACKAGES) -count=1 -shuffle=on $(TESTFLAGS) -tags '$(TAGS)' ./...
+	$(GO) run ./tools/attacks $(GO) test -p $(PACKAGES) -timeout 20m -count=1 -shuffle=on $(TESTFLAGS) -tags '$(TAGS)' ./sshfront ./...
 
 race: $(CRYPTO)
 	$(GO) test -count=1 -shuffle=on -race -short $(TESTFLAGS) $(RACE)
