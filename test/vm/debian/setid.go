@@ -57,8 +57,9 @@ func besideSetID() {
 	vm.sh(setIDMount)
 	vm.logout()
 	must("bob logs in where set-id programs lie beside ours", func() error { return vm.login("bob", `\$ $`) })
+	newer := vm.sh("/mnt/setid/su --help | grep -c no-pty") == "1" // Debian 13's su
 	hows := []string{"su root -c observe", "su - root -c observe", "su alice -c observe", "su - alice -c observe", "doas observe", "doas -u alice observe"}
-	if vm.sh("/mnt/setid/su --help | grep -c no-pty") == "1" { // which Debian 12's lacks
+	if newer {
 		hows = append(hows, "su alice -P -T -c observe", "su alice --pty --no-pty -c observe")
 	}
 	for _, how := range hows {
@@ -98,7 +99,7 @@ func besideSetID() {
 	})
 	vm.logout()
 	must("root logs in at ttyS0 after that", func() error { return vm.login("root", `# $`) })
-	auditBesideSetID()
+	auditBesideSetID(newer)
 	vm.sh(setIDUnmount)
 }
 
@@ -121,8 +122,9 @@ echo
 sed -E '/^type=CRED_REFR/d; s/msg=audit\([^)]*\): //; s/ pid=[0-9]+//; s/ exe="[^"]*"//; s/ auid=[0-9]+ ses=[0-9]+//; s/\x1d.*//' /tmp/records
 }`
 
-// auditBesideSetID compares what audit has of our su and doas and of Debian's.
-func auditBesideSetID() {
+// auditBesideSetID compares what audit has of our su and doas and of Debian's. The terminal
+// is a path as with Debian 13's su, which is the newer one.
+func auditBesideSetID(newer bool) {
 	vm.sh(audited)
 	for _, c := range []struct{ how, last, want string }{
 		{"su -c true", "CRED_DISP", `USER_AUTH[\s\S]*USER_ACCT[\s\S]*CRED_ACQ[\s\S]*USER_START[\s\S]*acct="root"[\s\S]*USER_END[\s\S]*CRED_DISP`},
@@ -136,6 +138,10 @@ func auditBesideSetID() {
 			ours := records(vm.sh("audited /usr/lib/p9auth/factotum-pam " + c.last + " " + c.how))
 			if err := want(theirs, c.want); err != nil {
 				return err
+			}
+			if !newer {
+				ours = strings.ReplaceAll(ours, " terminal=/dev/", " terminal=")
+				theirs = strings.ReplaceAll(theirs, " terminal=/dev/", " terminal=")
 			}
 			return differ(theirs, ours)
 		})
