@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/capproto"
+	"p9auth/internal/sys"
 )
 
 // DefaultPath is the capuse file.
@@ -55,8 +56,8 @@ func redeemDevice(file, capability string, t Target) error {
 		return fmt.Errorf("write %s: %w", file, unix.EINVAL)
 	}
 	runtime.LockOSThread()
-	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
+	var fd int
+	if err := sys.Again(func() (err error) { fd, err = unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0); return err }); err != nil {
 		return fmt.Errorf("open %s: %w", file, err)
 	}
 	loginUID := noLoginUID()
@@ -140,18 +141,28 @@ func setLoginUID(uid uint32) {
 	// Where this fails, the login uid stays unset: it is for the audit log.
 	file := append([]byte(loginUIDFile), 0)
 	at := unix.AT_FDCWD
-	fd, _, e := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(&file[0])), unix.O_WRONLY|unix.O_CLOEXEC, 0, 0, 0)
-	if e == 0 {
+	var fd uintptr
+	err := sys.Again(func() error {
+		var e unix.Errno
+		if fd, _, e = unix.RawSyscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(&file[0])), unix.O_WRONLY|unix.O_CLOEXEC, 0, 0, 0); e != 0 {
+			return e
+		}
+		return nil
+	})
+	if err == nil {
 		write(int(fd), strconv.AppendUint(nil, uint64(uid), 10))
 	}
 	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0)
 }
 
+// write writes once. A write to capuse that was interrupted has used nothing up.
 func write(fd int, b []byte) error {
-	if _, _, e := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))); e != 0 {
-		return e
-	}
-	return nil
+	return sys.Again(func() error {
+		if _, _, e := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))); e != 0 {
+			return e
+		}
+		return nil
+	})
 }
 
 func chdir(dir string) error {

@@ -32,12 +32,12 @@ var (
 // few are the faults that every run of the tests tries: of each process and each error some.
 var few = map[string][]string{
 	"console": {
-		"login: ioctl 2: EINTR", "login: read 20: killed", "become: setresuid 1: EAGAIN",
+		"login: ioctl 2: EINTR", "login: read 20: killed", "login: write 8: EINTR", "become: setresuid 1: EAGAIN",
 		"factotum: clone 1: EAGAIN", "factotum: recvmsg 3: killed", "worker: openat 20: EMFILE", "worker: sendmsg 2: killed",
 	},
 	"ssh": {
 		"listener: accept4 1: EMFILE", "listener: clone 1: EAGAIN", "listener: write 1: ENOSPC", "factotum: accept4 1: ENOMEM", "listener: epoll_ctl 2: killed", "connection: seccomp 1: ENOMEM", "connection: read 20: killed",
-		"connection: write 11: ENOSPC", "connection: write 20: ENOSPC", "connection: write 21: ENOSPC", "connection: read 33: EIO", "session: connect 1: EINTR", "become: keyctl 1: ENOMEM", "user: ioctl 1: EIO", "factotum: openat 5: EMFILE",
+		"connection: write 11: ENOSPC", "connection: write 20: ENOSPC", "connection: write 21: ENOSPC", "connection: read 33: EIO", "session: connect 1: EINTR", "session: write 5: EINTR", "become: keyctl 1: ENOMEM", "user: ioctl 1: EIO", "factotum: openat 5: EMFILE",
 		"factotum: sendmsg 4: ENOMEM", "worker: openat 20: EIO",
 	},
 }

@@ -73,6 +73,8 @@ func main() {
 	os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
 	if err := setup(); err != nil {
 		fmt.Printf("p9: FAIL the guest is set up: %v\n", err)
+	} else if b, err := os.ReadFile("/faults.arguments"); err == nil {
+		faults(string(b))
 	} else {
 		tests()
 	}
@@ -129,14 +131,16 @@ const (
 )
 
 // load loads the module.
-func load(params string) error {
-	f, err := os.Open(modulePath)
+func load(params string) error { return loadFile(modulePath, params) }
+
+func loadFile(path, params string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	if err := unix.FinitModule(int(f.Fd()), params, 0); err != nil {
-		return fmt.Errorf("load the module with %q: %w", params, err)
+		return fmt.Errorf("load %s with %q: %w", path, params, err)
 	}
 	return nil
 }

@@ -147,13 +147,23 @@ func services() {
 	}
 }
 
-func sshLogin(t *T, factotum *daemon) {
+// loopback sets the interface lo up.
+func loopback() error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-	t.must(err)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
 	lo, err := unix.NewIfreq("lo")
-	t.must(err)
+	if err != nil {
+		return err
+	}
 	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	t.must(unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo))
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo)
+}
+
+func sshLogin(t *T, factotum *daemon) {
+	t.must(loopback())
 	pub, err := os.ReadFile("/root/id.pub")
 	t.must(err)
 	t.must(os.Mkdir("/home/alice/.ssh", 0o700))

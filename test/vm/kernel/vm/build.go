@@ -12,8 +12,9 @@ import (
 
 // A builder makes what a guest consists of, in build/vm.
 type builder struct {
-	top string // the source tree
-	dir string
+	top    string // the source tree
+	dir    string
+	faults string // the arguments of test/faults, where that is what runs
 }
 
 // arm64 says that a kernel, as fetch names it, is for that machine.
@@ -80,6 +81,10 @@ func (b *builder) prepare(kernels []string) error {
 		if err := b.run("env", "CGO_ENABLED=0", "GOARCH="+arch, "go", "build", "-trimpath", "-tags", "capdev", "-o", bin+"/guest", "./test/vm/kernel/guest"); err != nil {
 			return err
 		}
+	}
+	if b.faults != "" {
+		// Without -trimpath: the test finds the source tree by its own path.
+		return b.run("env", "CGO_ENABLED=0", "go", "test", "-c", "-tags", "capdev", "-o", "build/vm/faults.test", "./test/faults")
 	}
 	return nil
 }
@@ -222,6 +227,11 @@ func (b *builder) initramfs(version string) (string, error) {
 	}
 	if err := b.examples(a); err != nil {
 		return "", err
+	}
+	if b.faults != "" {
+		if err := b.addFaults(a, version); err != nil {
+			return "", err
+		}
 	}
 	path := filepath.Join(b.dir, version, "initrd")
 	return path, os.WriteFile(path, a.bytes(), 0o600)

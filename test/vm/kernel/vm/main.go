@@ -7,7 +7,8 @@
 // boots it. The guest's init is test/vm/kernel/guest, which says on the first
 // serial port what it finds; at the second one sits a person, played by
 // console.go. Everything is in build/vm; nothing of the host is changed, and
-// root is not needed.
+// root is not needed. With -faults, test/faults runs there instead, in a testbed:
+// `make test-faults-device`.
 //
 // The exit status is 0 only if every claim held on every kernel.
 package main
@@ -29,10 +30,14 @@ func main() {
 	short := flag.Bool("short", false, "cut the stress and the fuzz down")
 	kernels := flag.String("kernels", "6.1,6.12", "the kernels to boot: those of test/vm/kernel/fetch, and those of test/vm/kernel/grantid")
 	slow := flag.Int64("slow", 1, "allow a loaded machine so many times the time")
+	faults := flag.String("faults", "", "run test/faults instead, with these arguments, such as '-faults 100 -ways ssh' (6.1 only)")
 	verbose := flag.Bool("v", false, "show the guest's console")
 	flag.Parse()
 	patience *= time.Duration(*slow)
 	limit *= time.Duration(*slow)
+	if *faults != "" {
+		limit = 24 * time.Hour
+	}
 	top, err := os.Getwd()
 	if err == nil {
 		err = missing(*kernels)
@@ -40,7 +45,7 @@ func main() {
 	if err != nil {
 		fatal(err)
 	}
-	b := &builder{top: top, dir: filepath.Join(top, "build", "vm")}
+	b := &builder{top: top, dir: filepath.Join(top, "build", "vm"), faults: *faults}
 	names := strings.Split(*kernels, ",")
 	if err := b.prepare(names); err != nil {
 		fatal(err)
@@ -142,6 +147,9 @@ func (b *builder) boot(version string, short, verbose bool) (*result, error) {
 	if short {
 		cmdline += " p9.short"
 	}
+	if b.faults != "" {
+		cmdline += " mitigations=off" // the emulated processor leaks nothing, and is slow
+	}
 	qemu := exec.CommandContext(ctx, m.argv[0], append(m.argv[1:], "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1536",
 		"-nodefaults", "-no-reboot", "-display", "none",
 		"-chardev", "stdio,id=s0,signal=off", "-serial", "chardev:s0",
@@ -191,6 +199,9 @@ func (b *builder) boot(version string, short, verbose bool) (*result, error) {
 		case "console": // somebody has to sit down at the second serial port
 			go func() { visits <- console(sock, m.tty) }()
 		case "done":
+			if b.faults != "" {
+				return r, nil // nobody was asked to come
+			}
 			select {
 			case err := <-visits:
 				if err != nil {
