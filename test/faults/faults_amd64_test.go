@@ -309,7 +309,7 @@ func (w *world) try(t *testing.T, way string, f fault, proof bool) (came bool, w
 	case proof && o.who == "" && !came:
 		bad("alice is not in, and nothing failed: %s", o)
 	}
-	if o.took >= slow-time.Second {
+	if o.took >= *slow-time.Second {
 		bad("the login hangs: %s", o)
 	}
 	if restarted && !killed {

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -60,20 +61,21 @@ type outcome struct {
 	took time.Duration
 }
 
-// slow is how long a login may take, with a fault in it, on a loaded machine.
-const slow = 25 * time.Second
+// slow is how long a login may take, with a fault in it, on a loaded machine. That is less
+// than login and sshfront would wait for somebody who says nothing.
+var slow = flag.Duration("slow", 25*time.Second, "how long a login may take, with a fault in it")
 
 // ssh logs in as alice or bob with somebody's key, on a terminal.
 func (b *bed) ssh(user, key string) (o outcome) {
 	began := time.Now()
 	defer func() { o.took = time.Since(began) }()
 	failed := func(err error) outcome { return outcome{said: err.Error()} }
-	conn, err := net.DialTimeout("tcp", "127.0.0.1:"+b.port, slow)
+	conn, err := net.DialTimeout("tcp", "127.0.0.1:"+b.port, *slow)
 	if err != nil {
 		return failed(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(began.Add(slow))
+	conn.SetDeadline(began.Add(*slow))
 	c, chans, reqs, err := ssh.NewClientConn(conn, "127.0.0.1:"+b.port, &ssh.ClientConfig{
 		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(b.signers[key])}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
@@ -123,7 +125,7 @@ func (b *bed) console(t *testing.T, user, password string, started func(pid int)
 	go func() { term.Cmd.Wait(); close(ended) }()
 	const ask = "echo I''N-$(id -un); exit\n"
 	typed, asked := false, false
-	for end := began.Add(slow); time.Now().Before(end); {
+	for end := began.Add(*slow); time.Now().Before(end); {
 		s := term.Screen()
 		o.said = s
 		if m := in.FindStringSubmatch(s); m != nil {

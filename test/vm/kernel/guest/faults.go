@@ -21,7 +21,7 @@ func faults(arguments string) {
 		t.must(load(""))
 		t.must(loadFile("/lib/overlay.ko", ""))
 		t.must(loopback())
-		test = exec.Command("/faults.test", append([]string{"-test.v", "-test.run", "AnyStep", "-test.timeout", "24h", "-show"}, strings.Fields(arguments)...)...)
+		test = exec.Command("/faults.test", append([]string{"-test.v", "-test.run", "AnyStep", "-test.timeout", "24h", "-show", "-slow", "50s"}, strings.Fields(arguments)...)...)
 	})
 	if test == nil {
 		return
