@@ -50,7 +50,7 @@ func TestAConnectionByPipesIsServedAsBySshd(t *testing.T) {
 				'echo $SSH_CONNECTION, $SSH_CLIENT; id -un; wc -c; head -c 3000000 /dev/zero; exit 3' | tr -d '\0'`)
 			said := s.Sh(t, "cat "+log+"; rm "+log)
 			if i == 0 {
-				said += s.Log()[before:] // who has logged in is for factotum to say
+				said += "\n" + s.Log()[before:] // who has logged in is for factotum to say
 			}
 			got[i] = fmt.Sprintf("%s%v\n%s\n", out, err, strings.Join(about.FindAllString(said, -1), "\n"))
 		}

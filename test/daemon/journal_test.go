@@ -140,7 +140,8 @@ func TestTheJournalHasEachEventOnceWithFields(t *testing.T) {
 		{"MESSAGE_ID": closed, "USER": "alice", "SESSION": session, "SERVICE": "login"},
 		{"MESSAGE_ID": refused, "USER": "alice", "TTY": `pts/\d+`, "SERVICE": "login", "P9AUTH_REASON": "Login incorrect"},
 	} {
-		if got := entries(want); len(got) != 1 {
+		var got []map[string]string
+		if !testbed.Eventually(func() bool { got = entries(want); return len(got) == 1 }) {
 			t.Errorf("entries with %v: %v", want, got)
 		}
 	}

@@ -35,15 +35,13 @@ func tellLogind(tty *os.File) error {
 	return session.CallWithContext(ctx, "org.freedesktop.login1.Session.SetTTY", 0, dbus.UnixFD(tty.Fd())).Err
 }
 
-// showTTY has the session's first terminal shown as its terminal. Whether that succeeds
-// decides about no session.
-func (u *userProcess) showTTY(tty *os.File) {
-	u.shown.Do(func() {
-		if !slices.ContainsFunc(u.info.Env, func(kv string) bool { return strings.HasPrefix(kv, "XDG_SESSION_ID=") }) {
-			return // nobody has told logind of the session
-		}
-		if _, err := os.Stat("/run/utmp"); errors.Is(err, os.ErrNotExist) {
-			_ = tellLogind(tty)
-		}
-	})
+// showTTY has a terminal shown as the session's, unless another one is that is still there.
+// Whether that succeeds decides about no session.
+func (u *userProcess) showTTY(p *ptyPair) {
+	if !slices.ContainsFunc(u.info.Env, func(kv string) bool { return strings.HasPrefix(kv, "XDG_SESSION_ID=") }) {
+		return // nobody has told logind of the session
+	}
+	if _, err := os.Stat("/run/utmp"); errors.Is(err, os.ErrNotExist) && u.shown.CompareAndSwap(nil, p) {
+		_ = tellLogind(p.slave)
+	}
 }

@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -111,7 +112,8 @@ type userProcess struct {
 	info    *Info
 	link    *userlink.Server
 	records *capproto.Terminals // or nil
-	shown   sync.Once           // the first terminal, to systemd-logind
+
+	shown atomic.Pointer[ptyPair] // the terminal that systemd-logind shows, or nil
 
 	// forks is held for writing while the umask is another one, or while a
 	// descriptor is about that must not be inherited.

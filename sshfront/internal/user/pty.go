@@ -40,6 +40,7 @@ func (u *userProcess) hangUp(p *ptyPair) {
 	if p.line != "" {
 		u.records.End(p.line)
 	}
+	u.shown.CompareAndSwap(p, nil)
 	p.close()
 }
 
@@ -134,7 +135,7 @@ func (u *userProcess) openPTY(id uint32, r userlink.OpenPTY) (userlink.Answer, e
 		p.line, p.lastLogin, _ = u.records.Begin(p.master)
 	}
 	if err == nil && u.info.Root == "" {
-		u.showTTY(p.slave)
+		u.showTTY(p)
 	}
 	if err == nil {
 		err = keep(u, id, u.ptys, p, u.maxPrograms())

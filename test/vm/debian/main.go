@@ -368,13 +368,12 @@ func session(where string, sh func(string) string, line, service string) {
 		return want(sh("cat /proc/self/loginuid; echo; id -u"), `^(\d{4})\n(\d{4})$`)
 	})
 	claim(where+": w, last and lastlog know her", func() error {
-		// Debian 13 has a w that asks logind, which knows of no terminal by ssh, and
-		// lastlog2, whose module has PAM's name of it, as with sshd.
-		inW, inLast := line, line
+		// Debian 13 has lastlog2, whose module has PAM's name of the terminal, as with sshd.
+		inLast := line
 		if sh("command -v lastlog || :") == "" {
-			inW, inLast = strings.TrimPrefix(line, `pts/\d+\s+`), strings.Replace(line, `pts/\d+`, "ssh", 1)
+			inLast = strings.Replace(line, `pts/\d+`, "ssh", 1)
 		}
-		return want(sh("w -h; last -w | head -5; $(command -v lastlog lastlog2) -u alice"), `(?m)^alice\s+`+inW+`[\s\S]*^alice\s+`+line+`.*still logged in[\s\S]*^alice\s+`+inLast+`\s.*20\d\d$`)
+		return want(sh("w -h; last -w | head -5; $(command -v lastlog lastlog2) -u alice"), `(?m)^alice\s+`+line+`[\s\S]*^alice\s+`+line+`.*still logged in[\s\S]*^alice\s+`+inLast+`\s.*20\d\d$`)
 	})
 	if where == "ssh" { // at the console that is a module's
 		claim(where+": the sessions before have an end in last", func() error {
