@@ -182,7 +182,8 @@ func (s *standin) configure() error {
 
 // translate writes the sshd_config of this instance: the suite's, but for keywords that
 // name sshd's own parts, and for PidFile: who reads that one wants the pid of all of the
-// server, which is the stand-in's.
+// server, which is the stand-in's. Where the suite says nothing of PerSourcePenalties there
+// are none: 9.2's sshd has them not, and the suites of those that have them turn them off.
 func (s *standin) translate() error {
 	text := []byte{}
 	if s.file != "none" {
@@ -194,6 +195,9 @@ func (s *standin) translate() error {
 	var b bytes.Buffer
 	for _, l := range s.first {
 		fmt.Fprintln(&b, l)
+	}
+	if !strings.Contains(strings.ToLower(string(text)), "persourcepenalties") {
+		fmt.Fprintln(&b, "PerSourcePenalties no")
 	}
 	for line := range strings.Lines(string(text)) {
 		word, value, _ := strings.Cut(strings.TrimSpace(line), " ")

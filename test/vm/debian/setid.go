@@ -67,7 +67,7 @@ func besideSetID() {
 			return differ(otherLimits.ReplaceAllString(vm.sh("/mnt/setid/"+how), ""), otherLimits.ReplaceAllString(vm.sh(how), ""))
 		})
 	}
-	for _, how := range []string{"su alice --session-command ", "su alice -c ", "su alice -P -c "} {
+	for _, how := range []string{"su alice --session-command ", "su alice -c "} {
 		if vm.sh("cat /proc/sys/dev/tty/legacy_tiocsti") != "0" {
 			fmt.Printf("  --   this kernel cannot forbid TIOCSTI: not tried\n")
 			break
