@@ -77,9 +77,9 @@ deps:
 
 # What building needs comes before what is built. The last line has the number of
 # attacks that were tried, see test/attack/README.md. Tests of logins wait most of their
-# time, for a delay of PAM's or a grace time, so there are two packages for each processor.
-# The one that takes longest comes first.
-PACKAGES ?= $(shell expr 2 '*' $$(nproc))
+# time, for a delay of PAM's or a grace time, so there is a package more than there are
+# processors. The one that takes longest comes first.
+PACKAGES ?= $(shell expr 1 + $$(nproc))
 test: deps
 	$(MAKE) all
 	$(GO) run ./tools/attacks $(GO) test -p $(PACKAGES) -timeout 20m -count=1 -shuffle=on $(TESTFLAGS) -tags '$(TAGS)' ./sshfront ./...
