@@ -38,12 +38,7 @@ func TestTheQuickTasksInP9auth7(t *testing.T) {
 		return exec.Command("ssh", "-F", "none", "-n", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
 			"-o", "IdentitiesOnly=yes", "-i", filepath.Join(b.Dir, "keys", user), "-p", port, user+"@127.0.0.1", "true").Run() == nil
 	}
-	reload := func() {
-		for _, pid := range b.Pids("factotum") {
-			syscall.Kill(pid, syscall.SIGHUP)
-		}
-		b.WantLog(t, "configuration read again")
-	}
+	reload := func() { (&testbed.Logins{Bed: b}).HUP(t, "configuration read again") }
 
 	t.Run("status", func(t *testing.T) {
 		if out := b.Sh(t, line(b.Bin("factotum")+" status")); !strings.Contains(out, "conversations") {
