@@ -73,7 +73,7 @@ printf 'AuthorizedKeysCommand /usr/bin/sss_ssh_authorizedkeys\nAuthorizedKeysCom
 	saw := map[string]map[string]string{}
 	for _, by := range []string{"Debian's", "ours"} {
 		if by == "ours" {
-			t.Log(m.Sh(t, "rm -r /home/dana; p9auth-switch -a hostkeyalgorithms,ciphers,kexalgorithms all on; p9auth-switch status"))
+			t.Log(m.Sh(t, "rm -r /home/dana; p9auth-switch "+accepted+" all on; p9auth-switch status"))
 		}
 		saw[by] = domainLogins(t, m)
 	}

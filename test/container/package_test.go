@@ -12,7 +12,7 @@ import (
 // somebody is logged in, whose session goes on.
 func TestThePackageWhileSomebodyIsLoggedIn(t *testing.T) {
 	m := Boot(t, "")
-	m.Sh(t, "p9auth-switch -a hostkeyalgorithms,ciphers,kexalgorithms all on")
+	m.Sh(t, "p9auth-switch "+accepted+" all on")
 	alice := testbed.StartTerm(t, m.SSH("-tt", "alice@127.0.0.1"))
 	alice.Expect(`\$ $`)
 	out := m.Sh(t, "systemctl disable -q factotum.service p9auth-ssh.service; dpkg -i /root/p9auth.deb >/root/log 2>&1; echo status $?; dpkg-query -W -f '${Version}\n' p9auth; systemctl is-enabled factotum.service p9auth-ssh.service; systemctl is-active factotum.service p9auth-ssh.socket")

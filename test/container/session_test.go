@@ -57,7 +57,7 @@ func TestWhoIsThereBySSH(t *testing.T) {
 		return strings.ReplaceAll(string(out), "\r", "")
 	}
 	sshd := look()
-	m.Sh(t, "p9auth-switch -a hostkeyalgorithms,ciphers,kexalgorithms ssh on")
+	m.Sh(t, "p9auth-switch "+accepted+" ssh on")
 	want(t, m.Sh(t, "p9auth-switch status"), "ssh: on")
 	ours := look()
 	of := regexp.MustCompile(`(?m)^tty: /dev/(pts/\d+)$`).FindStringSubmatch(sshd)

@@ -142,7 +142,7 @@ func main() {
 	must("root logs in for power cuts", func() error { return vm.login("root", `# $`) })
 	powerCuts(*dir, *verbose, signer, *cuts)
 	must("all is on again", func() error {
-		out := vm.sh("p9auth-switch -a hostkeyalgorithms,ciphers,kexalgorithms all on; p9auth-switch local on; p9auth-switch status")
+		out := vm.sh("p9auth-switch " + accept + "all on; p9auth-switch local on; p9auth-switch status")
 		vm.logout()
 		return want(out, `ssh: on\n[\s\S]*console: on\n[\s\S]*local: on`)
 	})

@@ -10,12 +10,14 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
+// accept names the keywords whose defaults Debian's OpenSSH has other algorithms for.
+const accept = "-a hostkeyalgorithms,ciphers,kexalgorithms "
+
 // powerCuts kills qemu at a random command of a switch, n times, without any sync in the
 // guest, and asks port 22 after the next boot. What the guest's kernel has not written then
 // is lost, as with a real machine; what its disk has taken is not. Root is logged in at
 // ttyS0 before and after.
 func powerCuts(dir string, verbose bool, signer ssh.Signer, n int) {
-	const accept = "-a hostkeyalgorithms,ciphers,kexalgorithms "
 	// Each with how many of its commands change something, or wait for what does.
 	switches := []struct {
 		before, args string
