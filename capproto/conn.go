@@ -363,10 +363,11 @@ func (c *Conn) sift(p *Packet, fds []int) error {
 }
 
 // discard closes descriptors, each of which may take as long as its file system, or
-// SO_LINGER of a socket, likes. It returns when their numbers are free, which is at
-// once; but for more than maxFDs, which cost one thread and not one each.
+// SO_LINGER of a socket, likes. It returns when no child that is made after it has them,
+// which is at once; but for more than maxFDs, which cost one thread and not one each.
 func (c *Conn) discard(fds []int) {
-	if len(fds) > maxFDs {
+	g, err := theGrave()
+	if err != nil || len(fds) > maxFDs {
 		c.discarded.Go(func() {
 			for _, fd := range fds {
 				unix.Close(fd)
@@ -375,13 +376,70 @@ func (c *Conn) discard(fds []int) {
 		return
 	}
 	for _, fd := range fds {
-		link := fmt.Sprintf("/proc/self/fd/%d", fd)
-		is, err := os.Readlink(link)
-		c.discarded.Go(func() { unix.Close(fd) })
-		for now := is; err == nil && now == is; now, err = os.Readlink(link) {
-			time.Sleep(10 * time.Microsecond)
+		c.bury(g, fd)
+	}
+}
+
+// A grave is a pipe that nobody else has. A descriptor that is replaced by it is closed as
+// by close(2), but its number is not free: what is there can be looked at, while another
+// descriptor that comes to a free number may look like the one that was closed.
+type grave struct {
+	fd   int
+	link string // as /proc/self/fd has it
+}
+
+var graves struct {
+	sync.Mutex
+	made *grave
+}
+
+// theGrave is the process's only one, which is made when it is first needed.
+func theGrave() (*grave, error) {
+	graves.Lock()
+	defer graves.Unlock()
+	if graves.made != nil {
+		return graves.made, nil
+	}
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	unix.Close(pipe[1])
+	link, err := linkOf(pipe[0])
+	if err != nil {
+		unix.Close(pipe[0])
+		return nil, err
+	}
+	graves.made = &grave{pipe[0], link}
+	return graves.made, nil
+}
+
+// bury replaces a descriptor by the grave, returns when that is done, and leaves it to
+// another thread to wait until what was there is closed.
+func (c *Conn) bury(g *grave, fd int) {
+	replaced, looked := make(chan struct{}), make(chan struct{})
+	c.discarded.Go(func() {
+		unix.Dup3(g.fd, fd, unix.O_CLOEXEC)
+		close(replaced)
+		<-looked
+		unix.Close(fd)
+	})
+	defer close(looked)
+	for {
+		select {
+		case <-replaced:
+			return
+		case <-time.After(10 * time.Microsecond):
+		}
+		if now, err := linkOf(fd); err != nil || now == g.link {
+			return
 		}
 	}
+}
+
+// linkOf is what proc(5) says a descriptor is. It asks no file system.
+func linkOf(fd int) (string, error) {
+	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 }
 
 // Wait waits until what was passed and refused is closed. Who serves strangers
@@ -421,7 +479,7 @@ func harmless(fd int) bool {
 		return true
 	}
 	// The name of a file on disk begins with a slash.
-	l, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	l, err := linkOf(fd)
 	return err == nil && l == "anon_inode:[pidfd]"
 }
 

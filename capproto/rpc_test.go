@@ -494,6 +494,62 @@ func TestDescriptorsBeyondTheBoundAreClosedAndNotWaitedFor(t *testing.T) {
 	}
 }
 
+// TestADescriptorThatLooksLikeTheOneThatWasClosedIsNotWaitedFor has the number of a
+// terminal that is closed taken by another descriptor of that terminal, as a session and
+// its command have them. It is kept until the first is found closed.
+func TestADescriptorThatLooksLikeTheOneThatWasClosedIsNotWaitedFor(t *testing.T) {
+	open := func() int {
+		fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+		}
+		return fd
+	}
+	a, b := strangers(t)
+	for range 500 {
+		f := os.NewFile(uintptr(open()), "terminal")
+		if err := a.Send(NewMsg("attr"), f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		p, err := b.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		number := p.FDs[0]
+		closed, taken := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(taken)
+			for {
+				fd := open()
+				select {
+				case <-closed:
+				default:
+					if fd == number {
+						<-closed
+					} else {
+						unix.Close(fd)
+						continue
+					}
+				}
+				unix.Close(fd)
+				return
+			}
+		}()
+		go func() {
+			p.Close()
+			close(closed)
+		}()
+		select {
+		case <-closed:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the descriptor that was closed is waited for, and no process can be started")
+		}
+		<-taken
+		b.Wait()
+	}
+}
+
 func TestABlockingConnCarriesMessagesBothWays(t *testing.T) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
