@@ -223,19 +223,22 @@ many-sessions: all
 	P9AUTH_SESSIONS=$(N) $(GO) test -count=1 -timeout 60m -v ./test/many
 
 # Logins where there is no room for another process or thread, for memory or descriptors,
-# at each limit.
+# at each limit: of tasks those of LIMITS, so that it can be done in parts.
+LIMITS ?= 10-400
 test-limits: all
-	P9AUTH_LIMITS=all $(GO) test -count=1 -timeout 60m -v -run 'LackOf' ./test/daemon
+	P9AUTH_LIMITS=$(LIMITS) $(GO) test -count=1 -timeout 3h -v -run '$(or $(LACK),LackOf)' ./test/daemon
 
 # Faults at random steps of a login, FAULTS by each front end: 20000 are all. Two a second.
 FAULTS ?= 400
 test-faults: all
 	$(GO) test -count=1 -timeout 6h -v -run AnyStep ./test/faults -faults $(FAULTS)
 
-# The same with the kernel device, under Debian 12's kernel in qemu: ten seconds each.
+# The same with the kernel device, under Debian 12's kernel in qemu, where each takes up to
+# ten seconds: one at each call of each kind of process.
+FAULTSFLAGS ?= -each
 test-faults-device: $(CRYPTO)
 	scripts/deps vm
-	$(GO) run ./test/vm/kernel/vm -kernels 6.1 -faults '-faults $(FAULTS) $(FAULTSFLAGS)' $(VMFLAGS)
+	$(GO) run ./test/vm/kernel/vm -kernels 6.1 -faults '$(FAULTSFLAGS)' $(VMFLAGS)
 
 # Logins while programs are killed and replaced: make soak SOAK=20000.
 SOAK ?= 2000

@@ -65,10 +65,12 @@ func (g cgroup) out() {
 	}
 }
 
-// limits are those that a test tries: P9AUTH_LIMITS=all has each from 10 to 400.
+// limits are those that a test tries: P9AUTH_LIMITS=10-400 has each from 10 to 400.
 func limits(tasks int) (list []int) {
 	if whole() {
-		for n := 10; n <= 400; n++ {
+		from, to := 0, -1
+		fmt.Sscanf(os.Getenv("P9AUTH_LIMITS"), "%d-%d", &from, &to)
+		for n := from; n <= to; n++ {
 			list = append(list, n)
 		}
 		return list
@@ -98,8 +100,11 @@ func TestTheDaemonsOutliveTheLackOfTasks(t *testing.T) {
 	b.tryAll(t) // whatever they make once is made
 	testbed.Eventually(func() bool { return len(b.Pids("sshfront"))+len(b.Pids("factotum-pam")) == 2 })
 	idle := g.tasks(t)
-	in, failed := 0, 0
-	for _, most := range limits(idle) {
+	in, failed, tried := 0, 0, limits(idle)
+	for i, most := range tried {
+		if i%30 == 29 { // where to go on if the rest is not tried
+			t.Logf("below %d tasks: %d logins worked, %d failed", most, in, failed)
+		}
 		g.write(t, "pids.max", strconv.Itoa(most))
 		for _, ok := range b.tryAll(t) {
 			if ok {
@@ -116,8 +121,8 @@ func TestTheDaemonsOutliveTheLackOfTasks(t *testing.T) {
 			t.Fatalf("at %d: factotum was %d, the listener %d: %v", most, factotum, listener, b.Processes())
 		}
 	}
-	t.Logf("%d limits around %d tasks: %d logins worked, %d failed", len(limits(idle)), idle, in, failed)
-	if failed == 0 || in == 0 {
+	t.Logf("%d limits around %d tasks: %d logins worked, %d failed", len(tried), idle, in, failed)
+	if failed == 0 && tried[0] < idle || in == 0 && tried[len(tried)-1] > idle+50 {
 		t.Error("the limits are not those that matter")
 	}
 	for i, ok := range b.tryAll(t) {

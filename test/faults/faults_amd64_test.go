@@ -24,6 +24,7 @@ import (
 
 var (
 	tries = flag.Int("faults", 0, "try as many faults by each front end, at random; 0: those of few")
+	each  = flag.Bool("each", false, "try one fault at each call of each kind of process, by one of the front ends, and kill each kind of process")
 	only  = flag.String("fault", "", "try the faults that match this expression, such as 'login: read 3: EINTR'")
 	ways  = flag.String("ways", "console ssh", "the front ends")
 	show  = flag.Bool("show", false, "print each fault with what was seen and logged")
@@ -36,7 +37,7 @@ var few = map[string][]string{
 		"factotum: clone 1: EAGAIN", "factotum: recvmsg 3: killed", "worker: openat 20: EMFILE", "worker: sendmsg 2: killed",
 	},
 	"ssh": {
-		"listener: accept4 1: EMFILE", "listener: clone 1: EAGAIN", "listener: write 1: ENOSPC", "factotum: accept4 1: ENOMEM", "listener: epoll_ctl 2: killed", "connection: seccomp 1: ENOMEM", "connection: read 20: killed",
+		"listener: accept4 1: EMFILE", "listener: getsockname 1: ENOBUFS", "connection: getpeername 1: ENOTCONN", "listener: clone 1: EAGAIN", "listener: write 1: ENOSPC", "factotum: accept4 1: ENOMEM", "listener: epoll_ctl 2: killed", "connection: seccomp 1: ENOMEM", "connection: read 20: killed",
 		"connection: write 11: ENOSPC", "connection: write 20: ENOSPC", "connection: write 21: ENOSPC", "connection: read 33: EIO", "session: connect 1: EINTR", "session: write 5: EINTR", "become: keyctl 1: ENOMEM", "user: ioctl 1: EIO", "factotum: openat 5: EMFILE",
 		"factotum: sendmsg 4: ENOMEM", "worker: openat 20: EIO",
 	},
@@ -288,6 +289,23 @@ func sample(all []fault, n int) (chosen []fault) {
 	return all[:min(n, len(all))]
 }
 
+// oneOfEach draws a fault for each call of each kind of process, and one for the end of each
+// kind of process, but for those that were seen.
+func oneOfEach(all []fault, seen map[step]bool) (chosen []fault) {
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	for _, f := range all {
+		of := step{kind: f.kind}
+		if f.errno != 0 {
+			of.call = f.call
+		}
+		if !seen[of] {
+			seen[of] = true
+			chosen = append(chosen, f)
+		}
+	}
+	return chosen
+}
+
 // try has one fault happen to a login, and says what is not as it should be, or that the
 // step did not come.
 func (w *world) try(t *testing.T, way string, f fault, proof bool) (came bool, wrong []string) {
@@ -357,24 +375,27 @@ func (w *world) try(t *testing.T, way string, f fault, proof bool) (came bool, w
 	return came, wrong
 }
 
-// TestAFaultAtAnyStepOfALoginHarmsThatLoginAtMost tries a few faults, as many of all as
-// -faults says, or those that -fault names. One in four logins has no proof.
+// TestAFaultAtAnyStepOfALoginHarmsThatLoginAtMost tries a few faults or those that -fault
+// names; of these or of all as many as -faults says, or by -each one of each kind. One in
+// four logins has no proof.
 func TestAFaultAtAnyStepOfALoginHarmsThatLoginAtMost(t *testing.T) {
 	w := newWorld(t)
+	seen := map[step]bool{}
 	for _, way := range strings.Fields(*ways) {
 		all := faults(w.steps(t, way))
 		kinds, total := map[string]int{}, len(all)
 		for _, f := range all {
 			kinds[f.kind]++
 		}
-		chosen := all
-		switch expr := regexp.MustCompile(*only); {
-		case *only == "" && *tries == 0:
-			chosen = slices.DeleteFunc(chosen, func(f fault) bool { return !slices.Contains(few[way], f.String()) })
-		case *only == "":
+		expr := regexp.MustCompile(*only)
+		chosen := slices.DeleteFunc(all, func(f fault) bool { return !expr.MatchString(f.String()) })
+		switch {
+		case *each:
+			chosen = oneOfEach(chosen, seen)
+		case *tries > 0:
 			chosen = sample(chosen, *tries)
-		default:
-			chosen = slices.DeleteFunc(chosen, func(f fault) bool { return !expr.MatchString(f.String()) })
+		case *only == "":
+			chosen = slices.DeleteFunc(chosen, func(f fault) bool { return !slices.Contains(few[way], f.String()) })
 		}
 		tried, good := 0, 0
 		for i, f := range chosen {

@@ -19,6 +19,7 @@ import (
 	"p9auth/factotum/internal/sshauth"
 	"p9auth/factotum/internal/status"
 	"p9auth/internal/loglimit"
+	"p9auth/internal/sockets"
 	"p9auth/internal/sys"
 )
 
@@ -95,7 +96,8 @@ func (s *Server) fail(err error) {
 var lacks = []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.ECONNABORTED}
 
 func (s *Server) acceptFrom(ln *net.UnixListener) error {
-	for lacking := false; ; {
+	var b sockets.Backoff
+	for {
 		u, err := ln.AcceptUnix()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
@@ -104,14 +106,12 @@ func (s *Server) acceptFrom(ln *net.UnixListener) error {
 			if !slices.ContainsFunc(lacks, func(e error) bool { return errors.Is(err, e) }) {
 				return fmt.Errorf("accept: %w", err)
 			}
-			if !lacking {
-				lacking = true
+			if b.Wait() {
 				s.log.Error("accept", "error", err.Error())
 			}
-			time.Sleep(100 * time.Millisecond) // with no descriptor left it would spin
 			continue
 		}
-		lacking = false
+		b.Reset()
 		peer, err := sys.PeerCred(u)
 		context := ""
 		if err == nil {

@@ -86,7 +86,8 @@ func serveConnection(conf *control.Config) (int, error) {
 	}
 	c.remote = sockets.AddrPort(c.client.RemoteAddr())
 	if !c.remote.IsValid() {
-		return control.ExitOK, nil // it has gone already
+		sshlog.Printf(sshdconf.LogInfo, "Connection closed: the kernel has no address of it any more")
+		return control.ExitOK, nil
 	}
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		if err := setKeepAlive(tcp, conf.TCPKeepAlive); err != nil {

@@ -16,7 +16,7 @@ import (
 
 // accept takes connections from one socket until it is closed.
 func (l *listener) accept(s *net.TCPListener) {
-	var b backoff
+	var b sockets.Backoff
 	for {
 		c, err := s.AcceptTCP()
 		switch {
@@ -25,12 +25,12 @@ func (l *listener) accept(s *net.TCPListener) {
 		case errors.Is(err, unix.ECONNABORTED):
 			continue
 		case err != nil:
-			if b.wait() {
+			if b.Wait() {
 				sshlog.Printf(sshdconf.LogError, "accept: %v", err)
 			}
 			continue
 		}
-		b.reset()
+		b.Reset()
 		if !l.take(c) {
 			return
 		}
@@ -43,7 +43,8 @@ func (l *listener) take(c stream) bool {
 	defer c.Close()
 	remote, local := sockets.AddrPort(c.RemoteAddr()), sockets.AddrPort(c.LocalAddr())
 	if !remote.IsValid() || !local.IsValid() {
-		return true // it has gone already
+		sshlog.Printf(sshdconf.LogInfo, "Connection closed: the kernel has no address of it any more")
+		return true
 	}
 	l.mu.Lock()
 	p, ok := l.limits.admit(remote, local)
