@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -128,16 +129,24 @@ func ParseTestSpec(spec string) (ConnInfo, error) {
 // ("user", "group", "address", ...), its lists of patterns as they stand.
 func (c *Config) Criteria() map[string][]string {
 	lists := map[string][]string{}
-	for i := range c.lines {
-		for _, x := range c.lines[i].conds {
-			for _, k := range x.crit {
-				if !slices.Contains(lists[k.attr], k.arg) {
-					lists[k.attr] = append(lists[k.attr], k.arg)
-				}
+	for _, m := range c.matches {
+		for _, k := range m.crit {
+			if !slices.Contains(lists[k.attr], k.arg) {
+				lists[k.attr] = append(lists[k.attr], k.arg)
 			}
 		}
 	}
 	return lists
+}
+
+// MatchCriteria returns the Criteria of a file that is sshd's, whatever else stands there:
+// its other lines may ask for what p9auth refuses.
+func MatchCriteria(file string) (map[string][]string, error) {
+	p := &parser{src: disk{}, dir: filepath.Dir(file), cfg: &Config{}, matches: true}
+	if err := p.include1(file, &scope{depth: -1}); err != nil {
+		p.errs = append(p.errs, err)
+	}
+	return p.cfg.Criteria(), errors.Join(p.errs...)
 }
 
 // For returns the settings of one connection: the lines before any Match, with

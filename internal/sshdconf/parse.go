@@ -66,6 +66,7 @@ type Config struct {
 	notes    []string
 	// pubkeys are the PubkeyAcceptedAlgorithms of all Match blocks.
 	pubkeys []string
+	matches []*cond // of all Match lines but "Match all"
 }
 
 // Notes are lines for the administrator, "file:line: message": what is left out of
@@ -118,11 +119,12 @@ func (disk) read(name string) ([]byte, error) {
 func (disk) glob(pattern string) ([]string, error) { return Glob(pattern) }
 
 type parser struct {
-	src   source
-	dir   string // of the main file: relative Includes start here
-	cfg   *Config
-	files int
-	errs  []error
+	src     source
+	dir     string // of the main file: relative Includes start here
+	cfg     *Config
+	files   int
+	errs    []error
+	matches bool // lines other than Match and Include are passed over
 }
 
 // scope is where a line stands.
@@ -234,6 +236,9 @@ func (p *parser) line(text string, sc *scope) {
 	if name == "" {
 		return
 	}
+	if p.matches && !strings.EqualFold(name, "Match") && !strings.EqualFold(name, "Include") {
+		return
+	}
 	kw := lookup(name)
 	if kw == nil {
 		fail("bad configuration option: %s", clip(name))
@@ -262,7 +267,9 @@ func (p *parser) line(text string, sc *scope) {
 		}
 		sc.conds, sc.inMatch = slices.Clone(sc.outer), true
 		if len(crit) > 0 {
-			sc.conds = append(sc.conds, &cond{crit})
+			c := &cond{crit}
+			sc.conds = append(sc.conds, c)
+			p.cfg.matches = append(p.cfg.matches, c)
 		}
 	case kw.name == "Include":
 		if len(args) == 0 {

@@ -27,6 +27,16 @@ func Seconds(d time.Duration) string {
 	return b.String()
 }
 
+// Error is what strerror(3) says of an error of the kernel's: Go's texts are glibc's but
+// for the first letter.
+func Error(err error) string {
+	text := err.Error()
+	if text == "" {
+		return text
+	}
+	return strings.ToUpper(text[:1]) + text[1:]
+}
+
 // Vis makes text that strangers had a hand in safe for a log line: one line of
 // printable ASCII, with escapes as vis(3) writes them with VIS_CSTYLE, VIS_NL,
 // VIS_TAB and VIS_OCTAL. These are sshd's flags for syslog (LOG_SYSLOG_VIS in

@@ -240,11 +240,11 @@ func TestRCFilesRun(t *testing.T) {
 
 func TestAShellOrAHomeThatIsMissing(t *testing.T) {
 	h := newHost(t, "", func(i *sshuser.Info) { i.Home = "/nonexistent" })
-	if out, errs, status := h.ssh("", wren, "pwd"); out != "/\n" || errs != "Could not chdir to home directory /nonexistent: no such file or directory\n" || status != 0 {
+	if out, errs, status := h.ssh("", wren, "pwd"); out != "/\n" || errs != "Could not chdir to home directory /nonexistent: No such file or directory\n" || status != 0 {
 		t.Errorf("got %q, %q, %d", out, errs, status)
 	}
 	h = newHost(t, "", func(i *sshuser.Info) { i.Shell = "/nonexistent" })
-	if out, errs, status := h.ssh("", wren, "pwd"); out != "" || errs != "/nonexistent: no such file or directory\n" || status != 1 {
+	if out, errs, status := h.ssh("", wren, "pwd"); out != "" || errs != "/nonexistent: No such file or directory\n" || status != 1 {
 		t.Errorf("got %q, %q, %d", out, errs, status)
 	}
 }

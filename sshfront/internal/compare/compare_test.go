@@ -41,7 +41,16 @@ func TestWhatSshdForbidsAndWePermitIsWeaker(t *testing.T) {
 		{"logingracetime", "0", "120", ShutsOut},
 		{"authorizedkeyscommand", "/bin/keys", "none", ShutsOut},
 		{"authorizedkeyscommand", "none", "/bin/keys", Weaker},
+		{"authorizedkeyscommanduser", "keys", "", ShutsOut},
+		{"authorizedkeyscommanduser", "keys", "nobody", Weaker},
 		{"hostkey", "/etc/ssh/a", "/etc/ssh/b", ShutsOut},
+		{"requiredrsasize", "3072", "1024", Weaker},
+		{"requiredrsasize", "1024", "3072", ShutsOut},
+		{"usepam", "no", "yes", Weaker},
+		{"pamservicename", "sshd", "p9auth-sshd", Weaker},
+		{"pubkeyauthoptions", "touch-required", "none", Weaker},
+		{"pubkeyauthoptions", "none", "touch-required", ShutsOut},
+		{"pubkeyacceptedalgorithms", "ssh-ed25519,sk-ssh-ed25519@openssh.com", "ssh-ed25519", ShutsOut},
 		{"ciphers", "a,b", "a,b,c", Weaker},
 		{"ciphers", "a,b", "a", ShutsOut},
 		{"ciphers", "a,b", "b,a", Differs},
@@ -72,7 +81,7 @@ func TestNoKeywordThatDecidesIsHarmless(t *testing.T) {
 		if !slices.Contains(known, k) {
 			t.Errorf("%s: no such keyword", k)
 		}
-		for _, part := range []string{"authentication", "authorized", "permit", "allow", "deny", "root", "command", "match", "forward", "keys"} {
+		for _, part := range []string{"authentication", "authorized", "permit", "allow", "deny", "root", "command", "match", "forward", "keys", "pam"} {
 			if strings.Contains(k, part) {
 				t.Errorf("%s is taken for harmless", k)
 			}
@@ -145,6 +154,20 @@ func TestWhatWouldBeLostIsNamedAndAcceptedByName(t *testing.T) {
 	}
 	strict := conf("strict", "AllowUsers root\nPermitRootLogin no\nMatch User bob Address 10.0.0.0/8\nPasswordAuthentication no\n")
 	loose := conf("loose", "")
+	noKey := conf("no-key", "HostKey /nonexistent\n")
+	unknown := conf("unknown", "Match Group p9auth-nobodys\nPermitTTY no\n")
+	command := conf("command", "AuthorizedKeysCommand /bin/true\nAuthorizedKeysCommandUser nobody\n")
+	refused := conf("refused", "Match User bob\nPermitTunnel yes\nMatch User carol\nPermitTTY no\n")
+	size := conf("size", "RequiredRSASize 3072\n")
+	// What "factotum -t" says of a key that it cannot use.
+	without := func(name, key string) string {
+		f := filepath.Join(dir, name)
+		if err := os.WriteFile(f, []byte("#!/bin/sh\necho 'factotum: warning: left out: host key: "+key+": ssh: unhandled key type' >&2\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	refuses, misses := without("refuses", key), without("misses", "/nonexistent")
 	for _, c := range []struct {
 		why, want string // a part of the error, empty: none
 		args      []string
@@ -155,6 +178,15 @@ func TestWhatWouldBeLostIsNamedAndAcceptedByName(t *testing.T) {
 		{"accepted", "", []string{"-f", loose, "-a", "allowusers,PermitRootLogin,passwordauthentication", "--", "-f", strict}},
 		{"an option of the unit", "passwordauthentication: not as with sshd", []string{"-f", loose, "--", "-f", loose, "-o", "PasswordAuthentication=no"}},
 		{"ports are the socket's", "", []string{"-f", loose, "--", "-f", loose, "-p", "2222"}},
+		{"another PAM service", "pamservicename: not as with sshd", []string{"-f", loose, "-s", "p9auth-sshd", "--", "-f", loose}},
+		{"it is accepted", "", []string{"-f", loose, "-s", "p9auth-sshd", "-a", "pamservicename", "--", "-f", loose}},
+		{"a key that factotum leaves out", "hostkey: not as with sshd", []string{"-f", loose, "-k", refuses, "--", "-f", loose}},
+		{"a key that sshd leaves out, too", "", []string{"-f", noKey, "-k", misses, "--", "-f", noKey}},
+		{"a group of which nobody is known", "match: not as with sshd", []string{"-f", loose, "--", "-f", unknown}},
+		{"the same file with that group", "", []string{"-f", unknown, "--", "-f", unknown}},
+		{"keys by a command", "authorizedkeyscommand, authorizedkeyscommanduser: not as with sshd", []string{"-f", loose, "--", "-f", command}},
+		{"what p9auth refuses", "permittunnel, permittty: not as with sshd", []string{"-f", loose, "--", "-f", refused}},
+		{"sizes of keys", "requiredrsasize: not as with sshd", []string{"-f", loose, "--", "-f", size}},
 	} {
 		var out bytes.Buffer
 		err := Main(c.args, &out)

@@ -52,9 +52,9 @@ var elsewhere = set("port listenaddress addressfamily")
 
 // harmless are keywords that decide about nobody's login.
 var harmless = set("channeltimeout clientalivecountmax clientaliveinterval compression debianbanner fingerprinthash " +
-	"ipqos loglevel logverbose modulifile pamservicename persourcemaxstartups " +
+	"ipqos loglevel logverbose modulifile persourcemaxstartups " +
 	"maxstartups persourcenetblocksize persourcepenalties persourcepenaltyexemptlist pidfile printlastlog printmotd banner " +
-	"rekeylimit sshdauthpath sshdsessionpath syslogfacility tcpkeepalive unusedconnectiontimeout usepam " +
+	"rekeylimit sshdauthpath sshdsessionpath syslogfacility tcpkeepalive unusedconnectiontimeout " +
 	"versionaddendum x11displayoffset xauthlocation gssapicleanupcredentials gssapistrictacceptorcheck " +
 	"gssapistorecredentialsonrekey kerberosorlocalpasswd kerberosticketcleanup ignoreuserknownhosts ignorerhosts")
 
@@ -79,12 +79,15 @@ func init() {
 // bounds are numbers of which more is weaker; where zero is true, 0 is no bound.
 var bounds = map[string]bool{"maxauthtries": false, "maxsessions": false, "logingracetime": true}
 
+// least are numbers of which less is weaker.
+var least = set("requiredrsasize")
+
 // algorithms are lists of names, by commas.
 var algorithms = set("casignaturealgorithms ciphers hostbasedacceptedalgorithms hostkeyalgorithms kexalgorithms macs pubkeyacceptedalgorithms")
 
 // restrictions forbid what would be permitted without them; "none" is without.
 var restrictions = set("allowusers allowgroups denyusers denygroups authenticationmethods forcecommand chrootdirectory " +
-	"permitopen permitlisten revokedkeys pubkeyauthoptions requiredrsasize")
+	"permitopen permitlisten revokedkeys pubkeyauthoptions")
 
 // Judge says what it does that a keyword has the values ours in place of sshd; either
 // may be nil. defaults: each has its server's own defaults. What is not known to be
@@ -104,6 +107,9 @@ func Judge(keyword string, sshd, ours []string, defaults bool) Kind {
 		return Weaker
 	}
 	if len(sshd) == 1 && len(ours) == 1 {
+		if least[keyword] {
+			return judgeNumbers(ours[0], sshd[0], false)
+		}
 		if zero, ok := bounds[keyword]; ok {
 			return judgeNumbers(sshd[0], ours[0], zero)
 		}

@@ -3,6 +3,7 @@ package compare
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os/exec"
@@ -10,40 +11,38 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"p9auth/internal/match"
 	"p9auth/internal/sshdconf"
 )
 
 const (
-	usage   = "usage: sshfront compare [-a keyword,...] [-f config_file] [--] [argument of sshd ...]"
+	usage   = "usage: sshfront compare [-a keyword,...] [-f config_file] [-k factotum] [-s service] [--] [argument of sshd ...]"
 	sshd    = "/usr/sbin/sshd"
 	maxText = 48 // characters of a value in the table
 )
 
+// settings are what p9auth would have beside its sshd_config.
+type settings struct {
+	file     string // sshd_config
+	service  string // of PAM; "" is sshd's
+	factotum string // the program, asked with -t which host keys it has; "": not asked
+}
+
 // Main compares for p9auth-switch(8), prints a table, and is an error while something is
 // weaker or shuts somebody out that args do not accept by name.
 func Main(args []string, w io.Writer) error {
-	file, accepted := "", []string{}
-	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
-		opt := args[0]
-		args = args[1:]
-		if opt == "--" {
-			break
-		}
-		if (opt != "-a" && opt != "-f") || len(args) == 0 {
-			return errors.New(usage)
-		}
-		if opt == "-f" {
-			file = args[0]
-		} else {
-			accepted = append(accepted, strings.Split(strings.ToLower(args[0]), ",")...)
-		}
-		args = args[1:]
+	var with settings
+	var keywords string
+	fl := flag.NewFlagSet("compare", flag.ContinueOnError)
+	fl.SetOutput(io.Discard)
+	fl.StringVar(&keywords, "a", "", "")
+	fl.StringVar(&with.file, "f", sshdconf.File(), "")
+	fl.StringVar(&with.factotum, "k", "", "")
+	fl.StringVar(&with.service, "s", defaultService, "")
+	if err := fl.Parse(args); err != nil {
+		return errors.New(usage)
 	}
-	if file == "" {
-		file = sshdconf.File()
-	}
-	found, n, err := compareWith(file, args)
+	accepted, file := strings.Split(strings.ToLower(keywords), ","), with.file
+	found, n, err := compareWith(with, fl.Args())
 	if err != nil {
 		return err
 	}
@@ -62,8 +61,8 @@ func Main(args []string, w io.Writer) error {
 
 // compareWith runs sshd with its arguments, and reads the file for sshfront. It returns
 // the differences, each once, and how many connections it has compared.
-func compareWith(file string, args []string) ([]Difference, int, error) {
-	ours, err := sshdconf.Parse(file, nil)
+func compareWith(with settings, args []string) ([]Difference, int, error) {
+	ours, err := sshdconf.Parse(with.file, nil)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -76,13 +75,13 @@ func compareWith(file string, args []string) ([]Difference, int, error) {
 			}
 		}
 	}
-	if theirs != file {
+	if theirs != with.file {
 		// What it says of Match is needed; sshd itself says what it means.
-		c, err := sshdconf.Parse(theirs, nil)
+		criteria, err := sshdconf.MatchCriteria(theirs)
 		if err != nil {
 			return nil, 0, fmt.Errorf("of sshd's configuration: %w", err)
 		}
-		for k, l := range c.Criteria() {
+		for k, l := range criteria {
 			lists[k] = append(lists[k], l...)
 		}
 	}
@@ -113,6 +112,7 @@ func compareWith(file string, args []string) ([]Difference, int, error) {
 		if b.Now, err = askOurs(ours, p, accounts); err != nil {
 			return nil, 0, err
 		}
+		services(a, b, with.service)
 		for _, d := range Compare(a, b) {
 			found = merge(found, d, p)
 		}
@@ -122,7 +122,66 @@ func compareWith(file string, args []string) ([]Difference, int, error) {
 			found[i].Who = nil
 		}
 	}
-	return found, len(points), nil
+	if theirs != with.file {
+		found = append(found, notCompared(lists["group"], accounts)...)
+	}
+	keys, err := leftOut(with.factotum, a.Now["hostkey"])
+	return append(found, keys...), len(points), err
+}
+
+// defaultService is the PAM service of sshd where it has no keyword for that.
+const defaultService = "sshd"
+
+// services has the sides name the PAM service that they use. sshfront itself knows none:
+// it is factotum's.
+func services(sshd, ours Side, service string) {
+	const keyword = "pamservicename"
+	for _, d := range []Dump{sshd.Now, sshd.Default} {
+		if d[keyword] == nil {
+			d[keyword] = []string{defaultService}
+		}
+	}
+	ours.Now[keyword], ours.Default[keyword] = []string{service}, []string{defaultService}
+}
+
+// notCompared has the groups of Match blocks of which no user is known, as those of a
+// directory that does not list its members.
+func notCompared(lists []string, a accounts) []Difference {
+	var found []Difference
+	for _, l := range unique(lists) {
+		if len(a.members(l)) == 0 {
+			found = append(found, Difference{"match", Weaker, []string{"Group " + l}, []string{"not compared"}, []string{"no user known"}})
+		}
+	}
+	return found
+}
+
+// leftOut has the host keys of sshd's that factotum cannot use. A client may know the
+// machine by such a key alone.
+func leftOut(factotum string, keys []string) ([]Difference, error) {
+	if factotum == "" {
+		return nil, nil
+	}
+	var stderr bytes.Buffer
+	cmd := exec.Command(factotum, "-t")
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s -t: %w: %.500s", factotum, err, stderr.String())
+	}
+	var found []Difference
+	for l := range strings.Lines(stderr.String()) {
+		what, ok := strings.CutPrefix(l, "factotum: warning: left out: host key: ")
+		if !ok {
+			continue
+		}
+		for _, k := range keys {
+			// What sshd cannot use either is not missed.
+			if strings.HasPrefix(what, k+": ") && exec.Command("ssh-keygen", "-y", "-P", "", "-f", k).Run() == nil {
+				found = append(found, Difference{"hostkey", ShutsOut, []string{k}, []string{"left out"}, nil})
+			}
+		}
+	}
+	return found, nil
 }
 
 // merge adds a difference that holds for the connection point.
@@ -179,6 +238,9 @@ func table(w io.Writer, found []Difference, accepted []string) {
 		a, b := text(d.SSHD), text(d.Ours)
 		if algorithms[d.Keyword] {
 			a, b = without(d.SSHD, d.Ours), without(d.Ours, d.SSHD)
+			if a == b {
+				b = "another order"
+			}
 		}
 		kind := d.Kind.String()
 		if d.Kind != Differs && slices.Contains(accepted, d.Keyword) {
@@ -222,77 +284,4 @@ func clip(s string) string {
 		return s
 	}
 	return s[:maxText-3] + "..."
-}
-
-// accounts are the users and groups of the machine, as getent(1) lists them.
-type accounts struct {
-	gid     map[string][]string // user: gids, the primary one first
-	groupOf map[string]string   // gid: name
-	order   []string            // users
-}
-
-func readAccounts() (accounts, error) {
-	a := accounts{gid: map[string][]string{}, groupOf: map[string]string{}}
-	passwd, err := getent("passwd")
-	if err != nil {
-		return a, err
-	}
-	group, err := getent("group")
-	if err != nil {
-		return a, err
-	}
-	for _, f := range passwd {
-		if len(f) >= 4 && a.gid[f[0]] == nil {
-			a.gid[f[0]] = []string{f[3]}
-			a.order = append(a.order, f[0])
-		}
-	}
-	for _, f := range group {
-		if len(f) < 4 {
-			continue
-		}
-		a.groupOf[f[2]] = f[0]
-		for u := range strings.SplitSeq(f[3], ",") {
-			if a.gid[u] != nil {
-				a.gid[u] = append(a.gid[u], f[2])
-			}
-		}
-	}
-	return a, nil
-}
-
-func getent(database string) ([][]string, error) {
-	out, err := exec.Command("getent", database).Output()
-	if err != nil {
-		return nil, fmt.Errorf("getent %s: %w", database, err)
-	}
-	var lines [][]string
-	for l := range strings.Lines(string(out)) {
-		lines = append(lines, strings.Split(strings.TrimRight(l, "\n"), ":"))
-	}
-	return lines, nil
-}
-
-func (a accounts) groups(user string) []string {
-	var names []string
-	for _, gid := range a.gid[user] {
-		names = append(names, a.groupOf[gid])
-	}
-	return names
-}
-
-// members returns one user of each group that a pattern of the list matches.
-func (a accounts) members(list string) []string {
-	patterns := strings.ReplaceAll(list, "!", "")
-	seen := map[string]bool{}
-	var out []string
-	for _, u := range a.order {
-		for _, g := range a.groups(u) {
-			if !seen[g] && match.List(g, patterns) == match.Matched {
-				seen[g] = true
-				out = append(out, u)
-			}
-		}
-	}
-	return out
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/internal/words"
 )
 
 // Flags of statvfs@openssh.com: PROTOCOL, section 4.4.
@@ -165,7 +167,7 @@ func (s *Server) copy(r, w *handle, n uint64) uint32 {
 		got, err := readFull(r.fd, b)
 		switch {
 		case err != nil:
-			s.log.printf(failed, "process_extended_copy_data: read failed: %s", errorText(err))
+			s.log.printf(failed, "process_extended_copy_data: read failed: %s", words.Error(err))
 			return codeOf(err)
 		case got == 0 && (all || n == 0):
 			return statusOK
@@ -174,7 +176,7 @@ func (s *Server) copy(r, w *handle, n uint64) uint32 {
 		}
 		r.read += uint64(got)
 		if put, err := writeFull(w.fd, b[:got]); err != nil {
-			s.log.printf(failed, "process_extended_copy_data: write failed: %d != %d: %s", put, got, errorText(err))
+			s.log.printf(failed, "process_extended_copy_data: write failed: %d != %d: %s", put, got, words.Error(err))
 			return codeOf(err)
 		}
 		w.written += uint64(got)

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/internal/words"
 )
 
 // open answers SSH_FXP_OPEN.
@@ -189,17 +191,7 @@ func (s *Server) complain(where string, h *handle, err error) {
 	if se, ok := err.(seekError); ok {
 		what, err = "seek", se.Errno
 	}
-	s.log.printf(failed, "%s: %s \"%.100s\": %s", where, what, h.name, errorText(err))
-}
-
-// errorText is what strerror(3) says of an error.
-func errorText(err error) string {
-	text := err.Error()
-	if text == "" {
-		return text
-	}
-	// Go's texts are glibc's but for the first letter.
-	return strings.ToUpper(text[:1]) + text[1:]
+	s.log.printf(failed, "%s: %s \"%.100s\": %s", where, what, h.name, words.Error(err))
 }
 
 // write answers SSH_FXP_WRITE. The kernel takes the data from where the

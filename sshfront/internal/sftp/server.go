@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/internal/words"
 )
 
 // Exit statuses, which are sftp-server's.
@@ -303,7 +305,7 @@ func (s *Server) run(in, out int) int {
 	if s.opt.chdir {
 		// As sftp-server(8): where it cannot go it stays.
 		if err := unix.Chdir(s.opt.dir); err != nil {
-			s.log.printf(failed, "chdir to \"%s\" failed: %s", s.opt.dir, errorText(err))
+			s.log.printf(failed, "chdir to \"%s\" failed: %s", s.opt.dir, words.Error(err))
 		}
 	}
 	err := s.loop(in, out)

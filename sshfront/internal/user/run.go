@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p9auth/internal/proc"
+	"p9auth/internal/words"
 	"p9auth/sshfront/internal/userlink"
 )
 
@@ -75,7 +76,7 @@ func (u *userProcess) start(x *program, stdio [3]*os.File, env, complaints []str
 	dir := u.info.Home
 	if err := enterable(dir); err != nil {
 		if u.info.Root == "" { // a root need not have the user's home
-			say(fmt.Sprintf("Could not chdir to home directory %s: %v", dir, err))
+			say(fmt.Sprintf("Could not chdir to home directory %s: %s", dir, words.Error(err)))
 		}
 		dir = "/"
 	}
@@ -98,7 +99,7 @@ func (u *userProcess) start(x *program, stdio [3]*os.File, env, complaints []str
 		if errors.As(err, &pe) {
 			err = pe.Err
 		}
-		return nil, fmt.Errorf("%s: %w", x.plan.name(), err)
+		return nil, fmt.Errorf("%s: %s", x.plan.name(), words.Error(err))
 	}
 	x.mu.Lock()
 	x.proc = proc
