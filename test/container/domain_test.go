@@ -12,7 +12,8 @@ import (
 
 // domainController makes a domain of Samba's on the machine, TEST.EXAMPLE, and has sssd
 // take its users and groups from there. dana is a user, in the group crew, and has the key
-// of the machine's alice; erin's account has expired, fred's is disabled.
+// of the machine's alice; erin's account has expired, fred's is disabled, and gina is not in
+// the group; nobody is in the group ghosts.
 const domainController = `set -e
 ip addr add 10.9.9.1/24 dev lo
 rm -f /etc/samba/smb.conf
@@ -22,9 +23,10 @@ printf 'search test.example\nnameserver 10.9.9.1\n' >/etc/resolv.conf
 systemctl unmask -q samba-ad-dc
 systemctl start samba-ad-dc
 samba-tool domain passwordsettings set --complexity=off --min-pwd-length=4 >/dev/null
-for u in dana erin fred; do samba-tool user create $u open-sesame >/dev/null; done
+for u in dana erin fred gina; do samba-tool user create $u open-sesame >/dev/null; done
 samba-tool group add crew >/dev/null
 samba-tool group addmembers crew dana,erin,fred >/dev/null
+samba-tool group add ghosts >/dev/null
 samba-tool user setexpiry erin --days=0 >/dev/null
 samba-tool user disable fred >/dev/null
 printf 'dn: CN=dana,CN=Users,DC=test,DC=example\nchangetype: modify\nadd: altSecurityIdentities\naltSecurityIdentities: %s\n' "$(cat /home/alice/.ssh/authorized_keys)" >/root/key.ldif
@@ -63,13 +65,15 @@ pam-auth-update --enable mkhomedir sss unix systemd
 sed -i 's/^127.0.0.1.*/127.0.0.1 localhost/' /etc/hosts
 echo '10.9.9.1 p9vm.test.example p9vm' >>/etc/hosts
 printf 'AuthorizedKeysCommand /usr/bin/sss_ssh_authorizedkeys\nAuthorizedKeysCommandUser nobody\nPerSourcePenalties no\n' >>/etc/ssh/sshd_config
-/usr/sbin/sshd -t 2>/dev/null || sed -i '$d' /etc/ssh/sshd_config`)
+/usr/sbin/sshd -t 2>/dev/null || sed -i '$d' /etc/ssh/sshd_config
+printf 'AllowGroups crew wizards\nMatch Group crew\nAllowTcpForwarding no\n' >>/etc/ssh/sshd_config`)
 	made, err := m.Command("/bin/sh", "-c", domainController).CombinedOutput() // it takes a minute on a busy machine
 	if err != nil {
 		t.Fatalf("the domain: %v: %s", err, made)
 	}
 	want(t, string(made), `uid=\d+\(dana\) .*\(crew\).*`)
 	t.Log(m.Sh(t, "sss_ssh_authorizedkeys dana; true"))
+	groupsOfADomain(t, m)
 	saw := map[string]map[string]string{}
 	for _, by := range []string{"Debian's", "ours"} {
 		if by == "ours" {
@@ -90,10 +94,25 @@ printf 'AuthorizedKeysCommand /usr/bin/sss_ssh_authorizedkeys\nAuthorizedKeysCom
 		"sftp of dana, with a ticket":           `krbtgt/TEST.EXAMPLE@TEST.EXAMPLE`,
 		"dana by a wrong password":              `exit status 255`,
 		"erin, who has expired":                 `exit status 255`,
+		"gina, who is not in AllowGroups":       `exit status 255`,
 		"fred, who is disabled":                 `exit status 255`,
 	} {
 		want(t, saw["ours"][what], ".*"+shows+".*")
 	}
+}
+
+// groupsOfADomain has p9auth-switch compare what a Match says of a domain's group: getent(1)
+// lists neither the group nor its users.
+func groupsOfADomain(t *testing.T, m *Machine) {
+	t.Helper()
+	want(t, m.Sh(t, "getent passwd | grep -c ^dana; getent group | grep -c ^crew; true"), "0\n0")
+	ours := func(edit string) string {
+		return m.Sh(t, "sed "+edit+" /etc/ssh/sshd_config >/etc/p9auth/sshd_config; p9auth-switch "+accepted+" ssh on 2>&1; echo status $?; p9auth-switch -n "+accepted+" -a match ssh on >/dev/null 2>&1; echo with -a $?; rm /etc/p9auth/sshd_config")
+	}
+	// Without the rule for its members, one of them could forward.
+	want(t, ours("'/^Match Group crew/,$d'"), `(?s).*allowtcpforwarding +no +yes +weaker +user=(dana|erin|fred),.*nothing was changed\nstatus 1\nwith -a 1`)
+	// Nobody is known to be in this group, so sshd cannot be asked.
+	want(t, ours(`-e '$aMatch Group ghosts' -e '$aPermitTTY no'`), `(?s).*match +Group ghosts +not compared +weaker +no user known\n.*nothing was changed\nstatus 1\nwith -a 0`)
 }
 
 // domainLogins tries to log in by each way, and says what came of it.
@@ -116,6 +135,7 @@ func domainLogins(t *testing.T, m *Machine) map[string]string {
 	saw["dana by a wrong password"] = ssh(byPassword, "dana", "wrong", sees)
 	saw["erin, who has expired"] = ssh(byPassword, "erin", "open-sesame", "id")
 	saw["fred, who is disabled"] = ssh(byPassword, "fred", "open-sesame", "id")
+	saw["gina, who is not in AllowGroups"] = ssh(byPassword, "gina", "open-sesame", "id")
 	saw["dana by key"] = ssh("-o BatchMode=yes", "dana", "", "id")
 	saw["sftp of dana, with a ticket"] = sftp(t, m)
 
