@@ -42,6 +42,7 @@ import (
 // Options says how to serve. The zero value of a number means its default.
 type Options struct {
 	Become   []byte        // the become program's bytes
+	Context  string        // the SELinux context of all files; "": as the policy has FUSE's
 	MaxCaps  int           // capabilities that may be outstanding; 1024
 	Lifetime time.Duration // of a capability; two minutes, and never more
 	Exec     time.Duration // from redemption to exec; ten seconds

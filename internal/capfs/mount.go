@@ -71,8 +71,13 @@ func (fs *FS) serve(dir string) (*fuse.Server, error) {
 	// No process starts with the descriptor of /dev/fuse, see closeOnExec.
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
+	var options []string
+	if fs.opt.Context != "" {
+		options = []string{`context="` + fs.opt.Context + `"`} // see mount(8)
+	}
 	s, err := fuse.NewServer(fs, dir, &fuse.MountOptions{
 		FsName: "p9auth", Name: "p9auth",
+		Options:            options,
 		AllowOther:         true,
 		DisableReadDirPlus: true,
 		DirectMountStrict:  true,

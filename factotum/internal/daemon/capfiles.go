@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"io"
 	"os"
 
@@ -26,8 +27,12 @@ func mountCapFiles(c config.Config, log status.Log, gone func(error)) (*backend,
 	if err != nil {
 		return nil, err
 	}
+	context, err := capFilesContext(c.CapDir)
+	if err != nil {
+		return nil, fmt.Errorf("the security context of the capability files: %w", err)
+	}
 	fs, err := capfs.Mount(c.CapDir, capfs.Options{
-		Become: become, MaxCaps: c.MaxCapabilities, Lifetime: c.CapabilityLifetime, Log: log.Logger,
+		Become: become, Context: context, MaxCaps: c.MaxCapabilities, Lifetime: c.CapabilityLifetime, Log: log.Logger,
 		Redeemed: func(args ...any) { log.Event(status.CapabilityRedeemed, args...) },
 		Refused:  func(args ...any) { log.Event(status.CapabilityRefused, args...) },
 		Lost:     func(reason string) { log.Event(status.CapabilitiesLost, "dir", c.CapDir, "reason", reason) },

@@ -6,10 +6,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/factotum/internal/pamwire"
 )
 
 // selinuxfs is where SELinux answers, see selinux(8).
@@ -38,22 +41,66 @@ func peerContext(u *net.UnixConn) (string, error) {
 	return context, errors.Join(cerr, os.NewSyscallError("SO_PEERSEC", err))
 }
 
-// workerContext is the security context in which a program runs that asks PAM for a front
-// end in that context: the one that the policy has the front end change to where it
-// executes the program, see security_compute_create(3). So PAM's modules see the domain
-// that they see under the program which the front end takes the place of, and choose the
-// user's context by it. It is "" where the policy says nothing of that front end, which the
-// front end's own type as an answer means; then the policy's word on factotum decides.
-func workerContext(frontEnd, program string) (string, error) {
-	if contextType(frontEnd) == "" { // there is no policy
+// transition is the security context that the policy has a process in that context change
+// to where it executes the program, see security_compute_create(3). It is "" without a
+// policy, and where the policy has the process stay in its domain.
+//
+// By the answer for a front end and the PAM worker, PAM's modules see the domain that they
+// see under the program which the front end takes the place of, and choose the user's
+// context by it; where it is "", the policy's word on factotum decides.
+func transition(from, program string) (string, error) {
+	if contextType(from) == "" { // there is no policy
 		return "", nil
 	}
-	label := make([]byte, 4096)
-	n, err := unix.Getxattr(program, "security.selinux", label)
-	if err != nil {
-		return "", &os.PathError{Op: "getxattr security.selinux", Path: program, Err: err}
+	context, err := newContext(from, program, "process")
+	if err != nil || contextType(context) == contextType(from) {
+		return "", err
 	}
-	class, err := os.ReadFile(selinuxfs + "/class/process/index")
+	return context, nil
+}
+
+// capFilesContext is the security context of the capability files below dir: the policy
+// says what a file system becomes that factotum mounts there. It is "" without a policy,
+// and where the policy says nothing; then they are as those of any FUSE file system.
+func capFilesContext(dir string) (string, error) {
+	if !selinuxAnswers() {
+		return "", nil
+	}
+	own, err := os.ReadFile("/proc/self/attr/current")
+	if err != nil {
+		return "", err
+	}
+	parent := filepath.Dir(dir) // dir itself may be missing, or a mount of ours that is dead
+	from := strings.TrimRight(string(own), "\x00")
+	context, err := newContext(from, parent, "filesystem")
+	if err != nil {
+		return "", err
+	}
+	label, err := fileContext(parent)
+	if err != nil || contextType(context) == contextType(label) {
+		return "", err
+	}
+	return context, nil
+}
+
+// fileContext is the security context of a file.
+func fileContext(path string) (string, error) {
+	label := make([]byte, 4096)
+	n, err := unix.Getxattr(path, "security.selinux", label)
+	if err != nil {
+		return "", &os.PathError{Op: "getxattr security.selinux", Path: path, Err: err}
+	}
+	return strings.TrimRight(string(label[:n]), "\x00"), nil
+}
+
+// newContext asks the policy for the context of what a process in the context from makes,
+// of that class, by the file at path.
+func newContext(from, path, class string) (string, error) {
+	label, err := fileContext(path)
+	if err != nil {
+		return "", err
+	}
+	index, err := os.ReadFile(selinuxfs + "/class/" + class + "/index")
 	if err != nil {
 		return "", err
 	}
@@ -62,19 +109,32 @@ func workerContext(frontEnd, program string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	question := fmt.Sprintf("%s %s %s", frontEnd, strings.TrimRight(string(label[:n]), "\x00"), strings.TrimSpace(string(class)))
+	question := fmt.Sprintf("%s %s %s", from, label, strings.TrimSpace(string(index)))
 	if _, err := f.WriteString(question); err != nil {
 		return "", fmt.Errorf("ask the policy about %q: %w", question, err)
 	}
 	answer := make([]byte, 4096)
-	if n, err = f.Read(answer); err != nil {
+	n, err := f.Read(answer)
+	if err != nil {
 		return "", fmt.Errorf("the policy's answer about %q: %w", question, err)
 	}
-	context := strings.TrimRight(string(answer[:n]), "\x00")
-	if contextType(context) == contextType(frontEnd) {
-		return "", nil
+	return strings.TrimRight(string(answer[:n]), "\x00"), nil
+}
+
+// keepContext has become leave the domain that the policy has it in, and return to the
+// context of who asks for su or doas, where PAM's modules have chosen none.
+func (c *conversation) keepContext(o *pamwire.Opened) error {
+	if !c.local || o.Process.Context != "" || c.caps.bind == nil {
+		return nil
 	}
-	return context, nil
+	becomes, err := transition(c.context, filepath.Join(c.gen.conf.CapDir, "capuse"))
+	if err != nil {
+		return fmt.Errorf("the security context of become: %w", err)
+	}
+	if becomes != "" {
+		o.Process.Context = c.context
+	}
+	return nil
 }
 
 // contextType is the type in a security context, USER:ROLE:TYPE[:LEVEL].

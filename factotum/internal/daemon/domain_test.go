@@ -19,9 +19,12 @@ func TestAProgramThatCannotHaveItsContextIsNotStarted(t *testing.T) {
 		t.Errorf("it is started: %v", err)
 	}
 	for _, front := range []string{"", "kernel", "unlabeled"} {
-		if context, err := workerContext(front, "/bin/true"); context != "" || err != nil {
+		if context, err := transition(front, "/bin/true"); context != "" || err != nil {
 			t.Errorf("the context for a front end of %q is %q, %v", front, context, err)
 		}
+	}
+	if context, err := capFilesContext(t.TempDir()); context != "" || err != nil {
+		t.Errorf("the context of the capability files is %q, %v", context, err)
 	}
 	if got := contextType("system_u:system_r:sshd_t:s0-s0:c0.c1023"); got != "sshd_t" {
 		t.Errorf("the type is %q", got)

@@ -90,6 +90,9 @@ func (c *conversation) opens(e pamwire.Event) (*capproto.Msg, error) {
 		if err := c.mayBeUnbound(&e); err != nil {
 			return nil, err
 		}
+		if err := c.keepContext(&e); err != nil {
+			return nil, err
+		}
 		c.user.opened = &e
 		c.state = open
 		if c.speaker != nil {

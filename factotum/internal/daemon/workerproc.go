@@ -70,7 +70,7 @@ func startWorker(c config.Config, log status.Log, t *tty, front string, running 
 
 // spawn starts the process and greets it.
 func (w *workerProc) spawn() error {
-	context, err := workerContext(w.front, w.conf.PAMWorker)
+	context, err := transition(w.front, w.conf.PAMWorker)
 	if err != nil {
 		return fmt.Errorf("the PAM worker's security context: %w", err)
 	}
