@@ -17,6 +17,10 @@ const (
 	DevLog = "/run/systemd/journal/dev-log"
 )
 
+// patience is how long journald may take to take an entry or a connection: all who log wait
+// meanwhile. Without an end, Go's connect may wait for ever after EINTR.
+const patience = 100 * time.Millisecond
+
 // maxValue bounds a field in bytes. journald takes more, but a datagram has to fit.
 const maxValue = 16 << 10
 
@@ -34,7 +38,7 @@ type Conn struct {
 
 // Open connects to journald at a socket.
 func Open(path string) (*Conn, error) {
-	c, err := net.Dial("unixgram", path)
+	c, err := net.DialTimeout("unixgram", path, patience)
 	if err != nil {
 		return nil, err
 	}
@@ -48,11 +52,11 @@ func (c *Conn) Send(fields []Field) (err error) {
 	defer c.mu.Unlock()
 	for range 2 {
 		if c.conn == nil {
-			if c.conn, err = net.Dial("unixgram", c.path); err != nil {
+			if c.conn, err = net.DialTimeout("unixgram", c.path, patience); err != nil {
 				return err
 			}
 		}
-		c.conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		c.conn.SetWriteDeadline(time.Now().Add(patience))
 		if _, err = c.conn.Write(b); err == nil {
 			return nil
 		}

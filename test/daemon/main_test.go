@@ -12,7 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testbed.Main(m, testbed.Programs{"attacker": pam.Attacker, "manager": manager, "syslogd": syslogd, "journald": journald, "bind": testbed.Binder})
+	testbed.Main(m, testbed.Programs{"attacker": pam.Attacker, "manager": manager, "syslogd": syslogd, "journald": journald, "unread": unread, "bind": testbed.Binder})
 }
 
 // A bed is a testbed with what these tests do to it.

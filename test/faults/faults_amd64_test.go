@@ -37,7 +37,7 @@ var few = map[string][]string{
 		"factotum: clone 1: EAGAIN", "factotum: recvmsg 3: killed", "worker: openat 20: EMFILE", "worker: sendmsg 2: killed",
 	},
 	"ssh": {
-		"listener: accept4 1: EMFILE", "listener: getsockname 1: ENOBUFS", "connection: getpeername 1: ENOTCONN", "listener: clone 1: EAGAIN", "listener: write 1: ENOSPC", "factotum: accept4 1: ENOMEM", "listener: epoll_ctl 2: killed", "connection: seccomp 1: ENOMEM", "connection: read 20: killed",
+		"listener: accept4 1: EMFILE", "listener: getsockname 1: ENOBUFS", "connection: getpeername 1: ENOTCONN", "listener: clone 1: EAGAIN", "listener: write 1: ENOSPC", "factotum: accept4 1: ENOMEM", "factotum: connect 1: EINTR", "listener: epoll_ctl 2: killed", "connection: seccomp 1: ENOMEM", "connection: read 20: killed",
 		"connection: write 11: ENOSPC", "connection: write 20: ENOSPC", "connection: write 21: ENOSPC", "connection: read 33: EIO", "session: connect 1: EINTR", "session: write 5: EINTR", "become: keyctl 1: ENOMEM", "user: ioctl 1: EIO", "factotum: openat 5: EMFILE",
 		"factotum: sendmsg 4: ENOMEM", "worker: openat 20: EIO",
 	},

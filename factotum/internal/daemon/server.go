@@ -40,6 +40,7 @@ type Server struct {
 	turned  loglimit.Limiter // of lines about those who are turned away
 
 	places places
+	letGo  letGo
 	failed chan error // what factotum cannot do without is lost
 
 	mu     sync.Mutex
@@ -49,7 +50,7 @@ type Server struct {
 
 // newServer makes a server, which has no caphash yet and serves nobody.
 func newServer(gen *generation, log *slog.Logger) *Server {
-	s := &Server{began: time.Now(), convs: map[*conversation]bool{}, failed: make(chan error, 1)}
+	s := &Server{began: time.Now(), convs: map[*conversation]bool{}, failed: make(chan error, 1), letGo: startLetGo()}
 	var secret [32]byte
 	rand.Read(secret[:])
 	s.log = status.NewLog(log, &s.stats)
@@ -119,7 +120,7 @@ func (s *Server) acceptFrom(ln *net.UnixListener) error {
 		}
 		if err != nil {
 			s.log.Error("who connects", "error", err.Error())
-			u.Close()
+			s.letGo.wire(capproto.NewConn(u, capproto.MaxRequest))
 			continue
 		}
 		s.accept(capproto.StrangerConn(u, capproto.MaxRequest), peer, context)
@@ -183,7 +184,7 @@ func (s *Server) turnAway(c *conversation, refusal *capproto.Error) {
 		c.log.Event(status.ConversationRefused, "reason", refusal.Text)
 	}
 	c.wire.Send(refusal.Msg())
-	c.wire.Close()
+	s.letGo.wire(c.wire)
 }
 
 // forget forgets a conversation that has left.

@@ -107,6 +107,7 @@ func passCred(ln *net.UnixListener) error {
 // turnAway tells those who wait at the sockets that were given that factotum
 // cannot start. They would wait for nothing.
 func turnAway(given []*net.UnixListener) {
+	l := startLetGo()
 	m := (&capproto.Error{Code: capproto.CodeInternal, Text: "factotum cannot start; the administrator finds the reason in its log"}).Msg()
 	for _, ln := range given {
 		ln.SetDeadline(time.Now().Add(100 * time.Millisecond))
@@ -115,8 +116,9 @@ func turnAway(given []*net.UnixListener) {
 			if err != nil {
 				break
 			}
-			capproto.NewConn(u, capproto.MaxRequest).Send(m)
-			u.Close()
+			c := capproto.NewConn(u, capproto.MaxRequest)
+			c.Send(m)
+			l.wire(c)
 		}
 		ln.Close()
 	}

@@ -60,7 +60,7 @@ func (s *syslog) send(b []byte) {
 	defer s.mu.Unlock()
 	for range 2 { // again if the daemon has been restarted
 		if s.conn == nil {
-			c, err := net.Dial("unixgram", s.path)
+			c, err := net.DialTimeout("unixgram", s.path, 100*time.Millisecond)
 			if err != nil {
 				s.log.Debug("syslog", "error", err.Error())
 				return
