@@ -81,7 +81,7 @@ func (r row) play(t *testing.T, b *testbed.Bed, doas string) string {
 		text = strings.TrimSpace(term.Screen())
 		term.Send("\n")
 		status = fmt.Sprint(term.Wait())
-		text = regexp.MustCompile(`/dev/pts/\d+`).ReplaceAllString(text, "/dev/pts/N")
+		text = regexp.MustCompile(`pts/\d+`).ReplaceAllString(text, "pts/N")
 	} else {
 		cmd := b.Command(argv...)
 		cmd.Env = env
@@ -130,6 +130,8 @@ func TestEachUseDoesWhatOpendoasDoes(t *testing.T) {
 	}
 	b.Sh(t, `cp `+p+` /usr/local/bin/probe; chmod 755 /usr/local/bin/probe
 printf 'bob hard nofile 300\nbob soft core 0\nbob hard nproc 500\n' >/etc/security/limits.conf
+printf '#!/bin/sh\necho "PAM has $PAM_TTY"\n' >/usr/local/bin/told; chmod 755 /usr/local/bin/told
+echo 'session optional pam_exec.so log=/run/told /usr/local/bin/told' >>/etc/pam.d/doas
 printf '#!/bin/sh\necho hostile\n' >/tmp/id; chmod 755 /tmp/id; printf 'x' >/tmp/plain; chmod 644 /tmp/plain`)
 	t.Cleanup(func() { b.Sh(t, "rm -f /tmp/id /tmp/plain") })
 	pw := testbed.Password + "\n"
@@ -206,6 +208,7 @@ printf '#!/bin/sh\necho hostile\n' >/tmp/id; chmod 755 /tmp/id; printf 'x' >/tmp
 		{rules: "permit alice\n", sh: "$DOAS probe; echo it ended with $?; read end", typed: pw},
 		{rules: "permit alice\n", sh: "$DOAS -u bob probe x; echo it ended with $?; read end", typed: pw},
 		{rules: "permit alice\n", sh: "$DOAS probe; echo it ended with $?; read end", typed: "wrong\n"},
+		{rules: "permit alice\n", sh: "$DOAS tail -n 1 /run/told; echo it ended with $?; read end", typed: pw},
 		{rules: "permit alice\n", sh: "$DOAS nosuch; echo it ended with $?; read end", typed: pw},
 		{rules: "permit", args: []string{"id"}},
 		{rules: "permit nopass alice\nfoo\n", args: []string{"id"}},

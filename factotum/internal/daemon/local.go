@@ -96,7 +96,7 @@ func (c *conversation) bindLocal(p capproto.Packet) error {
 	case "chkpwd":
 		c.proto = &chkpwdProto{passwordProto{localProto{conversation: c}}}
 	case "doas":
-		c.proto = &doasProto{localProto: localProto{conversation: c}}
+		c.proto = &doasProto{localProto: localProto{conversation: c, bareTTY: true}}
 	default:
 		return &fatal{&capproto.Error{Code: capproto.CodeInternal, Text: fmt.Sprintf("this factotum does not have %.40s", name)}}
 	}
@@ -109,6 +109,7 @@ type localProto struct {
 	caller       string // the name of the calling uid, "" if it has none
 	shell        string // theirs
 	accountAsked bool   // the user is proven, and PAM is asked about the account
+	bareTTY      bool   // PAM_TTY is without /dev/, as opendoas has it; su(1) has the path
 }
 
 // paceWorkers holds back a caller who has had many workers in a short time: each costs
@@ -143,7 +144,11 @@ func (l *localProto) beginAs(service, user string, p capproto.Packet) error {
 // beginIn starts the transaction in the worker that is there. User "" is the caller.
 func (l *localProto) beginIn(service, user string, cred *unix.Ucred) error {
 	caller := &pamwire.Caller{UID: cred.Uid, GID: cred.Gid}
-	if err := l.tell(pamwire.Begin{Service: service, User: user, TTY: l.line, ConfDir: l.gen.conf.PAMConfDir, Caller: caller}); err != nil {
+	tty := l.line
+	if tty != "" && !l.bareTTY {
+		tty = "/dev/" + tty
+	}
+	if err := l.tell(pamwire.Begin{Service: service, User: user, TTY: tty, ConfDir: l.gen.conf.PAMConfDir, Caller: caller}); err != nil {
 		return err
 	}
 	e, err := l.await()

@@ -47,7 +47,7 @@ func (l *pamProto) start(p capproto.Packet) (capproto.Msg, error) {
 			return capproto.Msg{}, violation("%v", err)
 		}
 		l.setTTY(t)
-		b.TTY, b.Take = t.name, !t.byHand
+		b.TTY, b.Take = "/dev/"+t.name, !t.byHand
 	}
 	if err := l.mayGuess(); err != nil {
 		return capproto.Msg{}, err

@@ -18,7 +18,7 @@ import (
 // A tty is a terminal that a front end passed, after the kernel was asked.
 type tty struct {
 	f      *os.File      // O_PATH: does not keep the line open after a hangup
-	name   string        // as PAM_TTY has it: "tty1", "pts/3"
+	name   string        // in /dev: "tty1", "pts/3"
 	owner  pamwire.Owner // before the session
 	rdev   uint64        // the device
 	file   becomerecord.TTY

@@ -91,7 +91,7 @@ func decodeKeyQuery(r *reader) Request {
 type Begin struct {
 	Service string
 	User    string // "" lets PAM ask for it, or is the Caller
-	TTY     string // PAM_TTY
+	TTY     string // PAM_TTY: a path, for doas without /dev/, or "ssh"
 	RHost   string // PAM_RHOST
 	ConfDir string // instead of /etc/pam.d
 	Env     []string

@@ -57,15 +57,10 @@ func (c *Conversation) transaction(b pamwire.Begin) error {
 		return fmt.Errorf("pam_start: %w", err)
 	}
 	c.tx = tx
-	// login(1) and su(1) give the path, sshd(8) the word ssh.
-	tty := b.TTY
-	if tty != "" && tty != records.SSHTTY {
-		tty = "/dev/" + tty
-	}
 	for _, i := range []struct {
 		item  pam.Item
 		value string
-	}{{pam.Tty, tty}, {pam.Rhost, b.RHost}} {
+	}{{pam.Tty, b.TTY}, {pam.Rhost, b.RHost}} {
 		if i.value == "" {
 			continue
 		}
