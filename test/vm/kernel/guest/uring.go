@@ -59,12 +59,17 @@ func uring(how string) {
 	binary.NativeEndian.PutUint32(sq[u32(sqOff+24):], 0) // array[0] = 0
 	// The kernel gives up making the worker that writes (ECANCELED) after a few tries that
 	// a signal has interrupted, and a wait is interrupted as well. Go's runtime sends
-	// signals, to have goroutines make room for others.
+	// signals, to have goroutines make room for others. One that is blocked, as the one
+	// that waits here, does neither.
 	all := unix.Sigset_t{}
 	for i := range all.Val {
 		all.Val[i] = ^uint64(0)
 	}
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, nil); err != nil {
+	err = unix.PthreadSigmask(unix.SIG_BLOCK, &all, nil)
+	if err == nil {
+		err = unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGURG)
+	}
+	if err != nil {
 		fmt.Println("block signals:", err)
 		return
 	}
