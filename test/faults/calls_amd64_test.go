@@ -49,6 +49,8 @@ func harmless(n notice) bool {
 		return n.args[2] == 8
 	case unix.SYS_WRITE:
 		return n.args[2] == 1 || n.args[2] == 8
+	case unix.SYS_PRCTL:
+		return n.args[0] == unix.PR_SET_NO_NEW_PRIVS // made in each thread, see onAllThreads
 	case unix.SYS_FCNTL:
 		return n.args[1] != unix.F_DUPFD && n.args[1] != unix.F_DUPFD_CLOEXEC
 	}

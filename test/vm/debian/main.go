@@ -82,7 +82,7 @@ var (
 
 func main() {
 	dir := flag.String("dir", "build/boot/trixie", "where test/vm/debian/image has put the disk")
-	only := flag.String("only", "", "local tries su, passwd and the like alone; cuts cuts the power during switches; selinux logs in where SELinux is enforced (an image made with SELINUX=yes)")
+	only := flag.String("only", "", "local tries su, passwd and the like alone; cuts cuts the power during switches; memory has the kernel kill for want of memory; selinux logs in where SELinux is enforced (an image made with SELINUX=yes)")
 	permissive := flag.Bool("permissive", false, "with -only selinux: log what the policy would deny, and deny nothing")
 	cuts := flag.Int("cuts", 2, "how often the power is cut during a switch")
 	flag.DurationVar(&patience, "patience", patience, "how long anything in the guest may take, its boot included")
@@ -123,6 +123,14 @@ func main() {
 		localPrograms()
 		summary()
 	}
+	if *only == "memory" {
+		must("Debian's login lets root in", func() error { return vm.login("root", `# $`) })
+		must("p9auth-switch moves port 22 and the consoles over", func() error {
+			return want(vm.sh("p9auth-switch "+accept+"all on; echo status $?"), `status 0$`)
+		})
+		outOfMemory(signer)
+		summary()
+	}
 	if *only == "cuts" {
 		must("Debian's login lets root in", func() error { return vm.login("root", `# $`) })
 		powerCuts(*dir, *verbose, signer, *cuts)
@@ -138,6 +146,7 @@ func main() {
 	localPrograms()
 	upgrade(signer)
 	disturb(signer)
+	outOfMemory(signer)
 	reboot(signer)
 	must("root logs in for power cuts", func() error { return vm.login("root", `# $`) })
 	powerCuts(*dir, *verbose, signer, *cuts)
