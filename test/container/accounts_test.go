@@ -56,8 +56,10 @@ func TestEachKindOfAccountAndKeyIsLetInAsBySSHD(t *testing.T) {
 		one := func(account, key string) {
 			cmd := m.SSH("-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", account+"@127.0.0.1", "id; pwd")
 			cmd.Args[slices.Index(cmd.Args, m.dir+"/alice")] = key
-			out, err := cmd.CombinedOutput()
-			fmt.Fprintf(&all, "%s: %v %s\n", account, err, strings.ReplaceAll(string(out), "\r", ""))
+			var out, errs strings.Builder // which of the two comes first is chance
+			cmd.Stdout, cmd.Stderr = &out, &errs
+			err := cmd.Run()
+			fmt.Fprintf(&all, "%s: %v %s%s\n", account, err, out.String(), strings.ReplaceAll(errs.String(), "\r", ""))
 		}
 		for _, a := range accounts {
 			one(a, m.dir+"/alice")
@@ -81,8 +83,7 @@ func TestWhatOnlySSHDTakesIsNamedBeforeTheSwitch(t *testing.T) {
 chown keys: /etc/ssh/shared_key
 chmod 640 /etc/ssh/shared_key
 printf '%s\n' 'HostKey /etc/ssh/ssh_host_ed25519_key' 'HostKey /etc/ssh/shared_key' 'PubkeyAuthOptions touch-required' >>/etc/ssh/sshd_config.d/keys.conf
-cp /etc/ssh/sshd_config /etc/p9auth/own
-printf '%s\n' 'UsePAM yes' 'KbdInteractiveAuthentication yes' 'PrintMotd no' 'X11Forwarding yes' 'AcceptEnv LANG LC_*' 'Subsystem sftp /usr/lib/openssh/sftp-server' 'PubkeyAcceptedAlgorithms -sk-*' 'HostKey /etc/ssh/ssh_host_ed25519_key' 'HostKey /etc/ssh/shared_key' >/etc/p9auth/own
+printf '%s\n' 'UsePAM yes' 'KbdInteractiveAuthentication yes' 'PrintMotd no' 'X11Forwarding yes' "$(grep ^AcceptEnv /etc/ssh/sshd_config)" 'Subsystem sftp /usr/lib/openssh/sftp-server' 'PubkeyAcceptedAlgorithms -sk-*' 'HostKey /etc/ssh/ssh_host_ed25519_key' 'HostKey /etc/ssh/shared_key' >/etc/p9auth/own
 sed -i 's/^FrontEnd _sshfront sshd/FrontEnd _sshfront p9auth-sshd/' /etc/p9auth/factotum.conf`)
 	before := state(t, m)
 	unchanged := func(said string) {
