@@ -10,7 +10,8 @@ import (
 	"p9auth/test/testbed"
 )
 
-// domainController makes a domain of Samba's on the machine, TEST.EXAMPLE, and has sssd
+// domainController makes a domain of Samba's on the machine, TEST.EXAMPLE, and has sssd,
+// which on a busy machine must not take it for offline,
 // take its users and groups from there. dana is a user, in the group crew, and has the key
 // of the machine's alice; erin's account has expired, fred's is disabled, and gina is not in
 // the group; nobody is in the group ghosts.
@@ -45,6 +46,8 @@ fallback_homedir = /home/%u
 default_shell = /bin/bash
 ldap_user_ssh_public_key = altSecurityIdentities
 ad_gpo_access_control = disabled
+krb5_auth_timeout = 60
+ldap_opt_timeout = 60
 dyndns_update = false
 END
 chmod 600 /etc/sssd/sssd.conf
