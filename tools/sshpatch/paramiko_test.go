@@ -267,6 +267,50 @@ except paramiko.BadAuthenticationType as e: print(e.allowed_types)
 	}
 }
 
+// gssapi is what takes part in gssapi-with-mic (RFC 4462) and accepts nothing.
+type gssapi struct{}
+
+func (gssapi) AcceptSecContext([]byte) ([]byte, string, bool, error) { return nil, "", true, nil }
+func (gssapi) VerifyMIC(_, _ []byte) error                           { return errors.New("wrong") }
+func (gssapi) DeleteSecContext() error                               { return nil }
+
+func TestAClientMayGiveGSSAPIUp(t *testing.T) {
+	for what, then := range map[string]string{
+		"without a token":  "",
+		"after a token":    "say(b'\\x3d', 'token')",
+		"by an error":      "say(b'\\x41', 'error')",
+		"after the answer": "say(b'\\x3d', 'token'); say(b'\\x41', 'error')",
+	} {
+		server := &ssh.ServerConfig{
+			PasswordCallback:    func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil },
+			PublicKeyCallback:   func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, errors.New("no") },
+			GSSAPIWithMICConfig: &ssh.GSSAPIWithMICConfig{AllowLogin: func(ssh.ConnMetadata, string) (*ssh.Permissions, error) { return nil, nil }, Server: gssapi{}},
+		}
+		out, err := withParamiko(t, server, `
+try: t.auth_none("alice")
+except paramiko.BadAuthenticationType as e: print(e.allowed_types)
+def say(number, *strings):
+    m = Message()
+    m.add_byte(number)
+    for s in strings: m.add_string(s)
+    if number == b"\x32":
+        m.add_int(1)
+        m.add_string(b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02")
+    t._send_message(m)
+answered = threading.Event()
+t._handler_table[60] = lambda *a: answered.set()
+say(b"\x32", "alice", "ssh-connection", "gssapi-with-mic")
+print(answered.wait(20))
+del t._handler_table[60]
+`+then+`
+print(t.auth_password("alice", "right"))
+`)
+		if want := "['publickey', 'gssapi-with-mic', 'password']\nTrue\n[]\n"; err != nil || out != want {
+			t.Errorf("%s: %v: %s, want %s", what, err, out, want)
+		}
+	}
+}
+
 func TestAClientIsToldThatThereIsNoMethod(t *testing.T) {
 	server := &ssh.ServerConfig{
 		PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil },
