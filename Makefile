@@ -199,7 +199,12 @@ test-containers: deps
 		P9AUTH_CONTAINER=$(CURDIR)/build/containers/$$s $(GO) test -count=1 -timeout 30m $(TESTFLAGS) -tags containers -v ./test/container || exit 1; \
 	done
 
-# The same, with a domain controller of Samba's and sssd.
+# Logins by a Kerberos ticket, beside Debian's sshd: each way, of which make test has some.
+test-gssapi: deps
+	$(MAKE) all
+	$(GO) test -count=1 $(TESTFLAGS) -run Ticket ./test/modules -all
+
+# As test-containers, with a domain controller of Samba's and sssd.
 test-domain: deps
 	scripts/deps containers
 	$(MAKE) deb
@@ -337,4 +342,4 @@ deb: all
 clean:
 	rm -rf bin build
 
-.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults test-faults-device soak test-switch test-arm64 test-site test-openssh test-clients check demo bench vm-test vm-test-arm64 vm-test-current vm-boot vm-selinux test-containers test-domain kernel-grantid install deb lintian clean
+.PHONY: all crypto deps test test-config race cover fuzz many-sessions test-limits test-faults test-faults-device soak test-switch test-arm64 test-site test-openssh test-clients check demo bench vm-test vm-test-arm64 vm-test-current vm-boot vm-selinux test-containers test-domain test-gssapi kernel-grantid install deb lintian clean

@@ -35,6 +35,8 @@ const (
 	VerbNonce  = "nonce"
 	VerbProve  = "prove"
 	VerbAuth   = "auth"
+	VerbToken  = "token"
+	VerbMIC    = "mic"
 	VerbTicket = "ticket"
 	VerbAttach = "attach"
 

@@ -119,7 +119,7 @@ func (c *Client) Prove(hostKey []byte) ([]byte, error) {
 // A Proof is what is offered to Auth.
 type Proof struct {
 	User     string
-	Method   string // none, password, publickey or keyboard-interactive
+	Method   string // none, password, publickey, keyboard-interactive or gssapi-with-mic
 	Password string
 	Alg      string // of the signature
 	Key      []byte // public key or certificate
@@ -133,7 +133,8 @@ type Proof struct {
 // Auth offers a proof. The error is nil when nothing more is needed, *Partial
 // when another proof is, *Error when this one was not good. Nil for a key without
 // a signature says that the key is acceptable. After nil for
-// keyboard-interactive, Converse has the same results. With the last proof comes what
+// keyboard-interactive, Converse has the same results, and after nil for gssapi-with-mic MIC
+// has, which Token comes before. With the last proof comes what
 // PAM has to say of the account.
 func (c *Client) Auth(p Proof) (says []string, err error) {
 	m := NewMsg(VerbAuth, "user", p.User, "method", p.Method)
@@ -152,6 +153,34 @@ func (c *Client) Auth(p Proof) (says []string, err error) {
 	}
 	answer, err := c.rpc(m)
 	return answer.All("message"), err
+}
+
+// tokenPiece is how much of a token goes into a request, in bytes.
+const tokenPiece = MaxRequest / 2
+
+// Token passes on a token of GSSAPI that the client has sent (RFC 4462, section 3.4). It
+// returns the one that the client is to get, if any, and whether the security context is
+// established; then MIC follows, and otherwise another Token.
+func (c *Client) Token(token []byte) (answer []byte, done bool, err error) {
+	for len(token) > tokenPiece {
+		if _, err := c.rpc(NewMsg(VerbToken, "data", B64(token[:tokenPiece]), "more", "yes")); err != nil {
+			return nil, false, err
+		}
+		token = token[tokenPiece:]
+	}
+	m, err := c.rpc(NewMsg(VerbToken, "data", B64(token)))
+	if err != nil {
+		return nil, false, err
+	}
+	answer, err = UnB64(m.Get("data"))
+	return answer, m.Get("complete") == "yes", err
+}
+
+// MIC passes on the MIC by which the client binds the security context to this connection
+// (RFC 4462, section 3.5). Its results are Auth's.
+func (c *Client) MIC(mic []byte) (says []string, err error) {
+	m, err := c.rpc(NewMsg(VerbMIC, "data", B64(mic)))
+	return m.All("message"), err
 }
 
 // An SSHUser is what an SSH server needs to know of the user that the client has

@@ -6,7 +6,7 @@ import "fmt"
 // front end and a factotum from before and after it would not understand each
 // other. A front end says it in its start request, factotum in the reply.
 // Programs from before there was one count as version 0.
-const Version = 5
+const Version = 6
 
 // programs are the front ends of each protocol, and how a person gets one of
 // another version.

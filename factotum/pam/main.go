@@ -13,7 +13,8 @@
 //
 // Its parts are in internal/: conversation answers what factotum asks (the words
 // are in factotum/internal/pamwire), session opens and closes PAM's session, keys
-// decides about SSH keys, records writes utmp and the like, nss looks users up, and
+// decides about SSH keys, gss accepts security contexts of GSSAPI (in a process of its
+// own, which has no rights) and decides about Kerberos principals, records writes utmp and the like, nss looks users up, and
 // asuser reads a user's files.
 package main
 
@@ -28,6 +29,7 @@ import (
 
 	"p9auth/capproto"
 	"p9auth/factotum/pam/internal/conversation"
+	"p9auth/factotum/pam/internal/gss"
 	"p9auth/factotum/pam/internal/log"
 	"p9auth/internal/privs"
 	_ "p9auth/internal/undumpable" // it holds passwords
@@ -43,6 +45,10 @@ func main() {
 		fmt.Print(version.Text("factotum-pam", "github.com/msteinert/pam/v2"))
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == "gss" {
+		accept()
+		return
+	}
 	catchSignals()
 	restoreNoFile()
 	giveUpProtection()
@@ -55,6 +61,17 @@ func main() {
 		os.Exit(2)
 	}
 	if err := conversation.New(conn).Run(); err != nil && !errors.Is(err, io.EOF) {
+		fail(err)
+	}
+}
+
+// accept is the acceptor of GSSAPI: it has no rights since before main, see package gss.
+func accept() {
+	conn, err := capproto.BlockingConn(os.NewFile(3, "factotum"), capproto.MaxReply)
+	if err == nil {
+		err = gss.Run(conn)
+	}
+	if !errors.Is(err, io.EOF) {
 		fail(err)
 	}
 }

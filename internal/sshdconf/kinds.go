@@ -303,9 +303,10 @@ func (s *Settings) setUnused(name, v, standard string) {
 	s.Unused[name] = v
 }
 
-// silent is a kind that Dump leaves out, as Debian 13's sshd does not know it.
+// silent is a keyword that is obeyed, with any of its values, and that Dump leaves out, as
+// Debian 13's sshd does not know it.
 func silent(k kind) kind {
-	k.show = nil
+	k.status, k.why, k.show = Accepted, "it qualifies GSSAPIAuthentication", nil
 	return k
 }
 

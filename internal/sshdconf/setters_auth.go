@@ -52,7 +52,7 @@ func methodList(v string) (chain []string, missing string, err error) {
 	for m := range strings.SplitSeq(v, ",") {
 		name, device, submethod := strings.Cut(m, ":")
 		switch name {
-		case "publickey", "password", "keyboard-interactive":
+		case "publickey", "password", "keyboard-interactive", "gssapi-with-mic":
 			// There is one device, PAM, of one method.
 			if submethod && (name != "keyboard-interactive" || device != "pam") {
 				missing = m
@@ -61,7 +61,7 @@ func methodList(v string) (chain []string, missing string, err error) {
 			// Another line may take its place. Nothing ever completes it.
 		case "any":
 			return nil, "", errors.New("any must appear alone")
-		case "hostbased", "gssapi-with-mic", "gssapi-keyex":
+		case "hostbased", "gssapi-keyex":
 			missing = m
 		default:
 			return nil, "", fmt.Errorf("unknown method %q", clip(m))

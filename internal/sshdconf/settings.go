@@ -63,6 +63,10 @@ type Settings struct {
 	PubkeyAuthentication         bool
 	PasswordAuthentication       bool
 	KbdInteractiveAuthentication bool
+	GSSAPIAuthentication         bool
+	GSSAPICleanupCredentials     bool
+	GSSAPIDelegateCredentials    bool
+	GSSAPIStrictAcceptorCheck    bool
 	// AuthenticationMethods are alternatives of methods to complete in order;
 	// nil means that any one method does.
 	AuthenticationMethods     [][]string
@@ -144,6 +148,9 @@ func defaults() *Settings {
 		PubkeyAuthentication:         true,
 		PasswordAuthentication:       true,
 		KbdInteractiveAuthentication: true,
+		GSSAPICleanupCredentials:     true,
+		GSSAPIDelegateCredentials:    true,
+		GSSAPIStrictAcceptorCheck:    true,
 		PermitRootLogin:              RootNoPassword,
 		MaxAuthTries:                 6,
 		StrictModes:                  true,

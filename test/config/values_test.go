@@ -19,10 +19,10 @@ var fields = []field{
 		"PasswordAuthentication PermitEmptyPasswords StrictModes TCPKeepAlive KeepAlive UseDNS PrintMotd PrintLastLog " +
 		"PermitTTY PermitUserRC X11Forwarding X11UseLocalhost AllowAgentForwarding DisableForwarding " +
 		"StreamLocalBindUnlink ExposeAuthInfo RefuseConnection IgnoreUserKnownHosts HostbasedUsesNameFromPacketOnly " +
-		"KerberosOrLocalPasswd KerberosTicketCleanup GSSAPICleanupCredentials GSSAPICleanupCreds GSSAPIStrictAcceptorCheck " +
+		"KerberosOrLocalPasswd KerberosTicketCleanup GSSAPIAuthentication GSSAPICleanupCredentials GSSAPICleanupCreds GSSAPIStrictAcceptorCheck " +
 		"GSSAPIStoreCredentialsOnRekey",
 		words(`yes | no | YES | "no" | yes # why`), words(`maybe | yes no | "" | #yes`)},
-	{"UsePAM DebianBanner Compression HostbasedAuthentication GSSAPIAuthentication GSSAPIKeyExchange KerberosAuthentication",
+	{"UsePAM DebianBanner Compression HostbasedAuthentication GSSAPIKeyExchange KerberosAuthentication",
 		nil, words(`yes | no | maybe | delayed | NO`)},
 	{"PermitTunnel", nil, words(`no | yes | point-to-point | ethernet | x`)},
 	{"IgnoreRhosts", words(`yes | no | shosts-only`), words(`maybe`)},
@@ -84,8 +84,8 @@ var fields = []field{
 	{"ChannelTimeout", words(`none | session=5m | *=1h global=2h | x11-connection=30 session=0`), words(`session | session=x | none session=5m | session=5m none | =5m | session:*=5m`)},
 	{"LogVerbose", words(`none | kex.c:*:1000,*:kex_exchange_identification():*,packet.c:* | a b`), words(`"" | none a`)},
 
-	{"AuthenticationMethods", words(`any | publickey | publickey,password | publickey,password publickey,keyboard-interactive | publickey,publickey | "password"`),
-		words(`none | any publickey | publickey any | nosuch | publickey,nosuch | hostbased | gssapi-with-mic | gssapi-keyex | keyboard-interactive:pam | keyboard-interactive:bsdauth | keyboard-interactive:x | publickey, | ,publickey | "" | publickey,none | none publickey | PublicKey | publickey,hostbased publickey | any any | password:pam`)},
+	{"AuthenticationMethods", words(`any | publickey | publickey,password | publickey,password publickey,keyboard-interactive | publickey,publickey | "password" | gssapi-with-mic | publickey,gssapi-with-mic`),
+		words(`none | any publickey | publickey any | nosuch | publickey,nosuch | hostbased | gssapi-keyex | keyboard-interactive:pam | keyboard-interactive:bsdauth | keyboard-interactive:x | publickey, | ,publickey | "" | publickey,none | none publickey | PublicKey | publickey,hostbased publickey | any any | password:pam`)},
 	{"AllowUsers DenyUsers", words(`alice | alice bob@192.0.2.0/24 | *@*.example.org,!bad.example.org | "a b" | a\b | alice@10.0.0.0/8,2001:db8::/32 | alice@`),
 		words(`"" | alice@10.0.0.1/8 | !root | *,!root | alice@10.0.0.0/99 | a@b@c | @host | alice@!10.0.0.1,10.0.0.0/8 | !alice@10.0.0.0/8`)},
 	{"AllowGroups DenyGroups", words(`wheel | a b c | "domain users" | *admin*`), words(`"" | !root | *,!root`)},

@@ -20,7 +20,7 @@ import (
 	"p9auth/internal/proc"
 )
 
-// A wire is the connection to a front end. capproto.Conn is one.
+// A wire is the connection to a front end: a capproto.Conn.
 type wire interface {
 	Recv() (capproto.Packet, error)
 	Send(capproto.Msg, ...*os.File) error
@@ -42,6 +42,7 @@ type core struct {
 	delays    sshauth.Delays
 	sleep     func(time.Duration)
 	hire      func(config.Config, status.Log, *tty, string) (Worker, error) // starts a worker, for a front end in that security context
+	acceptor  func(config.Config, status.Log, string, bool) (Worker, error) // of GSSAPI likewise; strict: for host@HOSTNAME alone
 	leader    func(pid int, uid uint32) (*proc.Handle, error)               // of a session
 }
 
@@ -58,18 +59,19 @@ const (
 
 	// Of an SSH connection.
 	offering   // factotum waits for proofs
+	accepting  // the client establishes a security context of GSSAPI
 	admitted   // factotum is convinced of the user
 	handedOver // another process has, or had, the login
 	become     // the sender has redeemed a capability, and is the user
 	answered   // passwd or unix_chkpwd has what it asked for
 
-	anySSH   = offering | talking | admitted | handedOver
+	anySSH   = offering | accepting | talking | admitted | handedOver
 	anyState = idle | asking | proven | opening | open | become | answered | anySSH
 )
 
 var stateNames = map[state]string{
 	idle: "idle", talking: "talking", proven: "proven", opening: "opening", open: "open", asking: "asking",
-	offering: "ssh", admitted: "admitted", handedOver: "spent", become: "become", answered: "answered",
+	offering: "ssh", accepting: "accepting", admitted: "admitted", handedOver: "spent", become: "become", answered: "answered",
 }
 
 func (s state) String() string { return stateNames[s] }
@@ -95,8 +97,7 @@ type proto interface {
 	end()
 }
 
-// A conversation is a connection from a front end. All of it runs in one
-// goroutine, which answers one request after the other.
+// A conversation is a connection from a front end. One goroutine answers its requests in turn.
 type conversation struct {
 	*core
 	gen  *generation
@@ -288,8 +289,7 @@ func (c *conversation) unexpected(e pamwire.Event) error {
 	return c.workerFailed(fmt.Errorf("it says %T in state %s", e, c.state))
 }
 
-// workerFailed logs why the worker is of no more use and returns what the
-// front end is told.
+// workerFailed logs why the worker is of no more use. It returns what the front end is told.
 func (c *conversation) workerFailed(err error) error {
 	c.log.Event(status.WorkerFailed, "user", c.userInLog, "error", err.Error())
 	return &fatal{&capproto.Error{Code: capproto.CodeInternal, Text: "authentication failed: the PAM worker crashed; try again"}}

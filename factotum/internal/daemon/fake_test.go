@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -241,6 +242,8 @@ type bench struct {
 	// What a worker says.
 	reply func(w *fakeWorker, r pamwire.Request) []pamwire.Event
 	more  func(w *fakeWorker) pamwire.Event
+	// What an acceptor says; nil: there is none.
+	accepts func(w *fakeWorker, r pamwire.Request) []pamwire.Event
 }
 
 func newBench(gen *generation) *bench {
@@ -252,6 +255,16 @@ func newBench(gen *generation) *bench {
 	b.sleep = func(time.Duration) {}
 	b.hire = func(_ config.Config, _ status.Log, t *tty, _ string) (Worker, error) {
 		w := &fakeWorker{of: b, tty: t, reply: b.reply, more: b.more, events: make(chan pamwire.Event, maxQueue)}
+		b.mu.Lock()
+		b.workers = append(b.workers, w)
+		b.mu.Unlock()
+		return w, nil
+	}
+	b.acceptor = func(config.Config, status.Log, string, bool) (Worker, error) {
+		if b.accepts == nil {
+			return nil, errors.New("there is no acceptor")
+		}
+		w := &fakeWorker{of: b, reply: b.accepts, events: make(chan pamwire.Event, maxQueue)}
 		b.mu.Lock()
 		b.workers = append(b.workers, w)
 		b.mu.Unlock()
@@ -282,6 +295,10 @@ func obliging(_ *fakeWorker, r pamwire.Request) []pamwire.Event {
 		return []pamwire.Event{pamwire.AccountValid{User: "alice", UID: uidAlice}}
 	case pamwire.OpenSession:
 		return []pamwire.Event{opened("alice")}
+	case pamwire.KerberosUser:
+		return []pamwire.Event{pamwire.PrincipalJudged{Allowed: r.Principal == r.User+"@EXAMPLE.ORG"}}
+	case pamwire.Delegate:
+		return []pamwire.Event{pamwire.Delegated{}}
 	case pamwire.BeginTerminal:
 		return []pamwire.Event{pamwire.Recorded{Last: "Last login: yesterday"}}
 	case pamwire.EndTerminal, pamwire.Signal:
@@ -454,13 +471,15 @@ func newGen(sshdConfig string) *generation {
 // host is a generation, the keys of a host and a user, and a TCP connection.
 var host = sync.OnceValue(func() (h struct {
 	gen    *generation
+	gss    *generation   // which permits gssapi-with-mic, too
 	key    ssh.PublicKey // of the host
 	user   ed25519.PrivateKey
 	blob   []byte // the user's public key
 	socket *os.File
 	ends   []any // of the connection: what is forgotten is closed
 }) {
-	h.gen = newGen("Match User carol\nAuthenticationMethods publickey,password\n")
+	const match = "Match User carol\nAuthenticationMethods publickey,password\n"
+	h.gen, h.gss = newGen(match), newGen("GSSAPIAuthentication yes\n"+match)
 	h.key = h.gen.ssh.keys[0].PublicKey()
 	h.user = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, 32))
 	signer, err := ssh.NewSignerFromKey(h.user)

@@ -31,13 +31,14 @@ func (t *tape) next(n int) int {
 // A trial is one run of the fuzz target: conversations of the two front ends, what
 // they were told, and what a proof there was by which to judge it.
 type trial struct {
-	t      *testing.T
-	b      *bench
-	answer *tape // what workers say
-	tokens []*givenToken
-	fronts []*trialFront
-	caps   map[string]bool
-	exists map[string]bool // the names that a worker has said to be accounts
+	t          *testing.T
+	b          *bench
+	answer     *tape // what workers say
+	tokens     []*givenToken
+	fronts     []*trialFront
+	caps       map[string]bool
+	exists     map[string]bool // the names that a worker has said to be accounts
+	principals map[string]bool // that a worker was asked about
 }
 
 // A givenToken is a handover token, and the truth of the login that it stands for.
@@ -90,6 +91,8 @@ func (tr *trial) workerSays(w *fakeWorker, r pamwire.Request) []pamwire.Event {
 		e = []pamwire.Event{a}
 	case pamwire.OpenSession:
 		e = []pamwire.Event{opened(accountName(w.user))}
+	case pamwire.KerberosUser:
+		tr.principals[r.Principal] = true // who has made a MIC
 	}
 	if _, ok := r.(pamwire.Answer); ok && n%3 == 1 {
 		e = []pamwire.Event{pamwire.Refused{Code: capproto.CodeDenied, Text: "Login incorrect"}}
@@ -159,10 +162,11 @@ func FuzzConversation(f *testing.F) {
 	})
 }
 
-// seeds are two whole logins: in pairs, or threes, of a request and what it says.
+// seeds are whole logins: in pairs, or threes, of a request and what it says.
 var seeds = [][]byte{
 	{0, 0, 0, 0, 2, 0, 4, 0, 2, 0, 5, 0, 2, 0, 6, 0, 6, 0},
 	{1, 0, 0, 8, 0, 0, 9, 0, 10, 0, 0, 16, 0, 23, 1, 17, 0, 0, 5, 0, 2, 0, 6, 0},
+	{1, 0, 0, 8, 0, 0, 9, 0, 15, 0, 2, 19, 0, 4, 19, 0, 7, 16, 0, 23, 1, 17, 0, 0, 5, 0, 2, 0, 6, 0}, // by GSSAPI
 }
 
 // tries are logins that go wrong: a token that is used twice, a capability before
@@ -182,6 +186,11 @@ var tries = [][]byte{
 	// Later key exchanges, with a new nonce and with an old one.
 	{1, 0, 0, 8, 0, 0, 9, 0, 10, 0, 0, 1, 0, 8, 0, 0, 16, 0, 1, 0, 8, 0, 0, 1, 0, 8, 0, 1},
 	{1, 0, 0, 23, 1, 0, 0, 8, 0, 1},
+	// A MIC over another session, one without a token, tokens in pieces, a key in its place.
+	{1, 0, 0, 8, 0, 0, 9, 0, 15, 0, 2, 19, 0, 4, 19, 0, 8, 16, 0},
+	{1, 0, 0, 8, 0, 0, 15, 0, 2, 19, 0, 7},
+	{1, 0, 0, 8, 0, 0, 15, 0, 2, 19, 0, 6, 19, 0, 6, 19, 0, 5, 10, 0, 0, 16, 0},
+	{1, 0, 0, 8, 0, 0, 9, 4, 15, 4, 2, 19, 4, 4, 19, 4, 7, 16, 0},
 }
 
 func TestTheSeedsOfTheFuzzTargetLeadToACapability(t *testing.T) {
@@ -194,8 +203,9 @@ func TestTheSeedsOfTheFuzzTargetLeadToACapability(t *testing.T) {
 
 // run makes a trial of a script, and of what workers say.
 func run(t *testing.T, script, answers []byte) *trial {
-	tr := &trial{t: t, b: newBench(host().gen), answer: &tape{answers}, caps: map[string]bool{}, exists: map[string]bool{}}
+	tr := &trial{t: t, b: newBench(host().gss), answer: &tape{answers}, caps: map[string]bool{}, exists: map[string]bool{}, principals: map[string]bool{}}
 	tr.b.reply = tr.workerSays
+	tr.b.accepts = tr.acceptorSays
 	tr.b.more = func(w *fakeWorker) pamwire.Event {
 		if tr.answer.next(3) == 0 {
 			return nil
@@ -304,7 +314,7 @@ func (tr *trial) request(f *trialFront, op int, s *tape) (m capproto.Msg, valid 
 		m = keyMsg(user, exchangeHash(5))
 		m.Attrs = m.Attrs[:len(m.Attrs)-1] // is it acceptable?
 	case 15:
-		m = msg(capproto.VerbAuth, "user", user, "method", []string{"none", "hostbased"}[s.next(2)])
+		m = msg(capproto.VerbAuth, "user", user, "method", []string{"none", "hostbased", "gssapi-with-mic"}[s.next(3)])
 	case 16:
 		m = msg(capproto.VerbTicket)
 	case 17:
@@ -316,9 +326,50 @@ func (tr *trial) request(f *trialFront, op int, s *tape) (m capproto.Msg, valid 
 	case 18:
 		m = msg(capproto.VerbAttr)
 	default:
-		m = msg([]string{"start", "nonsense", "opened", "ok"}[s.next(4)], "user", "root", "uid", "0")
+		switch n := s.next(9); n {
+		case 4, 5:
+			m = msg(capproto.VerbToken, "data", capproto.B64([]byte("token")))
+		case 6:
+			m = msg(capproto.VerbToken, "data", capproto.B64([]byte("tok")), "more", "yes")
+		case 7, 8: // a MIC over this session, or over another one
+			valid = n == 7 && f.c.sessionID() != nil
+			sid := f.c.sessionID()
+			if n == 8 {
+				sid = exchangeHash(77)
+			}
+			m = msg(capproto.VerbMIC, "data", capproto.B64(micOf(sid, f.authed)))
+		default:
+			m = msg([]string{"start", "nonsense", "opened", "ok"}[n], "user", "root", "uid", "0")
+		}
 	}
 	return m, valid
+}
+
+// micOf is the MIC of the tests: what it is over (RFC 4462, section 3.5) as it is.
+func micOf(sid []byte, user string) []byte {
+	return ssh.Marshal(struct {
+		SID           []byte
+		Type          byte
+		User, Service string
+		Method        string
+	}{sid, 50, user, "ssh-connection", "gssapi-with-mic"})
+}
+
+// acceptorSays makes up what an acceptor says. It never says that a MIC is good that is
+// not, as it is what factotum has to believe.
+func (tr *trial) acceptorSays(_ *fakeWorker, r pamwire.Request) []pamwire.Event {
+	n := tr.answer.next(12)
+	switch r := r.(type) {
+	case pamwire.GSSToken:
+		if n < 8 {
+			return []pamwire.Event{pamwire.GSSContinue{Token: []byte("answer"), Done: n != 7}}
+		}
+	case pamwire.GSSMIC:
+		if n < 8 && bytes.Equal(r.Message, r.MIC) {
+			return []pamwire.Event{pamwire.GSSProven{Principal: []string{"alice", "alice", "root", "carol", "nobody"}[n%5] + "@EXAMPLE.ORG", Cache: []byte("cache")}}
+		}
+	}
+	return [][]pamwire.Event{nil, {pamwire.Refused{Code: capproto.CodeDenied, Text: "no"}}, {pamwire.Proven{User: "alice"}}, {accountValid("alice")}}[n%4]
 }
 
 // sessionID is the session id of a conversation by ssh. The conversation waits for
@@ -375,6 +426,11 @@ func (tr *trial) judge(f *trialFront, m, r capproto.Msg, valid bool) {
 		if r.Verb != capproto.VerbOK && m.Get("method") == "publickey" && !valid {
 			tr.t.Fatalf("a wrong signature is answered by %v", r)
 		}
+	case capproto.VerbMIC:
+		if !valid || len(tr.principals) == 0 {
+			tr.t.Fatalf("a wrong MIC is answered by %v", r)
+		}
+		f.proofs++
 	case capproto.VerbTicket:
 		if f.tokens++; f.tokens > 1 || !f.done {
 			tr.t.Fatalf("handover token %d", f.tokens)
@@ -478,7 +534,7 @@ func (tr *trial) proven(f *trialFront) {
 		}
 		if l := f.c.proto.(*sshProto); f.truth.user == "carol" && !slices.Equal(l.methods.Done(), []string{"publickey", "password"}) {
 			tr.t.Fatalf("carol was let in by %v", l.methods.Done())
-		} else if l.isRoot() && l.conf.PermitRootLogin != sshdconf.RootYes && !slices.Contains(l.methods.Done(), "publickey") {
+		} else if l.isRoot() && l.conf.PermitRootLogin != sshdconf.RootYes && !slices.Contains(l.methods.Done(), "publickey") && !slices.Contains(l.methods.Done(), "gssapi-with-mic") {
 			tr.t.Fatal("root was let in by a password")
 		}
 	}

@@ -41,7 +41,7 @@ func TestTheManualHasEachVerb(t *testing.T) {
 		want[v.onlySSH][verb] = phrases
 	}
 	const replies = "ok done more error " + // and what they have, and the methods of auth
-		"method=none method=password method=publickey method=keyboard-interactive " +
+		"method=none method=password method=publickey method=keyboard-interactive method=gssapi-with-mic complete " +
 		"user uid home cap env umask nofile nproc nohome hush root ptys remote settings options method message expired runs"
 	manual.WantItems(t, "p9auth-rpc(7), Requests", manual.Items(page, "Cm"), want[false], strings.Fields(replies)...)
 	// The verb start is in both, once for each protocol.

@@ -61,6 +61,13 @@ func newServer(gen *generation, log *slog.Logger) *Server {
 	s.hire = func(c config.Config, log status.Log, t *tty, front string) (Worker, error) {
 		return startWorker(c, log, t, front, &s.workers)
 	}
+	s.acceptor = func(c config.Config, log status.Log, front string, strict bool) (Worker, error) {
+		name := "any"
+		if strict {
+			name = "strict"
+		}
+		return startWorker(c, log, nil, front, &s.workers, "gss", name)
+	}
 	s.leader = openLeader
 	s.gen.Store(gen)
 	return s

@@ -57,6 +57,8 @@ type sshProto struct {
 	begun        bool              // PAM's transaction has begun
 	accountAsked bool              // and its account stage: the user is proven
 	accepted     sshauth.Detail    // the last proof, which waits for it
+	gss          *gssContext       // that the client establishes, or nil
+	delegated    []byte            // credentials that the client has delegated, for the session
 	expired      bool              // a password has expired, and is changed in the session
 	messages     []string          // what PAM has to say, until there is a session to say it in
 
@@ -127,7 +129,7 @@ func (l *sshProto) use(conf *sshdconf.Settings) {
 	var enabled []string
 	for method, on := range map[string]bool{
 		sshauth.PublicKey: conf.PubkeyAuthentication, sshauth.Password: conf.PasswordAuthentication,
-		sshauth.Interactive: conf.KbdInteractiveAuthentication,
+		sshauth.Interactive: conf.KbdInteractiveAuthentication, sshauth.GSSAPI: conf.GSSAPIAuthentication,
 	} {
 		if on {
 			enabled = append(enabled, method)
@@ -221,6 +223,8 @@ func (l *sshProto) attach(p capproto.Packet) (capproto.Msg, error) {
 
 // end drops the handover that nobody took.
 func (l *sshProto) end() {
+	l.dropContext()
+	clear(l.delegated)
 	l.speaks.end()
 	if l.token != nil {
 		l.handovers.drop(*l.token)

@@ -120,8 +120,8 @@ func (l *sshProto) succeeded(method string, d sshauth.Detail) (capproto.Msg, err
 		l.sshlog(slog.LevelInfo, "ROOT LOGIN REFUSED FROM %s", sockets.HostPort(l.remote))
 		return l.failed(d)
 	}
-	if method != sshauth.PublicKey {
-		l.proofs = append(l.proofs, method)
+	if method != sshauth.PublicKey && method != sshauth.GSSAPI { // which have added theirs
+		l.proofs = append(l.proofs, d.Method)
 	}
 	if !l.methods.Complete(method) {
 		l.sshlog(slog.LevelInfo, "Partial %s for %s %s ssh2%s", d.Method, l.visName(), l.from(), d.Key)
@@ -135,14 +135,14 @@ func (l *sshProto) succeeded(method string, d sshauth.Detail) (capproto.Msg, err
 // failed counts and logs a proof that was not good.
 func (l *sshProto) failed(d sshauth.Detail) (capproto.Msg, error) {
 	l.failures++
-	if l.state == talking {
+	if l.state&(talking|accepting) != 0 {
 		l.state = offering
 	}
 	line := fmt.Sprintf("Failed %s for %s%s %s ssh2%s", d.Method, l.invalidUser(), l.visName(), l.from(), d.Key)
 	switch {
 	case l.valid && d.Method != sshauth.Password && l.failures < l.conf.MaxAuthTries/2:
 		l.sshlog(slog.LevelDebug, "%s", line)
-	case d.Method == sshauth.Password || d.Method == sshauth.PublicKey:
+	case d.Method == sshauth.Password || d.Method == sshauth.PublicKey || d.Method == sshauth.GSSAPI:
 		l.sshevent(status.Refused, slog.LevelInfo, "%s", line)
 	default: // keyboard-interactive has its own line, and none proves nothing
 		l.sshlog(slog.LevelInfo, "%s", line)
@@ -185,6 +185,9 @@ func (l *sshProto) checkAccount() (capproto.Msg, error) {
 		return capproto.Msg{}, err
 	}
 	l.accountAsked = true
+	if err := l.delegate(); err != nil {
+		return capproto.Msg{}, err
+	}
 	if err := l.tell(pamwire.CheckAccount{Later: l.state != talking}); err != nil {
 		return capproto.Msg{}, err
 	}

@@ -40,6 +40,11 @@ func (l *sshProto) auth(p capproto.Packet) (capproto.Msg, error) {
 			return capproto.Msg{}, err
 		}
 	}
+	if l.state == accepting {
+		if err := l.giveUpContext(); err != nil {
+			return capproto.Msg{}, err
+		}
+	}
 	l.offers++
 	switch {
 	case method == sshauth.None && l.offers == 1: // asks for the methods
@@ -48,6 +53,8 @@ func (l *sshProto) auth(p capproto.Packet) (capproto.Msg, error) {
 		return l.failed(sshauth.Detail{Method: sshauth.Known(method)})
 	case method == sshauth.Password:
 		return l.slowly(func() (capproto.Msg, error) { return l.password(p.Get("data")) })
+	case method == sshauth.GSSAPI:
+		return l.beginContext()
 	case method == sshauth.PublicKey:
 		return l.slowly(func() (capproto.Msg, error) { return l.publickey(p) })
 	}

@@ -34,6 +34,7 @@ type workerProc struct {
 	tty     *tty          // or nil; closed when the worker has ended
 	running *atomic.Int64 // how many processes there are, of all handles
 	front   string        // the security context of the front end, or ""
+	args    []string      // of the program: an acceptor has some, see package gss
 
 	events chan pamwire.Event
 	begun  pamwire.Begin // with what its PAM transaction began
@@ -59,8 +60,8 @@ var starting sync.Mutex
 
 // startWorker starts a worker process for a front end in that security context. It has the
 // terminal from then on.
-func startWorker(c config.Config, log status.Log, t *tty, front string, running *atomic.Int64) (*workerProc, error) {
-	w := &workerProc{log: log, conf: c, tty: t, front: front, running: running, events: make(chan pamwire.Event, maxQueue)}
+func startWorker(c config.Config, log status.Log, t *tty, front string, running *atomic.Int64, args ...string) (*workerProc, error) {
+	w := &workerProc{log: log, conf: c, tty: t, front: front, running: running, args: args, events: make(chan pamwire.Event, maxQueue)}
 	if err := w.spawn(); err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func (w *workerProc) spawn() error {
 	if err != nil {
 		return err
 	}
-	p := process{conn, exec.Command(w.conf.PAMWorker), make(chan error, 1)}
+	p := process{conn, exec.Command(w.conf.PAMWorker, w.args...), make(chan error, 1)}
 	p.cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, sys.SmallRuntime...)
 	p.cmd.Dir = "/"
 	p.cmd.Stderr = os.Stderr
@@ -316,6 +317,7 @@ func (w *workerProc) adopt() error {
 		PID:   w.session.leader.PID,
 		Lines: slices.Collect(maps.Keys(w.lines)),
 		Local: w.begun.Caller != nil,
+		Cache: w.opened.Cache,
 	}
 	files := []*os.File{w.session.leader.File()}
 	if w.tty != nil {

@@ -30,6 +30,12 @@ var events = map[string]func(*reader) Event{
 	"status":           func(r *reader) Event { return Status{Line: r.some("line", MaxText)} },
 	"checked":          decodeChecked,
 	"resolved":         decodeResolved,
+	"gsscontinue":      decodeGSSContinue,
+	"gssproven":        decodeGSSProven,
+	"judged": func(r *reader) Event {
+		return PrincipalJudged{Allowed: r.flag("allowed", "yes"), Why: r.optional("why", MaxText)}
+	},
+	"delegated": func(*reader) Event { return Delegated{} },
 }
 
 // Account is the account that Lookup asked for, as NSS has it. Its name may be
@@ -184,6 +190,7 @@ type Opened struct {
 	NoHome   string   // why the user cannot enter their home, or ""
 	Hush     bool     // the user wants no messages (.hushlogin)
 	Root     *Root    // if OpenSession asked for a root directory
+	Cache    string   // the file of delegated credentials, to be removed at the end, or ""
 	Process           // what only the user's process can take on
 
 	more int // groups that come in a pipe: see MoreGroups
@@ -233,6 +240,7 @@ func (o Opened) Encode() capproto.Msg {
 		m.Add("root", o.Root.Path)
 		m.Add("rootid", inode(o.Root.Dev, o.Root.Ino))
 	}
+	add(&m, "cache", o.Cache)
 	o.Process.add(&m)
 	return m
 }
@@ -242,6 +250,7 @@ func decodeOpened(r *reader) Event {
 		User: r.some("user", maxName), PAMUser: r.some("pamuser", maxName), UID: r.takeID("uid"), GID: r.takeID("gid"),
 		Home: r.text("home", maxPath), Shell: r.text("shell", maxPath), Groups: r.ids("groups"), Env: r.env("env"), Login: r.env("login"),
 		NoFile: r.limit("nofile"), NProc: r.limit("nproc"), Limits: r.limits(), NoHome: r.optional("nohome", MaxText), Hush: r.flag("hush", "yes"),
+		Cache: r.optional("cache", maxPath),
 	}
 	if len(o.Groups) > 0 && o.Groups[0] != o.GID {
 		r.fail("groups= does not begin with gid=")

@@ -16,6 +16,10 @@
 //	CheckPassword          Checked
 //	Resolve                Resolved
 //	Target                 AccountValid or Refused
+//	GSSToken               GSSContinue or Refused   (to an acceptor: package gss)
+//	GSSMIC                 GSSProven or Refused     (likewise)
+//	KerberosUser           PrincipalJudged
+//	Delegate               Delegated
 //	OpenSession + pidfd    Prompt..., then Opened or Refused
 //	BeginTerminal          Recorded
 //	    + terminal
@@ -48,7 +52,7 @@ import (
 
 // Version is the version of this wire. It grows with every change of a word or
 // an attribute. Programs from before there was a Hello count as version 0.
-const Version = 9
+const Version = 10
 
 // Bounds of what the worker may say of one thing.
 const (

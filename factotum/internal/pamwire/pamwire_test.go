@@ -40,12 +40,14 @@ var everyRequest = []struct {
 	{OpenSession{PID: 1, Root: "/srv/%u"}, 1},
 	{OpenSession{PID: 1, Groups: []string{"wizards", "27"}}, 1}, {OpenSession{PID: 1, Display: ":0", XAuthority: "/home/alice/.Xauthority"}, 1}, {Signal{15}, 1},
 	{Adopt{User: "alice", Service: "login", PID: 4194304}, 1},
-	{Adopt{"alice", "login", "/dev/tty1", "h", "/etc/x", []string{"A=b=c"}, 2, &Owner{0, 5, 0o4620}, []string{"pts/1", "pts/2"}, true}, 2},
+	{Adopt{"alice", "login", "/dev/tty1", "h", "/etc/x", []string{"A=b=c"}, 2, &Owner{0, 5, 0o4620}, []string{"pts/1", "pts/2"}, true, "/tmp/krb5cc_1000_x"}, 2},
 	{BeginTerminal{Line: "pts/1"}, 1},
 	{EndTerminal{Line: "pts/1"}, 0},
 	{ChangePassword{}, 0}, {ChangePassword{Expired: true, Quiet: true}, 0},
 	{PasswordStatus{"alice"}, 0},
 	{Resolve{}, 0}, {Resolve{[]string{"alice", "it's"}, []string{"wizards", "x y"}}, 0}, {Target{1000}, 0},
+	{GSSToken{[]byte("\x60\x00")}, 0}, {GSSMIC{[]byte("a"), []byte{0}}, 0}, {KerberosUser{"alice@EXAMPLE.ORG", "alice"}, 0},
+	{Delegate{[]byte{5, 4}, false}, 0}, {Delegate{make([]byte, MaxToken), true}, 0}, {GSSToken{make([]byte, MaxToken)}, 0},
 	{CheckPassword{"alice", "nullok", "it's\na secret"}, 0}, {CheckPassword{"alice", "nonull", ""}, 0}, {CheckPassword{"alice", "chkexpiry", ""}, 0},
 }
 
@@ -63,10 +65,12 @@ var everyEvent = []Event{
 	Proven{"alice"}, AccountValid{"alice", 1000, false}, AccountValid{"alice", 1000, true},
 	Opened{User: "root", PAMUser: "root", Groups: []uint32{0}},
 	Opened{"alice", "ALICE", 1000, 1001, "/home/alice", "/bin/sh", []uint32{1001, 27}, []string{"A=1", "B="}, []string{"HOME=/"}, ptr(uint32(0o027)),
-		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, Limits{8: {1, 2}, 15: {0, 1<<64 - 1}}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2},
+		&Limit{1024, 1<<64 - 1}, &Limit{0, 1}, Limits{8: {1, 2}, 15: {0, 1<<64 - 1}}, "no such file", true, &Root{"/srv/alice", 1<<64 - 1, 2}, "/tmp/krb5cc_1000_x",
 		Process{"staff_u:staff_r:staff_t:s0", "_ses.1", &Mounts{4, 1<<64 - 1}, 1<<63 | 1, 1, 3}, 0},
 	Refused{capproto.CodeDenied, "Login incorrect"}, Refused{capproto.CodeAccount, ""}, Failed{"the worker failed"},
 	Resolved{}, Resolved{[]string{"1000", Nobody}, []string{Nobody, "0"}},
+	GSSContinue{}, GSSContinue{make([]byte, MaxToken), true}, GSSProven{"alice@EXAMPLE.ORG", nil}, GSSProven{"alice@EXAMPLE.ORG", make([]byte, MaxToken)},
+	PrincipalJudged{true, ""}, PrincipalJudged{false, "no"}, Delegated{},
 	Changed{}, Status{"alice P 2026-11-28 0 99999 7 -1"}, Checked{}, Checked{255, "-1\n"},
 	Recorded{}, Recorded{"Last login: yesterday"}, Closing{}, Closed{},
 }
@@ -150,8 +154,8 @@ func TestADoubledAttributeIsRefused(t *testing.T) {
 func TestAMissingAttributeIsRefused(t *testing.T) {
 	optional := map[string]string{
 		"lookup": "addr", "key": "host", "begin": "tty rhost confdir env lastlog take caller", "authenticate": "null",
-		"adopt": "tty rhost confdir env owner lines local", "recorded": "last", "password": "expired quiet", "check": "password", "checked": "output", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
-		"denied": "note", "ok": "log caller shell", "resolve": "u g", "resolved": "u g", "session": "root group display xauthority", "opened": "env login umask nofile nproc limit nohome hush context keyring mounts ambient ttyaudit",
+		"adopt": "tty rhost confdir env owner lines local cache", "delegate": "keep", "gsscontinue": "data complete", "gssproven": "cache", "judged": "allowed why", "recorded": "last", "password": "expired quiet", "check": "password", "checked": "output", "account": "badshell group nogroups host later", "done": "expired", "nouser": "host", "allowed": "note",
+		"denied": "note", "ok": "log caller shell", "resolve": "u g", "resolved": "u g", "session": "root group display xauthority", "opened": "env login umask nofile nproc limit nohome hush cache context keyring mounts ambient ttyaudit",
 	}
 	everyMessage(func(m capproto.Msg, decode func(capproto.Msg) error) {
 		for i, a := range m.Attrs {

@@ -42,6 +42,11 @@ var requests = map[string]struct {
 	"check":   {0, 0, decodeCheckPassword},
 	"resolve": {0, 0, decodeResolve},
 	"target":  {0, 0, func(r *reader) Request { return Target{r.takeID("uid")} }},
+
+	"gsstoken": {0, 0, func(r *reader) Request { return GSSToken{r.blob("data", maxEncoded)} }},
+	"gssmic":   {0, 0, func(r *reader) Request { return GSSMIC{r.blob("message", maxData), r.blob("mic", maxEncoded)} }},
+	"kuserok":  {0, 0, func(r *reader) Request { return KerberosUser{r.some("principal", maxName), r.some("user", maxName)} }},
+	"delegate": {0, 0, func(r *reader) Request { return Delegate{r.blob("cache", maxEncoded), r.flag("keep", "yes")} }},
 }
 
 // Lookup asks NSS for the account of a name.
@@ -230,6 +235,7 @@ type Adopt struct {
 	Owner                        *Owner   // to whom the terminal is given back
 	Lines                        []string // of terminals that are recorded, see BeginTerminal
 	Local                        bool     // Begin had a Caller
+	Cache                        string   // as in Opened
 }
 
 // An Owner is to whom a terminal belongs, and with which mode.
@@ -246,6 +252,7 @@ func (a Adopt) Encode() capproto.Msg {
 	addAll(&m, "env", a.Env)
 	addAll(&m, "lines", a.Lines)
 	addFlag(&m, "local", "yes", a.Local)
+	add(&m, "cache", a.Cache)
 	if a.Owner != nil {
 		m.Add("owner", a.Owner.String())
 	}
@@ -256,7 +263,7 @@ func decodeAdopt(r *reader) Request {
 	a := Adopt{
 		User: r.some("user", maxName), Service: r.some("service", maxName), TTY: r.optional("tty", maxName),
 		RHost: r.optional("rhost", maxName), ConfDir: r.optional("confdir", maxPath), Env: r.env("env"), PID: r.positive("pid"),
-		Lines: r.list("lines", MaxTerminals, MaxTerminals*maxName), Local: r.flag("local", "yes"),
+		Lines: r.list("lines", MaxTerminals, MaxTerminals*maxName), Local: r.flag("local", "yes"), Cache: r.optional("cache", maxPath),
 	}
 	if slices.Contains(a.Lines, "") {
 		r.fail("lines= is empty")

@@ -5,11 +5,12 @@ import (
 	"strings"
 )
 
-// Methods of RFC 4252 and RFC 4256 that prove a user. "none" proves nothing.
+// Methods of RFC 4252, RFC 4256 and RFC 4462 that prove a user. "none" proves nothing.
 const (
 	PublicKey   = "publickey"
 	Password    = "password"
 	Interactive = "keyboard-interactive"
+	GSSAPI      = "gssapi-with-mic" // RFC 4462, section 3
 	None        = "none"
 )
 
@@ -17,7 +18,7 @@ const (
 // user: a log must not have whatever a stranger calls a method.
 func Known(method string) string {
 	switch method {
-	case Password, PublicKey, Interactive:
+	case Password, PublicKey, Interactive, GSSAPI:
 		return method
 	}
 	return None
@@ -56,7 +57,7 @@ func (m *Methods) MayTry(method string) bool {
 // Next is what may be tried now, in sshd's order. It is never nil.
 func (m *Methods) Next() []string {
 	next := []string{}
-	for _, method := range []string{PublicKey, Password, Interactive} {
+	for _, method := range []string{PublicKey, GSSAPI, Password, Interactive} {
 		if m.MayTry(method) {
 			next = append(next, method)
 		}

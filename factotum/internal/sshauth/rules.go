@@ -12,7 +12,7 @@ func RootMay(permit sshdconf.RootLogin, method string, options *authkeys.Options
 	case sshdconf.RootYes:
 		return true
 	case sshdconf.RootNoPassword:
-		return method == PublicKey
+		return method == PublicKey || method == GSSAPI
 	case sshdconf.RootForcedCommands:
 		return method == PublicKey && options != nil && options.HasCommand
 	}
@@ -29,11 +29,11 @@ func RequiredFlags(touchRequired, verifyRequired bool, o *authkeys.Options) Flag
 	}
 }
 
-// Detail is a proof by a key as sshd's log has it: after the method comes what
-// Detail returns, after the client's address the fingerprint.
+// Detail is a proof as sshd's log has it: the method comes before the client's address,
+// and what Key has after it.
 type Detail struct {
 	Method string // as "publickey", "keyboard-interactive/pam"
-	Key    string // as ": ED25519 SHA256:...", or ""
+	Key    string // as ": ED25519 SHA256:...", ": alice@EXAMPLE.ORG", or ""
 }
 
 // DetailOf is the Detail of a key.

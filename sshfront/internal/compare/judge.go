@@ -55,7 +55,7 @@ var harmless = set("channeltimeout clientalivecountmax clientaliveinterval compr
 	"ipqos loglevel logverbose modulifile persourcemaxstartups " +
 	"maxstartups persourcenetblocksize persourcepenalties persourcepenaltyexemptlist pidfile printlastlog printmotd banner " +
 	"rekeylimit sshdauthpath sshdsessionpath syslogfacility tcpkeepalive unusedconnectiontimeout " +
-	"versionaddendum x11displayoffset xauthlocation gssapicleanupcredentials gssapistrictacceptorcheck " +
+	"versionaddendum x11displayoffset xauthlocation gssapicleanupcredentials gssapidelegatecredentials gssapistrictacceptorcheck " +
 	"gssapistorecredentialsonrekey kerberosorlocalpasswd kerberosticketcleanup ignoreuserknownhosts ignorerhosts")
 
 // permits has the values of keywords in the order of what they permit, the least first.

@@ -49,6 +49,7 @@ func (c *connection) name(m ssh.ConnMetadata) {
 // forUser makes the library go by the user's settings.
 func (c *connection) forUser(m ssh.ConnMetadata, sc *ssh.ServerConfig) {
 	c.name(m)
+	c.meta = m
 	if c.user == nil {
 		c.offer(sc, nil)
 		return
@@ -63,6 +64,7 @@ func (c *connection) forUser(m ssh.ConnMetadata, sc *ssh.ServerConfig) {
 func (c *connection) offer(sc *ssh.ServerConfig, methods []string) {
 	next := c.callbacks(methods)
 	sc.PasswordCallback, sc.PublicKeyCallback, sc.KeyboardInteractiveCallback = next.PasswordCallback, next.PublicKeyCallback, next.KeyboardInteractiveCallback
+	sc.GSSAPIWithMICConfig = next.GSSAPIWithMICConfig
 }
 
 // authenticate relays each proof to factotum. What the library thinks of it
@@ -99,6 +101,7 @@ func (c *connection) authenticate(sc *ssh.ServerConfig) {
 			return nil, verdict
 		},
 	}
+	c.all.GSSAPIWithMICConfig = &ssh.GSSAPIWithMICConfig{AllowLogin: c.allowLogin, Server: (*relayedContext)(c)}
 	c.offer(sc, []string{"publickey", "password", "keyboard-interactive"}) // until forUser is called
 	sc.VerifySignatureCallback, sc.UserCallback = c.signature, c.forUser
 }
@@ -114,6 +117,8 @@ func (c *connection) callbacks(methods []string) ssh.ServerAuthCallbacks {
 			some.PublicKeyCallback = c.all.PublicKeyCallback
 		case "keyboard-interactive":
 			some.KeyboardInteractiveCallback = c.all.KeyboardInteractiveCallback
+		case "gssapi-with-mic":
+			some.GSSAPIWithMICConfig = c.all.GSSAPIWithMICConfig
 		}
 	}
 	return some
@@ -156,10 +161,15 @@ func (c *connection) auth(m ssh.ConnMetadata, p capproto.Proof) error {
 		return &capproto.Error{Code: capproto.CodeProtocol, Text: fmt.Sprintf("Change of username or service not allowed: (%s,ssh-connection) -> (%s,ssh-connection)", c.login, named)}
 	}
 	says, err := c.factotum.Auth(p)
+	c.show(m, says)
+	return err
+}
+
+// show shows what PAM has to say of the account.
+func (c *connection) show(m ssh.ConnMetadata, says []string) {
 	if len(says) > 0 {
 		banner(m, strings.Join(says, "\n"))
 	}
-	return err
 }
 
 // banner shows a text before the end of the authentication: RFC 4252 section 5.4.

@@ -55,16 +55,19 @@ type connection struct {
 	hostKeys [][]byte                // that the client may learn: those that are offered and their successors
 	all      ssh.ServerAuthCallbacks // of each method
 
-	named    bool     // factotum was told the user's name
-	login    string   // the name
-	methods  []string // that are to be offered first
-	greeting string   // to be shown first
+	meta     ssh.ConnMetadata // of the client's connection, from its first request on
+	named    bool             // factotum was told the user's name
+	login    string           // the name
+	methods  []string         // that are to be offered first
+	greeting string           // to be shown first
 
-	tried   bool // the client offered a proof
-	invalid bool // it named a user who cannot log in
-	refused bool // RefuseConnection holds for its user
-	over    bool // factotum has ended the conversation
-	told    bool // keyboard-interactive has shown why the account is refused
+	tried   bool   // the client offered a proof
+	invalid bool   // it named a user who cannot log in
+	refused bool   // RefuseConnection holds for its user
+	over    bool   // factotum has ended the conversation
+	begun   bool   // factotum knows of the client's security context of GSSAPI
+	mic     []byte // that the client has made in it
+	told    bool   // keyboard-interactive has shown why the account is refused
 }
 
 // serveConnection speaks SSH with the client. It returns the exit status.

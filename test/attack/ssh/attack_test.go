@@ -734,7 +734,7 @@ func (b *bed) claims(t *testing.T) {
 		"hostbased": {"Failed none for alice", func(k *talk) capproto.Msg {
 			return k.ask("auth", "user", "alice", "method", "hostbased", "key", capproto.B64(ed.blob()))
 		}},
-		"gssapi":              {"Failed none for alice", func(k *talk) capproto.Msg { return k.ask("auth", "user", "alice", "method", "gssapi-with-mic") }},
+		"gssapi":              {"Failed gssapi-with-mic for alice", func(k *talk) capproto.Msg { return k.ask("auth", "user", "alice", "method", "gssapi-with-mic") }},
 		"a method of no name": {"Failed none for alice", func(k *talk) capproto.Msg { return k.ask("auth", "user", "alice", "method", "") }},
 		"a name with escapes": {`Invalid user \\033[2Jalice`, func(k *talk) capproto.Msg { return k.password("\x1b[2Jalice", password) }},
 	} {

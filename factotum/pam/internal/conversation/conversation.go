@@ -32,7 +32,6 @@ type Transaction interface {
 	ChangeAuthTok(pam.Flags) error
 	SetItem(pam.Item, string) error
 	GetItem(pam.Item) (string, error)
-	PutEnv(string) error
 	End() error
 }
 
@@ -53,6 +52,8 @@ type Conversation struct {
 	closing  bool              // nobody hears what PAM says any more
 	login    records.Login     // as far as it is known
 	lastLog  bool              // the user is told of their last login
+
+	delegated session.Credentials // by a client of GSSAPI, for the session
 }
 
 // New makes a conversation with factotum at the other end of the socket.

@@ -7,6 +7,7 @@ import (
 	"p9auth/factotum/internal/pamwire"
 	"p9auth/factotum/pam/internal/keys"
 	"p9auth/factotum/pam/internal/log"
+	"p9auth/factotum/pam/internal/session"
 	"p9auth/factotum/pam/internal/shadow"
 )
 
@@ -87,6 +88,15 @@ func (c *Conversation) answer(r pamwire.Request, files []*os.File) (pamwire.Even
 	case pamwire.CheckAccount:
 		if c.tx != nil {
 			return c.checkAccount(r)
+		}
+	case pamwire.KerberosUser:
+		if c.account != nil {
+			return c.kerberosUser(r)
+		}
+	case pamwire.Delegate:
+		if c.tx != nil {
+			c.delegated = session.Credentials{Cache: r.Cache, Keep: r.Keep}
+			return pamwire.Delegated{}, nil
 		}
 	case pamwire.Resolve:
 		return resolve(r)

@@ -20,6 +20,7 @@ func (c *Conversation) openSession(r pamwire.OpenSession, files []*os.File) erro
 	}
 	c.opening = true
 	s := c.session(r.PID, files[0])
+	s.Credentials, c.delegated = c.delegated, session.Credentials{}
 	s.Root, s.Groups, s.Display = r.Root, r.Groups, session.Display{Name: r.Display, Authority: r.XAuthority}
 	opened, err := s.Open()
 	if err != nil {
@@ -61,7 +62,7 @@ func (c *Conversation) adopt(r pamwire.Adopt, files []*os.File) error {
 	c.pamUser = r.User
 	c.login.Local = r.Local
 	s := c.session(r.PID, files[0])
-	s.Adopt(r.Lines)
+	s.Adopt(r.Lines, r.Cache)
 	c.serve(s)
 	return nil
 }

@@ -33,6 +33,7 @@ type Transaction interface {
 	OpenSession(pam.Flags) error
 	CloseSession(pam.Flags) error
 	GetEnvList() (map[string]string, error)
+	PutEnv(string) error
 }
 
 // A Session is a PAM session. Open it, or Adopt one that is open; then Wait and
@@ -49,11 +50,13 @@ type Session struct {
 	Root        string            // ChrootDirectory of sshd_config(5), or ""
 	Groups      []string          // in place of the account's, the primary one first
 	Display     Display           // of the caller of su
+	Credentials Credentials       // that a client of GSSAPI has delegated
 
 	silent    pam.Flags
 	keyring   shared
 	known     records.Before           // the session's modules
 	terminals map[string]records.Login // that are recorded, by their lines
+	cache     string                   // the file of credentials that is removed at the end, or ""
 }
 
 // Open opens the session and records it. A pamwire.Refused error is PAM's no.
@@ -80,11 +83,14 @@ func (s *Session) Open() (o pamwire.Opened, err error) {
 	if !s.Login.Local && lookHome(s.Account, before.gids, defs).hush {
 		s.silent = pam.Silent
 	}
+	s.storeCredentials()
 	if err := s.Transaction.SetCred(pam.EstablishCred | s.silent); err != nil {
+		s.removeCredentials()
 		return o, s.refused(err)
 	}
 	if err := s.openSession(); err != nil {
 		s.Transaction.SetCred(pam.DeleteCred | s.silent)
+		s.removeCredentials()
 		return o, s.refused(err)
 	}
 	// From here on the session must be closed, whatever happens.
@@ -154,7 +160,7 @@ func Refusal(service, code, text string, err error) pamwire.Refused {
 // describes the rest.
 func (s *Session) opened(before effects, origin origin, defs logindefs.Defs) (o pamwire.Opened, err error) {
 	a := s.Account
-	o = pamwire.Opened{User: a.Name, PAMUser: s.PAMUser, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, Hush: s.silent != 0}
+	o = pamwire.Opened{User: a.Name, PAMUser: s.PAMUser, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, Hush: s.silent != 0, Cache: s.cache}
 	s.Transaction.SetCred(pam.ReinitializeCred | s.silent) // whose result does not count: sshd asks likewise
 	after := readEffects()
 	// A module may have made the home directory.
@@ -236,8 +242,9 @@ func (s *Session) env() ([]string, error) {
 }
 
 // Adopt takes over a session that a worker which has died had opened, with the
-// terminals that it had recorded.
-func (s *Session) Adopt(lines []string) {
+// terminals that it had recorded, and the file of credentials to be removed, or "".
+func (s *Session) Adopt(lines []string, cache string) {
+	s.cache = cache
 	for _, line := range lines {
 		s.note(line)
 	}
@@ -275,6 +282,7 @@ func (s *Session) Close() {
 		log.Warn("pam_close_session", "user", s.Account.Name, "error", err.Error())
 	}
 	s.Transaction.SetCred(pam.DeleteCred | s.silent) // modules that keep no credentials have none to delete
+	s.removeCredentials()
 	s.revokeKeyring()
 	now := time.Now()
 	for line := range s.terminals {

@@ -56,6 +56,7 @@ func (f *fakePAM) CloseSession(pam.Flags) error {
 	return f.close()
 }
 
+func (f *fakePAM) PutEnv(string) error                    { return nil }
 func (f *fakePAM) GetEnvList() (map[string]string, error) { return f.env, f.envErr }
 
 // self is the account that this process is.
