@@ -1,23 +1,26 @@
 package main
 
 /*
+#include <stdbool.h>
 #include <sys/resource.h>
 
 // Go raises the soft limit of open files when it starts. This runs before, so
 // that the worker can take that back: what PAM sees and sets must be the limits
 // that the worker was started with.
 static struct rlimit nofile_at_start;
+static bool saved;
 
 __attribute__((constructor)) static void
 save_nofile(void)
 {
-	getrlimit(RLIMIT_NOFILE, &nofile_at_start);
+	saved = getrlimit(RLIMIT_NOFILE, &nofile_at_start) == 0;
 }
 
 static void
 restore_nofile(void)
 {
-	setrlimit(RLIMIT_NOFILE, &nofile_at_start);
+	if (saved)
+		setrlimit(RLIMIT_NOFILE, &nofile_at_start);
 }
 */
 import "C"

@@ -34,7 +34,7 @@ var (
 var few = map[string][]string{
 	"console": {
 		"login: ioctl 2: EINTR", "login: read 20: killed", "login: write 8: EINTR", "become: setresuid 1: EAGAIN",
-		"factotum: clone 1: EAGAIN", "factotum: recvmsg 3: killed", "worker: openat 20: EMFILE", "worker: sendmsg 2: killed",
+		"factotum: clone 1: EAGAIN", "factotum: recvmsg 3: killed", "worker: openat 20: EMFILE", "worker: prlimit64 2: ENOMEM", "worker: sendmsg 2: killed",
 	},
 	"ssh": {
 		"listener: accept4 1: EMFILE", "listener: getsockname 1: ENOBUFS", "connection: getpeername 1: ENOTCONN", "listener: clone 1: EAGAIN", "listener: write 1: ENOSPC", "factotum: accept4 1: ENOMEM", "factotum: connect 1: EINTR", "listener: epoll_ctl 2: killed", "connection: seccomp 1: ENOMEM", "connection: read 20: killed",

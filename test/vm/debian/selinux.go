@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
@@ -84,16 +86,19 @@ func served(c *ssh.Client) string {
 		return err.Error()
 	}
 	defer s.Close()
-	s.Stdin = strings.NewReader("\x00\x00\x00\x05\x01\x00\x00\x00\x03")
-	out, err := s.StdoutPipe()
-	if err != nil {
+	in, err := s.StdinPipe()
+	out, err2 := s.StdoutPipe()
+	if err := errors.Join(err, err2); err != nil {
 		return err.Error()
 	}
 	if err := s.RequestSubsystem("sftp"); err != nil {
 		return err.Error()
 	}
+	if _, err := io.WriteString(in, "\x00\x00\x00\x05\x01\x00\x00\x00\x03"); err != nil {
+		return err.Error()
+	}
 	b := make([]byte, 9)
-	if _, err := out.Read(b); err != nil {
+	if _, err := io.ReadFull(out, b); err != nil {
 		return err.Error()
 	}
 	return fmt.Sprintf("% x", b[4:])
@@ -134,6 +139,7 @@ func enforced(signer ssh.Signer, mode string) {
 	vm.logout()
 	debian := contexts(signer)
 	must("root logs in once more", func() error { return vm.login("root", `# $`) })
+	vm.sh("systemctl daemon-reload") // as the switch does: a generator looks at the terminal
 	before := denied()
 	must("p9auth-switch moves the consoles and port 22 over", func() error {
 		return want(vm.sh("p9auth-switch all on && p9auth-switch local on; echo status $?"), `status 0$`)

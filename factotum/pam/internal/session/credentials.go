@@ -62,5 +62,9 @@ func (s *Session) removeCredentials() {
 
 // asAccount calls f with the account's rights over files.
 func (s *Session) asAccount(f func() error) error {
-	return asuser.Do(s.Account.UID, s.Account.GID, readGroups(), f)
+	groups, err := readGroups()
+	if err != nil {
+		return err
+	}
+	return asuser.Do(s.Account.UID, s.Account.GID, groups, f)
 }

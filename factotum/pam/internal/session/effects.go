@@ -24,12 +24,15 @@ type effects struct {
 	gids    []uint32
 }
 
-func readEffects() effects {
-	var e effects
+// readEffects reads them. What cannot be read must not be taken for nothing: the user would
+// have it so.
+func readEffects() (e effects, err error) {
 	e.umask = unix.Umask(0o077)
 	unix.Umask(e.umask)
 	for i := range e.limits {
-		unix.Getrlimit(i, &e.limits[i])
+		if err := unix.Getrlimit(i, &e.limits[i]); err != nil {
+			return e, fmt.Errorf("getrlimit: %w", err)
+		}
 	}
 	if n, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil {
 		e.nice = 20 - n // the system call returns 20 minus the nice value
@@ -38,17 +41,18 @@ func readEffects() effects {
 	e.oom = strings.TrimSpace(string(b))
 	b, _ = os.ReadFile("/proc/self/cgroup")
 	e.cgroups = parseCgroups(string(b))
-	e.gids = readGroups()
-	return e
+	if e.gids, err = readGroups(); err != nil {
+		return e, err
+	}
+	return e, nil
 }
 
-func readGroups() []uint32 {
-	var gids []uint32
-	list, _ := unix.Getgroups()
+func readGroups() (gids []uint32, err error) {
+	list, err := unix.Getgroups()
 	for _, g := range list {
 		gids = append(gids, uint32(g))
 	}
-	return gids
+	return gids, os.NewSyscallError("getgroups", err)
 }
 
 // groups is the group list with the primary group first.

@@ -155,11 +155,15 @@ type shared struct{ modules, users int }
 // and which has that of the modules in it. What the modules put there is the user's
 // then, and with it what they revoke: see pam_keyinit(8).
 func (s *Session) shareKeyring(modules int) (name string, err error) {
+	groups, err := readGroups()
+	if err != nil {
+		return "", err
+	}
 	random := make([]byte, 16)
 	rand.Read(random)
 	name = "_ses." + hex.EncodeToString(random)
 	a := s.Account
-	err = asuser.Do(a.UID, a.GID, readGroups(), func() error {
+	err = asuser.Do(a.UID, a.GID, groups, func() error {
 		id, err := unix.AddKey("keyring", name, nil, unix.KEY_SPEC_THREAD_KEYRING)
 		if err != nil {
 			return fmt.Errorf("add_key: %w", err)

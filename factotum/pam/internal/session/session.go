@@ -74,7 +74,10 @@ func (s *Session) Open() (o pamwire.Opened, err error) {
 	} else if err != nil {
 		return o, s.cannotGive(err)
 	}
-	before := readEffects()
+	before, err := readEffects()
+	if err != nil {
+		return o, err
+	}
 	origin, err := readOrigin()
 	if err != nil {
 		return o, err
@@ -162,7 +165,10 @@ func (s *Session) opened(before effects, origin origin, defs logindefs.Defs) (o 
 	a := s.Account
 	o = pamwire.Opened{User: a.Name, PAMUser: s.PAMUser, UID: a.UID, GID: a.GID, Home: a.Home, Shell: a.Shell, Hush: s.silent != 0, Cache: s.cache}
 	s.Transaction.SetCred(pam.ReinitializeCred | s.silent) // whose result does not count: sshd asks likewise
-	after := readEffects()
+	after, err := readEffects()
+	if err != nil {
+		return o, err
+	}
 	// A module may have made the home directory.
 	home := a.Home
 	if h := lookHome(a, after.gids, defs); h.err != nil {

@@ -106,7 +106,10 @@ func TestWhatModulesDoIsGivenToTheProcess(t *testing.T) {
 		return l
 	}
 	f.open = func() error {
-		before = readEffects()
+		var err error
+		if before, err = readEffects(); err != nil {
+			return err
+		}
 		unix.Umask(0o027)
 		limits := before.limits
 		limits[unix.RLIMIT_MSGQUEUE].Cur -= 3
