@@ -40,7 +40,7 @@ type Server struct {
 	turned  loglimit.Limiter // of lines about those who are turned away
 
 	places places
-	letGo  letGo
+	letGo  *letGo
 	failed chan error // what factotum cannot do without is lost
 
 	mu     sync.Mutex
