@@ -364,7 +364,7 @@ func (s *soaking) records() {
 	if opened < in || opened > in+lost {
 		s.t.Errorf("the log has %d sessions opened; there were %d logins, and %d lost", opened, in, lost)
 	}
-	if closed < opened-excuse || closed > opened {
+	if closed < opened-excuse || closed > opened+excuse { // a killed factotum may not have said that it opened one
 		s.t.Errorf("the log has %d sessions opened and %d closed, and there were kills that may cost %d", opened, closed, excuse)
 	}
 	pam := strings.Fields(s.Sh(s.t, "grep -c open_session /run/sessions; grep -c close_session /run/sessions"))
