@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/test/testbed/linger"
 )
 
 func TestPacketsComeBackAsTheyWere(t *testing.T) {
@@ -443,21 +445,12 @@ func TestDescriptorsBeyondTheBoundAreClosedAndNotWaitedFor(t *testing.T) {
 	a, b := strangers(t)
 	var fds []int
 	for range maxFDs + 12 { // credentials need not take their room
-		c, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		peer, err := ln.Accept()
+		c, peer, err := linger.Dial(ln)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer peer.Close()
-		c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		for err == nil { // until the peer's buffer is full
-			_, err = c.Write(make([]byte, 1<<20))
-		}
-		c.(*net.TCPConn).SetLinger(3600)
-		f, err := c.(*net.TCPConn).File()
+		f, err := c.File()
 		if err != nil {
 			t.Fatal(err)
 		}

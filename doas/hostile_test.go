@@ -162,17 +162,7 @@ func TestWhatACallerMustNotAskIsRefused(t *testing.T) {
 func TestTheRulesCountThatAreThereWhenTheyAreAsked(t *testing.T) {
 	b := up(t, "permit nopass alice\n")
 	cmd := b.Command(testbed.AsPerson("alice", b.Self(t), "ask", "config changes")...)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := testbed.Pipes(t, cmd)
 	var word string
 	fmt.Fscanln(out, &word)
 	write(t, b, "permit nopass alice\ndeny alice cmd sh\n")

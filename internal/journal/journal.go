@@ -17,9 +17,9 @@ const (
 	DevLog = "/run/systemd/journal/dev-log"
 )
 
-// patience is how long journald may take to take an entry or a connection: all who log wait
+// Patience is how long journald, or a syslog daemon, may take to take an entry or a connection: all who log wait
 // meanwhile. Without an end, Go's connect may wait for ever after EINTR.
-const patience = 100 * time.Millisecond
+const Patience = 100 * time.Millisecond
 
 // maxValue bounds a field in bytes. journald takes more, but a datagram has to fit.
 const maxValue = 16 << 10
@@ -38,7 +38,7 @@ type Conn struct {
 
 // Open connects to journald at a socket.
 func Open(path string) (*Conn, error) {
-	c, err := net.DialTimeout("unixgram", path, patience)
+	c, err := net.DialTimeout("unixgram", path, Patience)
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +52,11 @@ func (c *Conn) Send(fields []Field) (err error) {
 	defer c.mu.Unlock()
 	for range 2 {
 		if c.conn == nil {
-			if c.conn, err = net.DialTimeout("unixgram", c.path, patience); err != nil {
+			if c.conn, err = net.DialTimeout("unixgram", c.path, Patience); err != nil {
 				return err
 			}
 		}
-		c.conn.SetWriteDeadline(time.Now().Add(patience))
+		c.conn.SetWriteDeadline(time.Now().Add(Patience))
 		if _, err = c.conn.Write(b); err == nil {
 			return nil
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"p9auth/test/testbed/linger"
 )
 
 // TestLetGoDoesNotWaitForASocketThatLingers lets go of unix sockets in which there is, and
@@ -21,23 +23,12 @@ func TestLetGoDoesNotWaitForASocketThatLingers(t *testing.T) {
 	var ends []*os.File
 	var fds []int
 	for range 3 {
-		c, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		peer, err := ln.Accept()
+		c, peer, err := linger.Dial(ln)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer peer.Close()
-		c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		for err == nil { // until the other end's buffer is full
-			_, err = c.Write(make([]byte, 1<<20))
-		}
-		if err := c.(*net.TCPConn).SetLinger(3600); err != nil {
-			t.Fatal(err)
-		}
-		f, err := c.(*net.TCPConn).File()
+		f, err := c.File()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -116,17 +115,7 @@ func TestADescriptorOfAFileSystemThatNeverAnswersStopsNobodyElse(t *testing.T) {
 	cmd := b.Command(testbed.As("_second", b.Self(t), "attacker", "stalls")...)
 	cmd.ExtraFiles = []*os.File{s.f}
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	stdin, stdout := testbed.Pipes(t, cmd)
 	t.Cleanup(func() {
 		s.end()
 		stdin.Close()
@@ -138,7 +127,7 @@ func TestADescriptorOfAFileSystemThatNeverAnswersStopsNobodyElse(t *testing.T) {
 	if _, err := io.WriteString(stdin, "\n"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
+	if _, err := stdout.ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
 	run := func(user, lie string) {

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -10,11 +9,11 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"p9auth/test/testbed"
+	"p9auth/test/testbed/linger"
 )
 
 // unread is a program that connects to factotum as many times as its argument says, and
@@ -33,16 +32,9 @@ func unread(args []string) {
 	must(err)
 	var keep []any
 	for range n {
-		c, err := net.Dial("tcp", ln.Addr().String())
+		c, peer, err := linger.Dial(ln)
 		must(err)
-		peer, err := ln.Accept()
-		must(err)
-		c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		for err == nil { // until the other end's buffer is full
-			_, err = c.Write(make([]byte, 1<<20))
-		}
-		must(c.(*net.TCPConn).SetLinger(3600))
-		f, err := c.(*net.TCPConn).File()
+		f, err := c.File()
 		must(err)
 		go c.Close() // the message has the last reference, or this waits
 		u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: testbed.RPC, Net: "unixpacket"})
@@ -63,22 +55,12 @@ func TestADescriptorThatNobodyReadStopsNobodyElse(t *testing.T) {
 	b := up(t)
 	cmd := b.Command(testbed.As("alice", b.Self(t), "unread", "20")...)
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	stdin, stdout := testbed.Pipes(t, cmd)
 	t.Cleanup(func() {
 		stdin.Close()
 		cmd.Wait()
 	})
-	if said, err := bufio.NewReader(stdout).ReadString('\n'); said != "passed\n" {
+	if said, err := stdout.ReadString('\n'); said != "passed\n" {
 		t.Fatalf("%v: %s", err, said)
 	}
 	b.Out(t, b.In(t, "alice"))

@@ -1,7 +1,6 @@
 package testbed
 
 import (
-	"bufio"
 	"fmt"
 	"net"
 	"os"
@@ -118,18 +117,8 @@ func (b *Bed) bind(tb testing.TB) *os.File {
 	tb.Helper()
 	c := b.Command(b.Self(tb), "bind", RPC)
 	c.Stderr = os.Stderr
-	in, err := c.StdinPipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		tb.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
+	in, out := Pipes(tb, c)
+	line, err := out.ReadString('\n')
 	if err != nil {
 		tb.Fatalf("bind: %v", err)
 	}

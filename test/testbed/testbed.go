@@ -3,9 +3,11 @@
 package testbed
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -117,6 +119,24 @@ func tail(s string, n int) string {
 // process all along: its pid is the program's.
 func (b *Bed) Command(argv ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{b.ns, "--"}, argv...)...)
+}
+
+// Pipes starts a command, and returns its standard input and output. The test fails if it
+// cannot be started.
+func Pipes(tb testing.TB, cmd *exec.Cmd) (io.WriteCloser, *bufio.Reader) {
+	tb.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	return in, bufio.NewReader(out)
 }
 
 // As puts before a command what makes it run as a user with no capability in

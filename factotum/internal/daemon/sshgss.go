@@ -23,9 +23,6 @@ import (
 // acceptTime is how long an acceptor may take for an answer. It waits for nobody.
 const acceptTime = 10 * time.Second
 
-// maxGSSTokens bounds the tokens of a client in one context.
-const maxGSSTokens = 8
-
 // A gssContext is a security context.
 type gssContext struct {
 	acceptor    Worker
@@ -136,7 +133,7 @@ func (l *sshProto) gssToken(p capproto.Packet) (capproto.Msg, error) {
 	}
 	token := l.gss.token
 	l.gss.token = nil
-	if l.gss.tokens++; l.gss.tokens > maxGSSTokens || len(token) == 0 {
+	if l.gss.tokens++; l.gss.tokens > pamwire.MaxTokens || len(token) == 0 {
 		return l.noContext("", errors.New("an empty token, or too many of them"))
 	}
 	e, err := l.askAcceptor(pamwire.GSSToken{Token: token})

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"p9auth/internal/journal"
 	"p9auth/internal/sshdconf"
 )
 
@@ -60,14 +61,14 @@ func (s *syslog) send(b []byte) {
 	defer s.mu.Unlock()
 	for range 2 { // again if the daemon has been restarted
 		if s.conn == nil {
-			c, err := net.DialTimeout("unixgram", s.path, 100*time.Millisecond)
+			c, err := net.DialTimeout("unixgram", s.path, journal.Patience)
 			if err != nil {
 				s.log.Debug("syslog", "error", err.Error())
 				return
 			}
 			s.conn = c
 		}
-		s.conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		s.conn.SetWriteDeadline(time.Now().Add(journal.Patience))
 		if _, err := s.conn.Write(b); err == nil {
 			return
 		}

@@ -6,6 +6,10 @@ import "p9auth/capproto"
 // with many groups has 48,000 (MaxTokenSize), and one that is delegated comes on top.
 const MaxToken = 64 << 10
 
+// MaxTokens bounds how many tokens a client sends for one security context. Kerberos takes
+// one, or two.
+const MaxTokens = 8
+
 // maxEncoded is a token or a cache in base64.
 const maxEncoded = (MaxToken + 2) / 3 * 4
 

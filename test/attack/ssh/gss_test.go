@@ -28,19 +28,9 @@ type gssClient struct {
 func (b *bed) gssClient(t *testing.T, host string) *gssClient {
 	t.Helper()
 	cmd := b.Command("env", "KRB5CCNAME=/run/cc", "/run/gssclient", "host@"+host)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := testbed.Pipes(t, cmd)
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	c := &gssClient{t: t, in: in, out: bufio.NewReaderSize(out, 1<<18)}
+	c := &gssClient{t: t, in: in, out: out}
 	c.init = c.line()
 	return c
 }

@@ -53,9 +53,6 @@ func UserOK(principal, user string) (ok bool, why string) {
 	return ok, w.String()
 }
 
-// maxTokens bounds how many tokens a client sends. Kerberos takes one, or two.
-const maxTokens = 8
-
 // An acceptor accepts one security context.
 type acceptor struct {
 	conn        *capproto.Conn
@@ -113,7 +110,7 @@ func (a *acceptor) answer(r pamwire.Request) (pamwire.Event, error) {
 	}
 	switch r := r.(type) {
 	case pamwire.GSSToken:
-		if a.established || a.tokens == maxTokens {
+		if a.established || a.tokens == pamwire.MaxTokens {
 			return nil, errors.New("a token too many")
 		}
 		a.tokens++
