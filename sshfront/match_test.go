@@ -85,7 +85,7 @@ func TestMatchBlocksForTheUserCountFromTheFirstRequest(t *testing.T) {
 		before := strings.Count(s.Log(), "Failed password for "+user)
 		out, _ := s.run(t, `printf '#!/bin/sh\necho wrong\n' >askpass; chmod 755 askpass; SSH_ASKPASS_REQUIRE=force SSH_ASKPASS=$tmp/askpass `+
 			`ssh -n -p $port $options -o PubkeyAuthentication=no -o PreferredAuthentications=password -o NumberOfPasswordPrompts=9 `+user+`@127.0.0.1 true`)
-		if n := strings.Count(s.Log(), "Failed password for "+user) - before; n != tries || !strings.Contains(strings.ToLower(out), "too many authentication failures") {
+		if n := strings.Count(s.Log(), "Failed password for "+user) - before; n != tries || !strings.Contains(out, "Too many authentication failures") {
 			t.Errorf("%s tried %d times, not %d: %s", user, n, tries, out)
 		}
 	}

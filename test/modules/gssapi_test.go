@@ -105,6 +105,7 @@ func (r *realm) visit(t *testing.T, v visit, port string) string {
 		v.options+" "+user+"@"+r.host+` "$0"`, v.command)
 	out, _ := c.CombinedOutput()
 	s := regexp.MustCompile(`\([a-z,-]*\)`).ReplaceAllString(string(out), "(METHODS)")
+	s = strings.ReplaceAll(s, " port "+port, " port PORT")
 	if v.after != "" {
 		s += "--- afterwards:\n" + r.Sh(t, v.after)
 	}
@@ -118,6 +119,7 @@ func TestATicketLogsInAsWithSSHD(t *testing.T) {
 	t.Run("a worker that dies", r.workerDies)
 	if *all {
 		t.Run("settings of a user", settingsOfAUser)
+		t.Run("one try", oneTry)
 	}
 }
 
@@ -169,6 +171,38 @@ Match User bob
 			after: "sleep 1; ls /tmp/krb5cc_* | wc -l; rm -f /tmp/krb5cc_*"},
 		{name: "a user whom it is off for", always: true, user: "bob", tickets: ofBob, options: byGSS, command: "id -un", shows: denied},
 	})
+}
+
+// giveUp gives a context of GSSAPI up, and then takes a password.
+const giveUp = `
+import paramiko, socket, sys, threading
+t = paramiko.Transport(socket.create_connection(("127.0.0.1", int(sys.argv[1]))))
+t.start_client(timeout=30)
+try: t.auth_none("alice")
+except paramiko.BadAuthenticationType: pass
+m = paramiko.message.Message()
+m.add_byte(b"\x32")
+for s in "alice", "ssh-connection", "gssapi-with-mic": m.add_string(s)
+m.add_int(1)
+m.add_string(b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02")
+answered = threading.Event()
+t._handler_table[60] = lambda *a: answered.set()
+t._send_message(m)
+print(answered.wait(30))
+del t._handler_table[60]
+print(t.auth_interactive("alice", lambda *a: ["` + password + `"] * len(a[2])))
+`
+
+// oneTry: a context that the client gives up is no failed attempt.
+func oneTry(t *testing.T) {
+	r := newRealm(t, "MaxAuthTries 1\n")
+	for name, port := range map[string]string{"sshd": r.sshd.Port, "sshfront": r.sshfront} {
+		out, err := r.Command("timeout", "60", "/usr/bin/python3", "-c", giveUp, port).CombinedOutput()
+		if err != nil || string(out) != "True\n[]\n" {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+	r.compare(t, []visit{{name: "another's ticket", always: true, tickets: ofBob, options: either, command: "id -un", shows: `Too many authentication failures`}})
 }
 
 // workerDies: it leaves the session to another one, which removes the credentials.

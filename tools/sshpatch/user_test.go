@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -128,5 +129,15 @@ func TestAKeyExchangeOnRequest(t *testing.T) {
 		if _, _, err := c.SendRequest("ping", true, nil); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestWhoFailsTooOftenIsToldSoInOpenSSHsWords(t *testing.T) {
+	_, _, _, err := connect(t, &ssh.ServerConfig{
+		MaxAuthTries:     1,
+		PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, errors.New("no") },
+	}, &ssh.ClientConfig{User: "alice", Auth: []ssh.AuthMethod{ssh.Password("guess")}})
+	if err == nil || !strings.HasSuffix(err.Error(), ", reason 2: \"Too many authentication failures\"") {
+		t.Errorf("the client: %v", err)
 	}
 }

@@ -51,6 +51,7 @@ type sshProto struct {
 	methods      sshauth.Methods
 	offers       int               // proofs that were offered
 	failures     int               // and refused
+	givenUp      int               // contexts of GSSAPI that the client did not establish
 	usedKeys     [][]byte          // a key counts once
 	keyOptions   *authkeys.Options // of the keys that proved the user, merged
 	proofs       []string          // for ExposeAuthInfo

@@ -58,9 +58,14 @@ func (l *sshProto) dropContext() {
 }
 
 // giveUpContext ends gssapi-with-mic: the client offers another proof before it has
-// established the context. It counts as a failure, as acceptors could be had without end.
+// established the context. As with sshd that is no failed attempt, but acceptors are not
+// to be had without end: it is one after MaxAuthTries of them.
 func (l *sshProto) giveUpContext() error {
 	l.dropContext()
+	if l.givenUp++; l.givenUp <= l.conf.MaxAuthTries {
+		l.state = offering
+		return nil
+	}
 	if _, err := l.failed(sshauth.Detail{Method: sshauth.GSSAPI}); capproto.CodeOf(err) == capproto.CodeLimit {
 		return err
 	}

@@ -118,6 +118,7 @@ func TestASecurityContextInTheHandsOfAnAttacker(t *testing.T) {
 	host := b.realm(t)
 	t.Run("the MIC is good for one session only", func(t *testing.T) { b.contexts(t, host) })
 	t.Run("an acceptor has no rights", func(t *testing.T) { b.acceptor(t, host) })
+	t.Run("acceptors are not to be had without end", b.manyAcceptors)
 }
 
 // contexts lies about security contexts. In the end the true proof
@@ -169,7 +170,7 @@ func (b *bed) contexts(t *testing.T, host string) {
 	c, other := b.gssClient(t, host), b.gssClient(t, host)
 	k.establish("alice", c)
 	mic := c.mic(mine())
-	k.establish2(other)
+	k.establish("alice", other)
 	refused("a MIC of another context", k.sendMIC(mic))
 	k.establish("alice", b.gssClient(t, host))
 	refused("no MIC", k.sendMIC(nil))
@@ -252,10 +253,16 @@ func (b *bed) contexts(t *testing.T, host string) {
 	}
 }
 
-// establish2 begins anew with another client's context, which gives the one before up.
-func (k *talk) establish2(c *gssClient) {
-	k.t.Helper()
-	k.establish("alice", c)
+// manyAcceptors gives one context up after the other.
+func (b *bed) manyAcceptors(t *testing.T) {
+	b.configure(t, "MaxAuthTries 2\nGSSAPIAuthentication yes\n")
+	b.sshfront = b.relay(t, "_sshfront")
+	k := b.sshfront.connect(t)
+	k.t = t
+	for range 4 {
+		k.want("ok", "auth", "user", "alice", "method", "gssapi-with-mic")
+	}
+	k.wantEnd("the fifth", k.ask("auth", "user", "alice", "method", "gssapi-with-mic"), capproto.CodeLimit)
 }
 
 // acceptor looks at an acceptor, which holds the host's keys while it reads what strangers send.
