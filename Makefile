@@ -185,7 +185,7 @@ vm-boot:
 vm-selinux:
 	scripts/deps boot
 	$(MAKE) deb
-	SELINUX=yes PACKAGES=selinux-policy-default,selinux-policy-dev,policycoreutils,policycoreutils-python-utils,make,m4 \
+	SELINUX=yes PACKAGES=selinux-policy-default,selinux-policy-dev,policycoreutils,policycoreutils-python-utils,make,m4,krb5-kdc,krb5-admin-server,krb5-user \
 		test/vm/debian/image build/boot/selinux bookworm build/p9auth_$(DEBVERSION)_$(ARCH).deb
 	$(GO) run ./test/vm/debian -dir build/boot/selinux -only selinux $(VMFLAGS)
 
