@@ -181,11 +181,14 @@ vm-boot:
 		$(GO) run ./test/vm/debian -dir build/boot/$$s $(VMFLAGS) || exit 1; \
 	done
 
+# What test/vm/debian/realm needs.
+KDC = krb5-kdc,krb5-admin-server,krb5-user
+
 # The same where SELinux is enforced, with Debian's policy and dist/selinux.
 vm-selinux:
 	scripts/deps boot
 	$(MAKE) deb
-	SELINUX=yes PACKAGES=selinux-policy-default,selinux-policy-dev,policycoreutils,policycoreutils-python-utils,make,m4,krb5-kdc,krb5-admin-server,krb5-user \
+	SELINUX=yes PACKAGES=selinux-policy-default,selinux-policy-dev,policycoreutils,policycoreutils-python-utils,make,m4,$(KDC) \
 		test/vm/debian/image build/boot/selinux bookworm build/p9auth_$(DEBVERSION)_$(ARCH).deb
 	$(GO) run ./test/vm/debian -dir build/boot/selinux -only selinux $(VMFLAGS)
 
@@ -195,7 +198,7 @@ test-containers: deps
 	scripts/deps containers
 	$(MAKE) deb
 	for s in $(SUITES); do \
-		test/vm/debian/image -t build/containers/$$s $$s build/p9auth_$(DEBVERSION)_$(ARCH).deb && \
+		PACKAGES=$(KDC) test/vm/debian/image -t build/containers/$$s $$s build/p9auth_$(DEBVERSION)_$(ARCH).deb && \
 		P9AUTH_CONTAINER=$(CURDIR)/build/containers/$$s $(GO) test -count=1 -timeout 30m $(TESTFLAGS) -tags containers -v ./test/container || exit 1; \
 	done
 
