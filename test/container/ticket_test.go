@@ -7,9 +7,9 @@ import "testing"
 // Who has a ticket is let in as by sshd, and has what goes along until the session ends.
 func TestATicketLogsInAsWithSSHD(t *testing.T) {
 	m := Boot(t, "")
-	want(t, m.Sh(t, "realm 2>&1"), "ready")
+	want(t, m.Sh(t, ". /etc/profile; realm 2>&1"), "ready")
 	in := func() string {
-		return m.Sh(t, `by-ticket 'id; klist | grep -E "principal|krbtgt" | sed "s/.* krbtgt/krbtgt/"; stat -c "%U %a" "${KRB5CCNAME#FILE:}"; cat "$SSH_USER_AUTH"'
+		return m.Sh(t, `. /etc/profile; by-ticket 'id; klist | grep -E "principal|krbtgt" | sed "s/.* krbtgt/krbtgt/"; stat -c "%U %a" "${KRB5CCNAME#FILE:}"; cat "$SSH_USER_AUTH"'
 for i in $(seq 100); do ls /tmp/krb5cc_* >/dev/null 2>&1 || break; sleep 0.1; done; ls /tmp | grep krb5cc_ || echo removed`)
 	}
 	m.Sh(t, "echo ExposeAuthInfo yes >/etc/ssh/sshd_config.d/info.conf; systemctl reload ssh")
