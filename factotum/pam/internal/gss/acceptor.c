@@ -24,6 +24,20 @@ static OM_uint32 established; /* flags of the context, once it is */
 static const gss_OID_desc krb5_mechanism = {9, "\x2a\x86\x48\x86\xf7\x12\x01\x02\x02"}; /* RFC 1964, section 1 */
 static const gss_OID_desc hostbased_service = {10, "\x2a\x86\x48\x86\xf7\x12\x01\x02\x01\x04"}; /* RFC 2743, section 4.1 */
 
+/* What gss_acquire_cred_from(3) takes keys from, see cred_store of MIT's "Developing with GSSAPI". */
+#define COPY "MEMORY:host"
+static const gss_key_value_element_desc sources[] = {
+	{"keytab", COPY},
+	/*
+	 * A token that is sent twice is of no use: its sender must make a MIC over this
+	 * session's id (RFC 4462, section 3.5). So nobody has to remember it. The variable
+	 * of the environment for this has no effect where SELinux gives this process a
+	 * domain of its own: see AT_SECURE of getauxval(3).
+	 */
+	{"rcache", "none:"},
+};
+static const gss_key_value_set_desc store = {2, (gss_key_value_element_desc *)sources};
+
 /* gss_problem writes what was done and the library's words for its failure. */
 static void gss_problem(const char *doing, OM_uint32 major, OM_uint32 minor, char *problem, size_t size)
 {
@@ -44,7 +58,6 @@ static void gss_problem(const char *doing, OM_uint32 major, OM_uint32 minor, cha
  */
 static int copy_keys(void)
 {
-	static const char copy[] = "MEMORY:host";
 	krb5_keytab from, to;
 	krb5_kt_cursor at;
 	krb5_keytab_entry entry;
@@ -55,7 +68,7 @@ static int copy_keys(void)
 	if (e == 0)
 		e = k->krb5_kt_default(kerberos, &from);
 	if (e == 0)
-		e = k->krb5_kt_resolve(kerberos, copy, &to);
+		e = k->krb5_kt_resolve(kerberos, COPY, &to);
 	if (e == 0)
 		e = k->krb5_kt_start_seq_get(kerberos, from, &at);
 	if (e != 0) {
@@ -74,10 +87,6 @@ static int copy_keys(void)
 			snprintf(not_ready, sizeof not_ready, "the keytab %s is empty", keytab_name);
 		else
 			p9_krb5_problem(k, kerberos, e, "the keytab", not_ready, sizeof not_ready);
-		return -1;
-	}
-	if (GSS_ERROR(g->krb5_gss_register_acceptor_identity(copy))) {
-		snprintf(not_ready, sizeof not_ready, "the keytab cannot be used");
 		return -1;
 	}
 	return 0;
@@ -102,11 +111,6 @@ static void take_keys(int any)
 	k = p9_load_krb5(not_ready, sizeof not_ready);
 	if (k == NULL)
 		return;
-	/*
-	 * A token that is sent twice is of no use: its sender must make a MIC over this
-	 * session's id (RFC 4462, section 3.5). So nobody has to remember it.
-	 */
-	setenv("KRB5RCACHENAME", "none:", 1);
 	e = k->krb5_init_context(&kerberos);
 	if (e != 0) {
 		p9_krb5_problem(k, NULL, e, "krb5.conf", not_ready, sizeof not_ready);
@@ -126,7 +130,7 @@ static void take_keys(int any)
 			return;
 		}
 	}
-	major = g->gss_acquire_cred(&minor, name, GSS_C_INDEFINITE, &mechanisms, GSS_C_ACCEPT, &host_keys, NULL, NULL);
+	major = g->gss_acquire_cred_from(&minor, name, GSS_C_INDEFINITE, &mechanisms, GSS_C_ACCEPT, &store, &host_keys, NULL, NULL);
 	if (GSS_ERROR(major))
 		gss_problem(any ? keytab_name : service, major, minor, not_ready, sizeof not_ready);
 	if (name != GSS_C_NO_NAME)

@@ -8,14 +8,15 @@
 #include <stddef.h>
 
 #include <gssapi/gssapi.h>
+#include <gssapi/gssapi_ext.h>
 #include <gssapi/gssapi_krb5.h>
 #include <krb5.h>
 
 /* What is used of libgssapi_krb5 and of libkrb5. */
 #define GSS_FUNCTIONS(f) \
-	f(gss_import_name) f(gss_release_name) f(gss_acquire_cred) f(gss_accept_sec_context) \
+	f(gss_import_name) f(gss_release_name) f(gss_acquire_cred_from) f(gss_accept_sec_context) \
 	f(gss_verify_mic) f(gss_display_name) f(gss_display_status) f(gss_release_buffer) \
-	f(gss_krb5_copy_ccache) f(krb5_gss_register_acceptor_identity)
+	f(gss_krb5_copy_ccache)
 #define KRB5_FUNCTIONS(f) \
 	f(krb5_init_context) f(krb5_free_context) f(krb5_get_error_message) f(krb5_free_error_message) \
 	f(krb5_parse_name) f(krb5_free_principal) f(krb5_kuserok) \
