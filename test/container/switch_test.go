@@ -18,9 +18,10 @@ const accepted = "-a hostkeyalgorithms,ciphers,kexalgorithms"
 // its unit, ours forbids as well after the switch; it listens where sshd did.
 func TestSSHDsOwnConfigurationHoldsAfterTheSwitch(t *testing.T) {
 	m := Boot(t, `printf '%s\n' 'PasswordAuthentication no' 'PermitRootLogin no' 'AllowGroups alice wizards' 'Port 22' 'ListenAddress 127.0.0.1' 'ListenAddress 127.0.0.1:2222' >/etc/ssh/sshd_config.d/ours.conf
-printf '%s\n' 'Match User alice Address 127.0.0.1' ' PermitTTY no' >>/etc/ssh/sshd_config
 echo 'SSHD_OPTS="-o MaxAuthTries=3 -o ClientAliveInterval=77"' >/etc/default/ssh
 mkdir -m 700 /home/bob/.ssh && cp /home/alice/.ssh/authorized_keys /home/bob/.ssh && chown -R bob: /home/bob/.ssh`)
+	// factotum has started before this is written.
+	m.Sh(t, `systemctl start factotum; printf '%s\n' 'Match User alice Address 127.0.0.1' ' PermitTTY no' >>/etc/ssh/sshd_config; systemctl try-restart ssh.service`)
 	in := func() string {
 		var all strings.Builder
 		for _, args := range []string{"alice@127.0.0.1", "-p 2222 alice@127.0.0.1", "-tt alice@127.0.0.1", "bob@127.0.0.1", "root@127.0.0.1", "-o PubkeyAuthentication=no alice@127.0.0.1", "-p 22 alice@127.0.0.2"} {
@@ -65,8 +66,14 @@ printf '%s\n' 'PasswordAuthentication yes' 'DenyUsers bob' >/etc/p9auth/sshd_con
 	for k := range keywords {
 		names += "," + k
 	}
+	const longer = "CapabilityLifetime 60"
+	refused := m.Sh(t, "systemctl start factotum; echo "+longer+" >>/etc/p9auth/factotum.conf; p9auth-switch "+accepted+names+" ssh on; echo status $?; sed -i '/^"+longer+"/d' /etc/p9auth/factotum.conf")
+	want(t, refused, `p9auth-switch: factotum: reloads 1 \(the last was refused: a change of .* needs a restart\)`, `.*; nothing was changed\..*`, "status 1")
+	if after := state(t, m); after != before {
+		t.Errorf("before\n%s\nafter\n%s", before, after)
+	}
 	want(t, m.Sh(t, "p9auth-switch "+accepted+names+" ssh on; echo status $?; p9auth-switch status"), "status 0", "ssh: on")
-	t.Log(said)
+	t.Log(said, refused)
 }
 
 // What -n prints, pasted into a shell, makes of the machine what the switch makes.

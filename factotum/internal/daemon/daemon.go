@@ -125,7 +125,9 @@ func (s *Server) Ending(signal string) {
 // Reload reads the configuration again, for the conversations that begin from
 // here on. Where it is not good the old one stays, and the log says why.
 func (s *Server) Reload() {
-	if err := s.reload(); err != nil {
+	err := s.reload()
+	s.reloads.Count(err)
+	if err != nil {
 		s.log.Error("the configuration stays as it was", "error", err.Error())
 		return
 	}

@@ -46,6 +46,8 @@ type Server struct {
 	mu     sync.Mutex
 	convs  map[*conversation]bool // all, with and without a place
 	closed bool
+
+	reloads status.Reloads
 }
 
 // newServer makes a server, which has no caphash yet and serves nobody.
@@ -207,7 +209,7 @@ func (s *Server) now() status.Now {
 	open, sessions := s.sessions.list()
 	local, n := s.locals.list()
 	open, sessions = append(open, local...), sessions+n
-	return status.Now{Conversations: s.places.count(everybody{}) + s.places.count(locals{}), Sessions: sessions, Workers: int(s.workers.Load()), Capabilities: s.caps.count(), Open: open}
+	return status.Now{Conversations: s.places.count(everybody{}) + s.places.count(locals{}), Sessions: sessions, Workers: int(s.workers.Load()), Capabilities: s.caps.count(), Open: open, Reloads: s.reloads.String()}
 }
 
 // view opens the sockets for the status and the metrics that the configuration

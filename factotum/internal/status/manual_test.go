@@ -1,6 +1,7 @@
 package status
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -48,11 +49,17 @@ func TestTheStatusLooksAsInTheManual(t *testing.T) {
 	for _, e := range []Event{Authenticated, Refused, SessionOpened} {
 		s.Count(e)
 	}
-	now := Now{Open: []Session{{User: "alice", Service: "sshd", RHost: "192.0.2.7", PID: 11557, Since: time.Now()}}}
+	var reloads Reloads
+	reloads.Count(nil)
+	now := Now{Reloads: reloads.String(), Open: []Session{{User: "alice", Service: "sshd", RHost: "192.0.2.7", PID: 11557, Since: time.Now()}}}
 	text := regexp.MustCompile(`(?s)\.Bd -literal[^\n]*\n(.*?)\.Ed\n`).FindStringSubmatch(manual.Section(t, "factotum.8", "Status and metrics"))
 	shape := func(s string) string {
 		s = regexp.MustCompile(`, up [0-9hms]+`).ReplaceAllString(s, ", up 0s")
 		return regexp.MustCompile(`[1-9]`).ReplaceAllString(regexp.MustCompile(`pid \d+`).ReplaceAllString(s, "pid 0"), "0")
+	}
+	reloads.Count(errors.New("line 3:\n no"))
+	if got, want := reloads.String(), `2 (the last was refused: line 3:\n no)`; got != want {
+		t.Errorf("a reload that is refused: %s, want %s", got, want)
 	}
 	if got := s.Text(now, time.Now(), "fuse"); text == nil || shape(got) != shape(text[1]) {
 		t.Errorf("the status is\n%s\nnot as in factotum(8): %q", got, text)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"p9auth/internal/words"
@@ -21,6 +23,7 @@ type Now struct {
 	Workers       int // PAM workers
 	Capabilities  int // made in conversations that are still open
 	Open          []Session
+	Reloads       string // as Reloads says them
 }
 
 // A Session is a PAM session that is open.
@@ -28,6 +31,31 @@ type Session struct {
 	User, Service, TTY, RHost string
 	PID                       int
 	Since                     time.Time
+}
+
+// Reloads counts how often the configuration was read again. Its zero value is ready.
+type Reloads struct {
+	mu      sync.Mutex
+	n       int
+	refused error // the last one, or nil
+}
+
+// Count counts one, which err refused unless it is nil.
+func (r *Reloads) Count(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.n++
+	r.refused = err
+}
+
+// String is their number, and why the last one was refused.
+func (r *Reloads) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refused != nil {
+		return fmt.Sprintf("%d (the last was refused: %s)", r.n, words.Vis(r.refused.Error()))
+	}
+	return strconv.Itoa(r.n)
 }
 
 // gauges are the metrics that are numbers of the moment.
@@ -46,6 +74,7 @@ var gauges = []struct {
 func (s *Stats) Text(now Now, began time.Time, backend string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "factotum      pid %d, up %s, backend %s\n", os.Getpid(), time.Since(began).Round(time.Second), backend)
+	fmt.Fprintf(&b, "reloads       %s\n", now.Reloads)
 	fmt.Fprintf(&b, "conversations %d\nsessions      %d\nworkers       %d\ncapabilities  %d (given in conversations that are still open)\n",
 		now.Conversations, now.Sessions, now.Workers, now.Capabilities)
 	for e := range nEvents {
