@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -125,13 +126,17 @@ func (d files) state(t *testing.T) string {
 	h := sha256.New()
 	err := filepath.WalkDir(string(d), func(path string, e fs.DirEntry, err error) error {
 		switch name := strings.TrimPrefix(path, string(d)); {
+		case errors.Is(err, fs.ErrNotExist): // a daemon has removed it meanwhile
+			return nil
 		case err != nil:
 			return err
 		case name == "/tmp", name == "/var/log", name == "/var/tmp", name == "/var/lib/systemd":
 			return fs.SkipDir
 		}
 		var st syscall.Stat_t
-		if err := syscall.Lstat(path, &st); err != nil {
+		if err := syscall.Lstat(path, &st); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 		target, _ := os.Readlink(path)
