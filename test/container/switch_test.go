@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"p9auth/test/testbed"
 )
 
 // accepted are the keywords whose defaults Debian's OpenSSH has other algorithms for.
@@ -39,6 +41,14 @@ mkdir -m 700 /home/bob/.ssh && cp /home/alice/.ssh/authorized_keys /home/bob/.ss
 	want(t, m.Sh(t, "printf '%s\\n' 'MaxAuthTries 3' 'ClientAliveInterval 77' >/etc/ssh/sshd_config.d/unit.conf; p9auth-switch "+accepted+" ssh on; echo status $?"), "status 0")
 	if ours := in(); ours != sshd {
 		t.Errorf("by sshd\n%s\nby ours\n%s", sshd, ours)
+	}
+	// Factotum, which says who may log in, is reloaded with sshfront.
+	m.Sh(t, "echo DenyUsers alice >/etc/ssh/sshd_config.d/late.conf; systemctl reload p9auth-ssh")
+	if !testbed.Eventually(func() bool {
+		out, err := m.SSH("-o", "BatchMode=yes", "alice@127.0.0.1", "true").CombinedOutput()
+		return err != nil && strings.Contains(string(out), "Permission denied")
+	}) {
+		t.Error("alice still gets in")
 	}
 	t.Log(said, "\n", sshd)
 }
