@@ -77,7 +77,7 @@ printf '%s\n' 'PasswordAuthentication yes' 'DenyUsers bob' >/etc/p9auth/sshd_con
 		names += "," + k
 	}
 	const longer = "CapabilityLifetime 60"
-	refused := m.Sh(t, "systemctl start factotum; echo "+longer+" >>/etc/p9auth/factotum.conf; p9auth-switch "+accepted+names+" ssh on; echo status $?; sed -i '/^"+longer+"/d' /etc/p9auth/factotum.conf")
+	refused := m.Sh(t, "systemctl start factotum; echo "+longer+" >>/etc/p9auth/factotum.conf; p9auth-switch "+accepted+names+" ssh on 2>&1; echo status $?; sed -i '/^"+longer+"/d' /etc/p9auth/factotum.conf")
 	want(t, refused, `p9auth-switch: factotum: reloads 1 \(the last was refused: a change of .* needs a restart\)`, `.*; nothing was changed\..*`, "status 1")
 	if after := state(t, m); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
