@@ -21,17 +21,7 @@ func TestSSHKillsWhileAuthenticating(t *testing.T) {
 	need(t, "ssh")
 	s := newSite(t)
 	bob := exec.Command("bash", "-c", "exec ssh -p "+s.port+" "+s.options()+" -i "+s.Dir+"/keys/bob -o IdentitiesOnly=yes bob@127.0.0.1 'echo ready; read x; echo still'")
-	in, err := bob.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := bob.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := bob.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := testbed.Pipes(t, bob)
 	defer func() { bob.Process.Kill(); bob.Wait() }()
 	line := make([]byte, 6)
 	if _, err := out.Read(line); err != nil {

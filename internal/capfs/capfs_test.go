@@ -441,17 +441,7 @@ func TestAnExecutableThatIsHeldIsForgotten(t *testing.T) {
 	}
 	before := pidfds()
 	c := s.command("keep", 1500, s.grant(1500, 2000, 2000).Reveal())
-	in, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := testbed.Pipes(t, c)
 	defer c.Wait()
 	defer in.Close()
 	b := make([]byte, 100)

@@ -17,8 +17,9 @@ const (
 	DevLog = "/run/systemd/journal/dev-log"
 )
 
-// Patience is how long journald, or a syslog daemon, may take to take an entry or a connection: all who log wait
-// meanwhile. Without an end, Go's connect may wait for ever after EINTR.
+// Patience is how long journald, or a syslog daemon, may take to take an entry or a
+// connection: all who log wait meanwhile. Without an end, Go's connect may wait for ever
+// after EINTR.
 const Patience = 100 * time.Millisecond
 
 // maxValue bounds a field in bytes. journald takes more, but a datagram has to fit.
